@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* raft.h - consensus as a computation: events in, effects out.
+ * Does no I/O, reads no clock, allocates nothing, holds no bytes of blocks: indexes and terms only.
+ * Thread: the one that owns the struct (the loop). Time is CLOCK_BOOTTIME-like nanoseconds, given with every event.
+ *
+ * Use, once a turn:   while events: raft_step(r, &event, &result)
+ *                         after it, if raft_must_take(r): raft_take() and perform, before the next step
+ *                     raft_take(r, now, &effects); perform them
+ * A step mutates the state; what must leave (messages, persists, commit, reads) is collected by raft_take, merged
+ * over all steps since the last one. A change of role or term, or a truncation, closes the merge (raft_must_take).
+ * Effects cannot fail: the caller reserved room first.
+ *
+ * Every message in the effects may leave at once: the core itself holds back what must wait for the disk.
+ *  R1  A message leaves before the disk write only if its term is already durable here and it promises nothing.
+ *  R2  Storage is FIFO; a stale completion proves nothing. An ack says min(v, durable mark).
+ *  R3  A follower's commit never passes v, the last index this term's leader validated here.
+ *  R4  Only blocks of the current term are committed by counting.
+ *  R5  No read before a block of the leader's own term is committed; a read joins only a round sent after it came.
+ *  R6  A configuration takes effect when appended.
+ *  R7  Votes and acks leave after the disk; the vote check uses the log in memory, blocks in flight included.
+ *  R9  Only monotonic time decides. */
+#ifndef LOCKSTEP_RAFT_RAFT_H
+#define LOCKSTEP_RAFT_RAFT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/ids.h"
+#include "raft/message.h"
+
+enum raft_role { RAFT_FOLLOWER = 1, RAFT_PRECANDIDATE, RAFT_CANDIDATE, RAFT_LEADER };
+
+struct raft_hard_state {
+    raft_term term;
+    raft_member vote; /* 0 = none in this term */
+};
+
+enum raft_member_role { RAFT_VOTER = 1, RAFT_LEARNER };
+
+struct raft_configuration {
+    uint32_t count;
+    struct {
+        raft_member id;
+        uint8_t role;
+    } members[RAFT_MEMBERS_MAX];
+};
+
+/* One term's blocks start at first_index. */
+struct raft_term_run {
+    raft_index first_index;
+    raft_term term;
+};
+
+struct raft_options {
+    raft_member self;
+    uint64_t election_timeout_ns_min; /* drawn from [min, 2 * min) */
+    uint64_t heartbeat_ns;
+    uint64_t append_bytes_max;          /* of one APPEND's blocks; one block always fits */
+    uint64_t append_inflight_bytes_max; /* per peer, unacknowledged */
+    uint64_t uncommitted_bytes_max;     /* R10 */
+    uint64_t random_seed;
+    /* Pure look-up into the ring's index map: how many bytes blocks first..*ret_last take, where *ret_last <= last is
+     * the largest index such that the sum is <= budget (at least one block). 0: first is no longer in the ring, it
+     * has to be loaded from the log. */
+    uint64_t (*blocks_pack)(void *context, raft_index first, raft_index last, uint64_t budget_bytes,
+                            raft_index *ret_last);
+    void *blocks_context;
+};
+
+/* What recovery found, given to raft_open. */
+struct raft_start {
+    struct raft_hard_state hard_state; /* durable */
+    raft_index base_index;             /* last compacted block, 0 = none */
+    raft_term base_term;
+    raft_index last_index; /* all of base_index+1..last_index is durable */
+    raft_index commit;     /* durable and known committed */
+    const struct raft_term_run *runs; /* of base_index+1..last_index, ascending; copied */
+    uint32_t run_count;
+    struct raft_configuration configuration; /* effective at last_index */
+    raft_index configuration_index;
+};
+
+/* One checked block of an APPEND. */
+struct raft_entry {
+    raft_index index;
+    raft_term term;
+    uint32_t bytes;
+};
+
+enum raft_event_type {
+    RAFT_EVENT_TIME = 1,  /* nothing but time passed */
+    RAFT_EVENT_MESSAGE,   /* from a peer; blocks of an APPEND were checked one by one */
+    RAFT_EVENT_PROPOSE,   /* leader only: block last_index + 1 was sealed in the current term */
+    RAFT_EVENT_PERSISTED, /* the persist with this seq, and all before it, is durable */
+    RAFT_EVENT_LOADED,    /* blocks asked for by a load effect lie ready to be sent */
+    RAFT_EVENT_CONTACT,   /* a valid frame header of the current term came from the leader; its body is not here yet */
+    RAFT_EVENT_READ,      /* somebody wants a linearizable read: result.read_ticket */
+    RAFT_EVENT_TRANSFER,  /* hand leadership to target (0: the most caught-up voter): result.error */
+    RAFT_EVENT_DISK_FAILED, /* R8: no more leading, granting, acking; for the rest of this process */
+};
+
+struct raft_event {
+    uint8_t type;
+    uint64_t now_ns;
+    union {
+        struct {
+            const struct raft_message *message;
+            const struct raft_entry *entries; /* of an APPEND, ascending and dense from previous_index + 1 */
+            uint32_t entry_count;
+            uint64_t room_bytes; /* what the ring can take now */
+        } message;
+        struct {
+            raft_index index;
+            uint32_t bytes;
+        } propose;
+        struct {
+            uint64_t seq;
+        } persisted;
+        struct {
+            raft_member peer;
+            raft_index first, last; /* first > last: could not be read, ask again later */
+            raft_term previous_term; /* of first - 1 */
+            uint64_t bytes;
+        } loaded;
+        struct {
+            raft_member from;
+            raft_term term;
+        } contact;
+        struct {
+            raft_member target;
+        } transfer;
+    } as;
+};
+
+/* What the caller must do at once with the step's input. */
+struct raft_result {
+    int error;         /* LOCKSTEP_E*: PROPOSE, READ, TRANSFER refused (ENOTLEADER, EFULL, EUNAVAILABLE, ENOTFOUND) */
+    raft_index cut;    /* nonzero: the log was truncated, blocks >= cut are dead (this closes the merge) */
+    raft_index accept_first, accept_last; /* copy these entries of the message into the ring; 0, 0 = none */
+    uint64_t read_ticket;
+};
+
+/* Blocks first..last for peer `send.to`, bytes from ring (or from the load buffer, if loaded). */
+struct raft_send {
+    struct raft_message message;
+    raft_index first, last; /* of an APPEND with blocks; 0, 0 = none */
+    bool loaded;
+};
+
+struct raft_load {
+    raft_member peer;
+    raft_index first, last;
+    uint64_t bytes_max;
+};
+
+enum {
+    RAFT_APPENDS_PER_PEER_MAX = 16, /* in one raft_take */
+    RAFT_SENDS_MAX = RAFT_MEMBERS_MAX * (RAFT_APPENDS_PER_PEER_MAX + 3),
+    RAFT_PERSISTS_MAX = 1024, /* outstanding; the caller stops stepping appends and proposals before that: raft_persist_room */
+    RAFT_TERM_RUNS_MAX = 65536,
+};
+
+struct raft_effects {
+    /* Persist, as one request: hard state and/or blocks first..last (the first cuts what is at or above it). */
+    uint64_t persist_seq; /* 0 = nothing to persist */
+    bool persist_hard_state;
+    struct raft_hard_state hard_state;
+    raft_index persist_first, persist_last; /* 0, 0 = no blocks */
+
+    struct raft_send sends[RAFT_SENDS_MAX];
+    uint32_t send_count;
+    struct raft_load loads[RAFT_MEMBERS_MAX];
+    uint32_t load_count;
+
+    raft_index commit; /* current */
+
+    /* Reads with a ticket <= reads_ready may run once reads_index is applied; those <= reads_failed that were not
+     * ready before are refused: leadership was lost. */
+    uint64_t reads_ready, reads_failed;
+    raft_index reads_index;
+
+    bool role_changed; /* role, term or leader differ from the take before */
+    enum raft_role role;
+    raft_term term;
+    raft_member leader; /* 0 = none known */
+
+    int transfer_done; /* 1: a transfer ended in the target leading (we see a higher term); -1: it timed out; 0: nothing */
+    uint64_t deadline_ns; /* call again with RAFT_EVENT_TIME no later than this */
+};
+
+/* What a person or a test may see; copied out. */
+struct raft_status {
+    enum raft_role role;
+    raft_term term;
+    raft_member vote, leader;
+    raft_index last_index, commit, durable_index, validated_index;
+    bool writable; /* leader whose term's first block is committed and that is not transferring */
+    bool transferring;
+    uint32_t peer_count;
+    struct {
+        raft_member id;
+        raft_index match, next;
+        uint32_t inflight_appends;
+        uint64_t inflight_bytes;
+        bool recently_active;
+        uint8_t state; /* enum progress_state */
+    } peers[RAFT_MEMBERS_MAX];
+    uint32_t appends_inflight_max;
+};
+
+struct raft;
+
+/* Bytes of memory that a core needs; 16-byte aligned. */
+size_t raft_bytes(void);
+/* Make a core in `memory`, as a follower that knows no leader. Takes a copy of all options. Never fails. */
+struct raft *raft_open(void *memory, const struct raft_options *options, const struct raft_start *start, uint64_t now_ns);
+
+void raft_step(struct raft *r, const struct raft_event *event, struct raft_result *ret);
+bool raft_must_take(const struct raft *r);
+/* Collect what is due. Valid until the next call; large (about 60 KiB): keep one, reuse it. */
+void raft_take(struct raft *r, uint64_t now_ns, struct raft_effects *ret);
+
+/* Persists that may still be made before one has to complete. */
+uint32_t raft_persist_room(const struct raft *r);
+/* Cheap reads for the turn. */
+bool raft_is_leader(const struct raft *r);
+bool raft_may_propose(const struct raft *r, uint32_t bytes); /* leader, not transferring, R10's bound allows it */
+raft_term raft_current_term(const struct raft *r);
+raft_index raft_last_index(const struct raft *r);
+raft_index raft_commit_index(const struct raft *r);
+raft_term raft_term_at(const struct raft *r, raft_index index); /* 0 = not known here */
+raft_index raft_durable_index(const struct raft *r);
+void raft_status_read(const struct raft *r, struct raft_status *ret);
+/* All invariants, O(n): debug builds, tests, the simulator. Aborts. */
+void raft_check(const struct raft *r);
+
+#endif
