@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* identity.h - who a data directory is: its lock, its member id, its birth record.
+ * I1  The member id is the directory's incarnation: 64 random bits, stored durably before anybody hears of them.
+ * I2  Birth happens once. fresh = no complete birth record. A pending record is stored durably before it is
+ *     acknowledged; a complete one is never replaced.
+ * I3  Two processes on one directory, another cluster's directory, a newer format: named, refused, untouched.
+ * Files: `lock`, `identity` (one checksummed record, replaced by rename + directory flush). Thread: loop, at start. */
+#ifndef LOCKSTEP_STORAGE_IDENTITY_H
+#define LOCKSTEP_STORAGE_IDENTITY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/ids.h"
+#include "storage/disk.h"
+
+enum {
+    IDENTITY_NAME_BYTES_MAX = 64, /* cluster, node and machine names, with their final 0 */
+    STORAGE_FORMAT = 1,
+};
+
+enum identity_state { IDENTITY_FRESH = 0, IDENTITY_PENDING = 1, IDENTITY_COMPLETE = 2 };
+
+enum durability_level { DURABILITY_LEVEL_FSYNC = 1, DURABILITY_LEVEL_OS = 2, DURABILITY_LEVEL_MEMORY = 3 };
+
+/* The base record at index 0, identical on all members. */
+struct birth_record {
+    uint64_t cluster_id;
+    uint64_t time_ns; /* wall clock, once */
+    uint64_t uncommitted_bytes_max;
+    uint32_t level; /* enum durability_level */
+    uint32_t member_count;
+    char cluster[IDENTITY_NAME_BYTES_MAX];
+    char machine[IDENTITY_NAME_BYTES_MAX];
+    struct {
+        raft_member id;
+        char name[IDENTITY_NAME_BYTES_MAX];
+    } members[RAFT_MEMBERS_MAX];
+};
+
+struct identity {
+    raft_member member_id; /* of this directory */
+    char name[IDENTITY_NAME_BYTES_MAX]; /* this node's, as first started */
+    enum identity_state state;
+    struct birth_record birth; /* with PENDING and COMPLETE */
+};
+
+struct identity_directory;
+
+/* Lock the directory (created if missing) and read who it is; a new one gets member_id `random_id` durably.
+ * why   filled on error with a sentence for people: what, why, what to do
+ * ELOCKED, EVERSION, ECORRUPT, EIO, ENOSPC, EINVAL (path). On error nothing was changed. */
+int identity_open(const struct disk *disk, const char *path, const char *name, uint64_t random_id,
+                  struct identity_directory **ret, struct identity *ret_identity, char *why, size_t why_room);
+void identity_close(struct identity_directory *directory); /* releases the lock; takes NULL */
+
+/* Store state and birth durably. EIO, ENOSPC. COMPLETE is final: lk_asserts that none is replaced. */
+int identity_store(struct identity_directory *directory, const struct identity *identity);
+
+/* The birth record as bytes, for frames and files: little-endian, versioned, checksummed. */
+enum { BIRTH_RECORD_BYTES_MAX = 64 + 2 * IDENTITY_NAME_BYTES_MAX + RAFT_MEMBERS_MAX * (8 + IDENTITY_NAME_BYTES_MAX) };
+uint32_t birth_record_write(const struct birth_record *record, uint8_t to[BIRTH_RECORD_BYTES_MAX]);
+int birth_record_read(const uint8_t *at, uint32_t bytes, struct birth_record *ret); /* ECORRUPT, EVERSION */
+
+#endif

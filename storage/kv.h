@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* kv.h - the door to the ordered map with transactions. Two implementations: LMDB (kv_lmdb.c) and the simulator's.
+ * Keys are (table, u64): tables are small numbers. One write transaction at a time; it is fully synced when commit
+ * returns 0. Any error from commit is final (R8). Read transactions are cheap and see one committed state; values
+ * they return are valid until the transaction ends and have no alignment. Check what you read: the map finds no damage. */
+#ifndef LOCKSTEP_STORAGE_KV_H
+#define LOCKSTEP_STORAGE_KV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct kv_map;  /* an open map */
+struct kv_txn;  /* a transaction, read or write */
+
+struct kv {
+    void *context;
+    /* why: a sentence for people. ECORRUPT (size or meta pages), EVERSION, EIO, ENOSPC, ENOMEM */
+    int (*open)(void *context, const char *directory, uint64_t map_bytes, uint32_t tables, struct kv_map **ret,
+                char *why, size_t why_room);
+    void (*close)(struct kv_map *map); /* takes NULL */
+    int (*begin_write)(struct kv_map *map, struct kv_txn **ret);
+    int (*begin_read)(struct kv_map *map, struct kv_txn **ret);
+    /* A read transaction may be put to sleep and renewed, which is cheaper than ending and beginning. */
+    void (*reset)(struct kv_txn *txn);
+    int (*renew)(struct kv_txn *txn);
+    int (*put)(struct kv_txn *txn, uint32_t table, uint64_t key, const void *value, size_t bytes);
+    /* Reserve room for a value to be filled before the next call. */
+    int (*put_reserve)(struct kv_txn *txn, uint32_t table, uint64_t key, size_t bytes, void **ret);
+    int (*get)(struct kv_txn *txn, uint32_t table, uint64_t key, const void **ret, size_t *ret_bytes); /* ENOTFOUND */
+    int (*erase)(struct kv_txn *txn, uint32_t table, uint64_t key); /* ENOTFOUND */
+    int (*first)(struct kv_txn *txn, uint32_t table, uint64_t *ret_key); /* ENOTFOUND: empty */
+    int (*last)(struct kv_txn *txn, uint32_t table, uint64_t *ret_key);
+    int (*commit)(struct kv_txn *txn); /* ends it in any case */
+    void (*abort)(struct kv_txn *txn); /* takes NULL */
+    uint64_t (*file_bytes)(struct kv_map *map);
+};
+
+/* LMDB. Static. */
+const struct kv *kv_lmdb(void);
+
+#endif

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* storage.h - one log in three places, behind one face for the node.
+ *   ring     (memory)   every live block, by position
+ *   journal  (file)     what this node promised, in order, one flush a frame:  storage_journal_work
+ *   log      (LMDB)     committed blocks only, in large transactions:          storage_log_work
+ * Threads: the loop calls everything without another mark; the two work functions run on their own threads (or
+ * inline) and return without waiting. Requests and completions are records by value in bounded queues.
+ * Any error from journal or LMDB is final (R8): storage_failed() says which; the process has to end. */
+#ifndef LOCKSTEP_STORAGE_STORAGE_H
+#define LOCKSTEP_STORAGE_STORAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/ids.h"
+#include "proto/block.h"
+#include "storage/disk.h"
+#include "storage/identity.h"
+#include "storage/kv.h"
+#include "storage/ring.h"
+
+struct storage;
+
+enum storage_part { STORAGE_LOOP, STORAGE_JOURNAL, STORAGE_LOG };
+
+struct storage_options {
+    const char *directory;         /* locked by identity_open */
+    const char *journal_directory; /* NULL = directory */
+    uint64_t ring_bytes;
+    uint64_t journal_bytes;        /* at least 4 rings */
+    uint64_t map_bytes;
+    uint32_t block_bytes_max;      /* largest accepted, BLOCK_BYTES_MAX */
+    uint32_t group;
+    raft_member member_id;
+    enum durability_level level;
+    struct block_base birth;       /* base at index 0, from the birth record */
+    const struct disk *disk;
+    const struct kv *kv;
+    /* Somebody has something to do: a request was queued for JOURNAL or LOG, a completion for LOOP. Any thread. */
+    void (*wake)(void *context, enum storage_part part);
+    void *wake_context;
+};
+
+struct storage_hard_state {
+    raft_term term;
+    raft_member vote;
+};
+
+struct storage_term_run {
+    raft_index first_index;
+    raft_term term;
+};
+
+/* What recovery stands on; all of it is durable when storage_open returns (J3). */
+struct storage_recovered {
+    struct storage_hard_state hard_state;
+    struct block_base base; /* last compacted block, or birth */
+    struct block_base last; /* last live block */
+    raft_index commit;      /* known committed: LMDB's last, or the newest frame's commit */
+    raft_index stored;      /* LMDB's last */
+    uint64_t boot;          /* this process's boot counter, raised durably */
+    const struct storage_term_run *runs; /* base+1..last; owned by storage, valid until storage_close */
+    uint32_t run_count;
+};
+
+/* Open, recover, and make durable what was recovered. Blocks behind `stored` are in the ring, published.
+ * why: a sentence for people on error. ECORRUPT (damage, the block is named), EVERSION, EFOREIGN, EIO, ENOSPC, EINVAL
+ * (journal under 4 rings; a live tail larger than the ring: both sizes are named), ENOMEM. Blocks; before the loop. */
+int storage_open(const struct storage_options *options, struct storage **ret, struct storage_recovered *ret_recovered,
+                 char *why, size_t why_room);
+void storage_close(struct storage *storage); /* after the threads have ended; takes NULL */
+
+struct ring *storage_ring(struct storage *storage);
+
+struct storage_persist {
+    uint64_t seq; /* ascending */
+    bool has_hard_state;
+    struct storage_hard_state hard_state;
+    raft_index first, last; /* published blocks; 0, 0 = none. They stay pinned until flushed. */
+    raft_index commit;      /* known when submitted */
+};
+/* Whether one more persist with blocks of this many bytes fits queue and journal (J5's room included). */
+bool storage_persist_fits(const struct storage *storage, uint64_t block_bytes);
+/* Queue it. The caller asked storage_persist_fits before the event that led here was stepped; hard state alone
+ * always fits while fewer than STORAGE_PERSISTS_MAX are outstanding. */
+enum { STORAGE_PERSISTS_MAX = 1024 };
+void storage_persist(struct storage *storage, const struct storage_persist *persist);
+/* The newest seq that is durable. */
+uint64_t storage_persisted(const struct storage *storage);
+
+/* Blocks up to commit may go to LMDB. */
+void storage_commit(struct storage *storage, raft_index commit);
+/* The newest block in LMDB. Any thread. */
+raft_index storage_stored(const struct storage *storage);
+/* Once a turn: let the ring's head pass what is stored and flushed. */
+void storage_reclaim(struct storage *storage);
+
+/* 0, or the final error; why (may be NULL) points to a static sentence. Any thread. */
+int storage_failed(const struct storage *storage, const char **why);
+
+/* The thread bodies: handle what is queued, return. Return: ns until they want to be called again though nothing
+ * is queued (the marker frame after 1 ms idle), UINT64_MAX = only when woken. */
+uint64_t storage_journal_work(struct storage *storage, uint64_t now_ns);
+uint64_t storage_log_work(struct storage *storage, uint64_t now_ns);
+
+/* Reading committed blocks from LMDB, zero-copy. One reader belongs to one thread. A view is checked when it is
+ * read and dies with the next call on the reader; it does not hold LMDB's pages for longer. */
+struct storage_reader;
+int storage_reader_open(struct storage *storage, struct storage_reader **ret);
+void storage_reader_close(struct storage_reader *reader);
+/* ENOTFOUND: not stored yet; EGONE: compacted; ECORRUPT: damaged or missing in the middle; EIO. */
+int storage_read(struct storage_reader *reader, raft_index index, const uint8_t **ret_block,
+                 struct block_header *ret_header);
+void storage_read_end(struct storage_reader *reader);
+
+struct storage_status {
+    raft_index stored;
+    uint64_t flushes, frames, blocks, bytes; /* journal, since start */
+    uint64_t transactions;                   /* LMDB, since start */
+    uint64_t journal_bytes, journal_used_bytes;
+    uint64_t flush_ns_last;
+};
+void storage_status_read(const struct storage *storage, struct storage_status *ret);
+
+#endif
