@@ -30,9 +30,9 @@ enum {
 };
 
 enum block_type {
-    BLOCK_COMMANDS = 1,      /* count may be 0 */
-    BLOCK_TERM = 2,          /* a term's first block, no commands */
-    BLOCK_CONFIGURATION = 3, /* a membership configuration as body */
+    BLOCK_COMMANDS = 1,            /* count may be 0 */
+    BLOCK_TERM = 2,                /* a term's first block, no commands */
+    BLOCK_CONFIGURATION = 3,       /* a membership configuration as body */
     BLOCK_TYPE_IGNORABLE = 0x8000, /* an unknown type with this bit may be ignored; without it the node parks */
 };
 

@@ -56,9 +56,9 @@ struct raft_ack {
     raft_index rejected_index; /* previous_index of a refused append; 0 = nothing refused */
     raft_index hint_index;     /* with a refusal: the follower's best place to try next, with its term there */
     raft_term hint_term;
-    uint64_t round;            /* echoed */
+    uint64_t round; /* echoed */
     bool rejected;
-    bool full;                 /* the payload was dropped for lack of room: probe with back-off */
+    bool full; /* the payload was dropped for lack of room: probe with back-off */
 };
 
 struct raft_message {
@@ -66,7 +66,7 @@ struct raft_message {
     raft_member from, to;
     raft_term term; /* the sender's */
     union {
-        struct raft_vote_request vote;   /* PREVOTE, VOTE */
+        struct raft_vote_request vote; /* PREVOTE, VOTE */
         struct raft_vote_reply vote_reply;
         struct raft_append append;
         struct raft_heartbeat heartbeat;

@@ -73,8 +73,8 @@ struct raft_start {
     struct raft_hard_state hard_state; /* durable */
     raft_index base_index;             /* last compacted block, 0 = none */
     raft_term base_term;
-    raft_index last_index; /* all of base_index+1..last_index is durable */
-    raft_index commit;     /* durable and known committed */
+    raft_index last_index;            /* all of base_index+1..last_index is durable */
+    raft_index commit;                /* durable and known committed */
     const struct raft_term_run *runs; /* of base_index+1..last_index, ascending; copied */
     uint32_t run_count;
     struct raft_configuration configuration; /* effective at last_index */
@@ -119,7 +119,7 @@ struct raft_event {
         } persisted;
         struct {
             raft_member peer;
-            raft_index first, last; /* first > last: could not be read, ask again later */
+            raft_index first, last;  /* first > last: could not be read, ask again later */
             raft_term previous_term; /* of first - 1 */
             uint64_t bytes;
         } loaded;
@@ -135,8 +135,8 @@ struct raft_event {
 
 /* What the caller must do at once with the step's input. */
 struct raft_result {
-    int error;         /* LOCKSTEP_E*: PROPOSE, READ, TRANSFER refused (ENOTLEADER, EFULL, EUNAVAILABLE, ENOTFOUND) */
-    raft_index cut;    /* nonzero: the log was truncated, blocks >= cut are dead (this closes the merge) */
+    int error;      /* LOCKSTEP_E*: PROPOSE, READ, TRANSFER refused (ENOTLEADER, EFULL, EUNAVAILABLE, ENOTFOUND) */
+    raft_index cut; /* nonzero: the log was truncated, blocks >= cut are dead (this closes the merge) */
     raft_index accept_first, accept_last; /* copy these entries of the message into the ring; 0, 0 = none */
     uint64_t read_ticket;
 };
@@ -157,7 +157,8 @@ struct raft_load {
 enum {
     RAFT_APPENDS_PER_PEER_MAX = 16, /* in one raft_take */
     RAFT_SENDS_MAX = RAFT_MEMBERS_MAX * (RAFT_APPENDS_PER_PEER_MAX + 3),
-    RAFT_PERSISTS_MAX = 1024, /* outstanding; the caller stops stepping appends and proposals before that: raft_persist_room */
+    RAFT_PERSISTS_MAX =
+        1024, /* outstanding; the caller stops stepping appends and proposals before that: raft_persist_room */
     RAFT_TERM_RUNS_MAX = 65536,
 };
 
@@ -214,7 +215,8 @@ struct raft;
 /* Bytes of memory that a core needs; 16-byte aligned. */
 size_t raft_bytes(void);
 /* Make a core in `memory`, as a follower that knows no leader. Takes a copy of all options. Never fails. */
-struct raft *raft_open(void *memory, const struct raft_options *options, const struct raft_start *start, uint64_t now_ns);
+struct raft *raft_open(void *memory, const struct raft_options *options, const struct raft_start *start,
+                       uint64_t now_ns);
 
 void raft_step(struct raft *r, const struct raft_event *event, struct raft_result *ret);
 bool raft_must_take(const struct raft *r);

@@ -15,7 +15,7 @@ enum disk_open_flags {
     DISK_CREATE = 1,    /* make it if it is not there */
     DISK_EXCLUSIVE = 2, /* with CREATE: EEXIST if it is there */
     DISK_READ_ONLY = 4,
-    DISK_LOCK = 8,      /* exclusive, held until close: ELOCKED if another process has it */
+    DISK_LOCK = 8, /* exclusive, held until close: ELOCKED if another process has it */
 };
 
 struct disk_file;

@@ -39,7 +39,7 @@ struct birth_record {
 };
 
 struct identity {
-    raft_member member_id; /* of this directory */
+    raft_member member_id;              /* of this directory */
     char name[IDENTITY_NAME_BYTES_MAX]; /* this node's, as first started */
     enum identity_state state;
     struct birth_record birth; /* with PENDING and COMPLETE */

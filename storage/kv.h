@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct kv_map;  /* an open map */
-struct kv_txn;  /* a transaction, read or write */
+struct kv_map; /* an open map */
+struct kv_txn; /* a transaction, read or write */
 
 struct kv {
     void *context;
@@ -27,7 +27,7 @@ struct kv {
     /* Reserve room for a value to be filled before the next call. */
     int (*put_reserve)(struct kv_txn *txn, uint32_t table, uint64_t key, size_t bytes, void **ret);
     int (*get)(struct kv_txn *txn, uint32_t table, uint64_t key, const void **ret, size_t *ret_bytes); /* ENOTFOUND */
-    int (*erase)(struct kv_txn *txn, uint32_t table, uint64_t key); /* ENOTFOUND */
+    int (*erase)(struct kv_txn *txn, uint32_t table, uint64_t key);                                    /* ENOTFOUND */
     int (*first)(struct kv_txn *txn, uint32_t table, uint64_t *ret_key); /* ENOTFOUND: empty */
     int (*last)(struct kv_txn *txn, uint32_t table, uint64_t *ret_key);
     int (*commit)(struct kv_txn *txn); /* ends it in any case */

@@ -26,7 +26,7 @@
 struct ring;
 
 struct ring_options {
-    uint64_t bytes;          /* a power of two */
+    uint64_t bytes;           /* a power of two */
     uint32_t block_bytes_max; /* largest claim */
     uint32_t group;
 };
@@ -46,7 +46,7 @@ enum ring_pin_owner {
     RING_PIN_MACHINE, /* the batch being applied */
     RING_PIN_LOG,     /* the transaction being written */
     RING_PIN_CONTROL,
-    RING_PIN_PEER,    /* + peer slot: a running send */
+    RING_PIN_PEER, /* + peer slot: a running send */
     RING_PINS = RING_PIN_PEER + RAFT_MEMBERS_MAX,
 };
 
@@ -74,9 +74,9 @@ void ring_cut(struct ring *ring, raft_index index);
  * Between epoch_begin and epoch_end. EFULL: no room even for that. Loop. */
 int ring_republish(struct ring *ring, raft_index first);
 
-void ring_epoch_begin(struct ring *ring);                          /* odd */
+void ring_epoch_begin(struct ring *ring);                           /* odd */
 void ring_epoch_end(struct ring *ring, raft_term term, bool leads); /* even, with the new term and role */
-void ring_commit(struct ring *ring, raft_index commit);            /* for readers in other processes */
+void ring_commit(struct ring *ring, raft_index commit);             /* for readers in other processes */
 
 /* Blocks up to index are flushed and in LMDB: the head may pass them. Loop. */
 void ring_release(struct ring *ring, raft_index stored);

@@ -27,13 +27,13 @@ struct storage_options {
     const char *directory;         /* locked by identity_open */
     const char *journal_directory; /* NULL = directory */
     uint64_t ring_bytes;
-    uint64_t journal_bytes;        /* at least 4 rings */
+    uint64_t journal_bytes; /* at least 4 rings */
     uint64_t map_bytes;
-    uint32_t block_bytes_max;      /* largest accepted, BLOCK_BYTES_MAX */
+    uint32_t block_bytes_max; /* largest accepted, BLOCK_BYTES_MAX */
     uint32_t group;
     raft_member member_id;
     enum durability_level level;
-    struct block_base birth;       /* base at index 0, from the birth record */
+    struct block_base birth; /* base at index 0, from the birth record */
     const struct disk *disk;
     const struct kv *kv;
     /* Somebody has something to do: a request was queued for JOURNAL or LOG, a completion for LOOP. Any thread. */
@@ -54,11 +54,11 @@ struct storage_term_run {
 /* What recovery stands on; all of it is durable when storage_open returns (J3). */
 struct storage_recovered {
     struct storage_hard_state hard_state;
-    struct block_base base; /* last compacted block, or birth */
-    struct block_base last; /* last live block */
-    raft_index commit;      /* known committed: LMDB's last, or the newest frame's commit */
-    raft_index stored;      /* LMDB's last */
-    uint64_t boot;          /* this process's boot counter, raised durably */
+    struct block_base base;              /* last compacted block, or birth */
+    struct block_base last;              /* last live block */
+    raft_index commit;                   /* known committed: LMDB's last, or the newest frame's commit */
+    raft_index stored;                   /* LMDB's last */
+    uint64_t boot;                       /* this process's boot counter, raised durably */
     const struct storage_term_run *runs; /* base+1..last; owned by storage, valid until storage_close */
     uint32_t run_count;
 };

@@ -38,14 +38,12 @@ enum lockstep_error {
 static inline const char *lockstep_error_text(int code)
 {
     switch (code) {
-    case 0:
-        return "ok";
+    case 0: return "ok";
 #define LOCKSTEP_ERROR_TEXT(name, value, text)                                                                         \
     case value: return text;
         LOCKSTEP_ERRORS(LOCKSTEP_ERROR_TEXT)
 #undef LOCKSTEP_ERROR_TEXT
-    default:
-        return "unknown error";
+    default: return "unknown error";
     }
 }
 

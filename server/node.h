@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* node.h - the whole node behind open, close, propose, query, drain.
+ * Knows no sockets, no threads, no libuv: time, wake-ups, peers, disk and map come in through four doors (node_env.h,
+ * transport.h, disk.h, kv.h), so that the same node runs in the server and, from a seed, in the simulator.
+ * Thread: the loop calls everything but node_work. Callbacks come out of node_drain, never out of the call that asked.
+ *
+ * A turn (node_drain): step all received events, perform effects; then seal, propose and publish, only if still
+ * leader; then send. Nothing reacts inside an I/O callback. */
+#ifndef LOCKSTEP_SERVER_NODE_H
+#define LOCKSTEP_SERVER_NODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/ids.h"
+#include "lockstep/errors.h"
+#include "raft/raft.h"
+#include "server/node_env.h"
+#include "statemachine/host.h"
+#include "statemachine/plugin.h"
+#include "storage/identity.h"
+#include "storage/storage.h"
+#include "transport/transport.h"
+
+enum { NODE_ADDRESS_BYTES_MAX = 272, NODE_WHY_BYTES_MAX = 1024 };
+
+struct node_member_options {
+    char name[IDENTITY_NAME_BYTES_MAX];
+    char client[NODE_ADDRESS_BYTES_MAX]; /* HOST:PORT, as told to clients */
+    char peer[NODE_ADDRESS_BYTES_MAX];
+};
+
+struct node_options {
+    char cluster[IDENTITY_NAME_BYTES_MAX];
+    uint32_t member_count;
+    uint32_t self;                                        /* slot of this node */
+    struct node_member_options members[RAFT_MEMBERS_MAX]; /* slots: the order of the configuration */
+    char data_directory[4096];
+    char journal_directory[4096]; /* "" = data_directory */
+    uint64_t election_timeout_ns, heartbeat_ns;
+    uint32_t command_bytes_max, block_bytes_max;
+    uint64_t ring_bytes, journal_bytes, map_bytes;
+    uint64_t append_inflight_bytes_max;
+    uint32_t proposals_max; /* waiting for their outcome, at most; a power of two */
+    uint32_t queries_max;
+    enum durability_level level;
+    const struct plugin *plugin;
+    const struct disk *disk;
+    const struct kv *kv;
+};
+
+/* How a proposal ended. */
+struct node_outcome {
+    int error; /* 0 applied · EUNKNOWN appended, outcome unknown · ENOTLEADER, EFULL, EUNAVAILABLE, ETOOBIG: surely not appended */
+    int32_t code;
+    raft_index index;
+    log_position position;
+    const uint8_t *reply; /* valid during the callback */
+    uint32_t reply_bytes;
+};
+
+struct node_answer {
+    int error; /* 0 · ENOTLEADER, EUNAVAILABLE, EFULL, ETOOBIG, EINVAL (the machine has no query) */
+    int32_t code;
+    raft_index index;
+    const uint8_t *reply; /* valid during the callback */
+    uint32_t reply_bytes;
+};
+
+/* The client front's side. All calls come out of node_drain. */
+struct node_owner {
+    void *context;
+    void (*proposed)(void *context, uint64_t tag, const struct node_outcome *outcome);
+    void (*queried)(void *context, uint64_t tag, const struct node_answer *answer);
+    /* error 0: the target leads. ETIMEDOUT, ENOTLEADER, ... */
+    void (*transferred)(void *context, uint64_t tag, int error);
+    /* Leader, or readiness changed: health watchers want to know. */
+    void (*changed)(void *context);
+};
+
+struct node;
+
+/* Make a node: lock the directory, read identity, recover storage if born, load nothing else. Blocks; before the loop.
+ * why  a sentence for people on error. Errors as storage_open and identity_open, EINVAL. */
+int node_open(const struct node_options *options, const struct node_env *env, const struct node_owner *owner,
+              struct node **ret, char *why, size_t why_room);
+/* The transport is the caller's: made after node_open with this owner and hello, attached before the first drain,
+ * closed after node_close. */
+struct transport_owner node_transport_owner(struct node *node);
+void node_transport_hello(const struct node *node, struct transport_hello *ret);
+void node_attach(struct node *node, struct transport *transport);
+void node_close(struct node *node); /* after the threads have ended; not the transport; takes NULL */
+
+/* One turn. */
+void node_drain(struct node *node);
+/* node_drain is due no later than this. */
+uint64_t node_deadline_ns(const struct node *node);
+/* The body of a thread: handle what is queued, return without waiting. Returns ns until it wants to run again though
+ * nobody woke it, 0 = at once, UINT64_MAX = when woken. Not for NODE_LOOP. */
+uint64_t node_work(struct node *node, enum node_part part);
+
+struct node_command {
+    uint16_t kind, flags;
+    uint64_t session, seq, entity;
+    const uint8_t *payload;
+    uint32_t payload_bytes;
+};
+
+/* Propose one command. Its bytes are copied (into the open block, or into a frame for the leader) before it returns.
+ * may_forward  on a follower: send it to the leader, once
+ * 0: `proposed` will be called with this tag exactly once. Otherwise surely not appended:
+ * ENOTLEADER (node_leader says who) · EFULL back off · EUNAVAILABLE no leader, starting, draining · ETOOBIG · EINVAL */
+int node_propose(struct node *node, const struct node_command *command, bool may_forward, uint64_t tag);
+
+enum node_consistency { NODE_LINEARIZABLE = 0, NODE_LOCAL = 1 };
+struct node_query {
+    uint64_t entity;
+    enum node_consistency consistency;
+    raft_index min_index;
+    const uint8_t *query;
+    uint32_t query_bytes;
+};
+/* As node_propose; `queried` is called. */
+int node_query(struct node *node, const struct node_query *query, bool may_forward, uint64_t tag);
+
+/* Move leadership to the member with this name ("" = the most caught-up). ENOTLEADER, ENOTFOUND, EUNAVAILABLE, EEXIST
+ * (it leads already). */
+int node_transfer(struct node *node, const char *target, uint64_t tag);
+
+/* The leader's slot, or RAFT_MEMBERS_MAX if none is known. */
+unsigned node_leader(const struct node *node);
+/* Back-off hint for EFULL. */
+uint32_t node_retry_after_ms(const struct node *node);
+
+/* Stop taking proposals, hand leadership over, let what is appended finish. node_drained: it may be closed. */
+void node_stop(struct node *node);
+bool node_drained(const struct node *node);
+
+/* 0, or the error that ends this process (R8, damage, FATAL); why is a sentence for people. */
+int node_failed(const struct node *node, const char **why);
+
+struct node_counters {
+    uint64_t commands_appended, blocks_appended, bytes_appended;
+    uint64_t appends_sent, elections, rejected_full, frames_refused;
+    uint32_t appends_inflight_max;
+};
+
+struct node_status {
+    bool born;
+    bool ready;            /* /readyz: a leader is known and this node has applied up to a recent commit */
+    const char *not_ready; /* why not; static */
+    struct raft_status raft;
+    struct storage_status storage;
+    struct host_status host;
+    struct identity identity;
+    struct node_counters counters;
+    unsigned leader_slot;
+    struct {
+        raft_member id; /* 0 = not known yet */
+        bool voter, connected;
+        raft_index match;
+        char note[TRANSPORT_REASON_BYTES_MAX];
+    } members[RAFT_MEMBERS_MAX]; /* by slot */
+    char warnings[4][TRANSPORT_REASON_BYTES_MAX];
+    uint32_t warning_count;
+};
+void node_status_read(struct node *node, struct node_status *ret);
+const struct node_options *node_options_of(const struct node *node);
+
+#endif

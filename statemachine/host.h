@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* host.h - the machine as an actor: identity, mailbox, behaviour, private state.
+ * Two sides. The loop raises the high-water index, puts queries in, takes answers out. The machine's thread runs
+ * host_work(): it handles what is in the mailbox, applies at most one batch a step, and returns without waiting.
+ * M2  Outcomes: OK, REJECT, FATAL; never skip and go on.
+ * M4  The mailbox is bounded and holds a high-water index and queries, never blocks; full is LOCKSTEP_EFULL. A hung
+ *     machine pins at most one batch of the ring; when the ring has passed it, it reads from the log.
+ * M6  XXH3-128 folded over (index, replies), and the machine's hash(), both comparable by index. */
+#ifndef LOCKSTEP_STATEMACHINE_HOST_H
+#define LOCKSTEP_STATEMACHINE_HOST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/ids.h"
+#include "statemachine/plugin.h"
+#include "storage/storage.h"
+
+struct host;
+
+struct host_options {
+    const struct plugin *plugin; /* outlives the host */
+    struct storage *storage;     /* blocks: from its ring, else through a reader of its own */
+    raft_index start_index;      /* the first block to apply (last compacted + 1) */
+    uint32_t reply_bytes_max;    /* of one command */
+    uint64_t replies_bytes;      /* of the answer queue; a power of two */
+    uint64_t queries_bytes;      /* of the query queue; a power of two */
+    uint32_t batch_bytes_max;    /* of blocks applied in one step of host_work; one block always fits */
+    /* Answers lie ready for the loop. Machine's thread. */
+    void (*wake_loop)(void *context);
+    /* Something lies ready for the machine. Loop. */
+    void (*wake_machine)(void *context);
+    /* A line from the machine. Machine's thread. */
+    void (*log)(void *context, const char *line);
+    void *context;
+};
+
+int host_open(const struct host_options *options, struct host **ret); /* ENOMEM, EINVAL (the machine's open failed) */
+void host_close(struct host *host);                                   /* after its thread has ended; takes NULL */
+
+/* --- loop's side --- */
+
+/* Blocks up to commit may be applied. */
+void host_commit(struct host *host, raft_index commit);
+/* From this position on, answers are wanted (this node appended the commands); UINT64_MAX = none. Call it before the
+ * first such block is committed. Answers below it are only folded into the hash. */
+void host_answer_from(struct host *host, log_position first);
+/* Run a query on a state that has applied min_index. EFULL, ETOOBIG. Bytes are copied. */
+int host_query(struct host *host, uint64_t tag, uint64_t entity, raft_index min_index, const uint8_t *query,
+               uint32_t bytes);
+
+enum host_answer_type { HOST_ANSWER_APPLIED = 1, HOST_ANSWER_QUERY = 2 };
+
+struct host_answer {
+    uint8_t type;
+    int error;             /* 0, or the query failed: EINVAL (no query in this machine, or it said so) */
+    int32_t code;          /* 0 = OK, else the machine's */
+    uint64_t tag;          /* of a query */
+    raft_index index;      /* of the block; of a query: what was applied when it ran */
+    log_position position; /* of a command */
+    const uint8_t *reply;  /* valid until host_answer_next is called again */
+    uint32_t reply_bytes;
+};
+/* The next answer, in order of application. False: none now. */
+bool host_answer_next(struct host *host, struct host_answer *ret);
+
+/* --- machine's thread --- */
+
+/* Handle what the mailbox holds, a bounded amount. Returns true if there is more to do at once. */
+bool host_work(struct host *host);
+
+/* --- any thread --- */
+
+struct host_status {
+    raft_index applied_index;
+    log_position applied_position;
+    raft_index
+        hash_index; /* of both hashes; the last one that the machine reached when it was idle or a multiple of 1,024 */
+    struct lockstep_hash state_hash, reply_hash;
+    bool has_state_hash;
+    int error; /* nonzero: the machine stopped for good. EINVAL: it said FATAL; ECORRUPT, EIO: a block could not be read */
+    raft_index error_index;
+    log_position error_position;
+    bool parked; /* an unknown block type without the ignorable bit: voting goes on, applying does not */
+    uint64_t queries, commands, batches, log_reads;
+};
+void host_status_read(const struct host *host, struct host_status *ret);
+raft_index host_applied_index(const struct host *host);
+
+#endif

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* transport.h - the door to the peers: frames in, frames out. Thread: loop.
+ * Peers are slots: the place of a node in the configuration, 0..RAFT_MEMBERS_MAX-1; what a slot's member id is, its
+ * hello says. Connections are one-way: each node dials every other one and sends on what it dialled, and receives on
+ * what it accepted; so a cut in one direction is a cut in one direction.
+ *
+ * Nothing reacts inside an I/O callback: received bytes wait in their connection's bounded buffer until the node asks
+ * for frames (transport_next), checked for framing: magic, version, header crc, length. When a buffer is full the
+ * socket is not read.
+ * A send holds ring positions (pinned for the peer until they are written), never indexes to be looked up later. A
+ * frame that finds no room is dropped (Raft repeats what matters) and counted; one that was begun is finished or its
+ * connection closed. Outside bytes are copied out, checked, and the copy is used. */
+#ifndef LOCKSTEP_TRANSPORT_TRANSPORT_H
+#define LOCKSTEP_TRANSPORT_TRANSPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/ids.h"
+#include "raft/message.h"
+#include "storage/ring.h"
+
+enum { TRANSPORT_NAME_BYTES_MAX = 64, TRANSPORT_REASON_BYTES_MAX = 256 };
+
+enum transport_frame_type {
+    FRAME_HELLO = 1,       /* first on every connection, from the dialler */
+    FRAME_HELLO_REPLY = 2, /* the only frame that flows back: accepted, or refused with the reason */
+    FRAME_RAFT = 3,        /* one raft_message; blocks behind it, if it is an APPEND */
+    FRAME_BIRTH = 4,       /* birth of the cluster; body is the node's affair */
+    FRAME_FORWARD = 5,     /* a client's command or query for the leader */
+    FRAME_FORWARD_REPLY = 6,
+    FRAME_TYPES,
+};
+
+/* Who speaks. Two nodes with different cluster, protocol, format or machine do not talk. */
+struct transport_hello {
+    uint32_t protocol;
+    uint32_t format;
+    uint32_t feature_level;
+    uint32_t reserved;
+    uint64_t cluster_id; /* 0 = not born yet */
+    raft_member member_id;
+    uint64_t boot; /* a lower one than seen is a copied directory */
+    char cluster[TRANSPORT_NAME_BYTES_MAX];
+    char name[TRANSPORT_NAME_BYTES_MAX];
+    char machine[TRANSPORT_NAME_BYTES_MAX];
+    char machine_version[TRANSPORT_NAME_BYTES_MAX];
+};
+
+/* A received frame, whole, unless `partial`: then only header and message are here (once per large frame; the body
+ * follows as a frame of its own later). Pointers die at transport_consume. */
+struct transport_frame {
+    unsigned slot;         /* who, by its hello */
+    raft_member member_id; /* of that hello */
+    uint8_t type;          /* enum transport_frame_type: RAFT, BIRTH, FORWARD, FORWARD_REPLY */
+    bool partial;
+    struct raft_message message; /* RAFT */
+    const uint8_t *body;         /* RAFT: blocks, unchecked; else the frame's body */
+    size_t body_bytes;
+};
+
+/* A frame to send. parts are copied at once; [ring_from, ring_from + ring_bytes) is sent straight from the ring, or
+ * `blocks` straight from memory that stays as it is until transport_blocks_idle(slot). */
+struct transport_send {
+    unsigned slot;
+    uint8_t type;
+    const struct raft_message *message; /* RAFT */
+    const void *body;                   /* others: copied */
+    size_t body_bytes;
+    ring_pos ring_from;
+    uint64_t ring_bytes;
+    const uint8_t *blocks;
+    size_t blocks_bytes;
+};
+
+struct transport_peer_status {
+    bool connected_out; /* our hello was accepted */
+    bool connected_in;
+    raft_member member_id;                   /* 0 = no hello seen */
+    char reason[TRANSPORT_REASON_BYTES_MAX]; /* why not connected: dial error, or the refusal's words */
+    uint64_t sent_bytes, received_bytes, frames_dropped;
+};
+
+struct transport;
+
+struct transport_ops {
+    /* 0: taken. EFULL: no room, dropped and counted. EUNREACHABLE: not connected. */
+    int (*send)(struct transport *t, const struct transport_send *send);
+    /* Bytes of ring and memory blocks taken for this slot but not yet written. */
+    uint64_t (*queued_bytes)(struct transport *t, unsigned slot);
+    bool (*blocks_idle)(struct transport *t, unsigned slot);
+    /* The next received frame, round robin over peers. False: none now. consume lets its bytes go. */
+    bool (*next)(struct transport *t, struct transport_frame *ret);
+    void (*consume)(struct transport *t);
+    /* Write out what was queued this turn: called once, at the end of a turn. */
+    void (*flush)(struct transport *t);
+    /* What we say of ourselves changed (birth): later connections say it; existing ones are made anew. */
+    void (*hello_set)(struct transport *t, const struct transport_hello *hello);
+    void (*peer_status)(struct transport *t, unsigned slot, struct transport_peer_status *ret);
+    /* Damaged or malformed frames and connections refused, since start. */
+    uint64_t (*frames_refused)(struct transport *t);
+    void (*close)(struct transport *t);
+};
+
+/* The head of every transport: tcp, fault filter, the simulator's. */
+struct transport {
+    const struct transport_ops *ops;
+};
+
+/* What the owner (the node) gives to a transport. */
+struct transport_owner {
+    void *context;
+    /* Frames, or a change of connections: node_drain is due this turn. Never calls back into the transport. */
+    void (*wake)(void *context);
+    /* The ring that sends refer to; NULL before birth, when nobody refers to it. */
+    struct ring *(*ring)(void *context);
+    /* Judge a hello. slot: whose name it is, or RAFT_MEMBERS_MAX for a name that is not configured. 0, or a refusal
+     * with the reason, which is answered to the dialler and shown in its status. */
+    int (*hello_check)(void *context, unsigned slot, const struct transport_hello *hello,
+                       char reason[TRANSPORT_REASON_BYTES_MAX]);
+};
+
+#endif
