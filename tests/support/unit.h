@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* unit.h - what every unit test shares: a main() in one line, seeds that replay, loops that scale.
+ * Thread: the test's main thread. */
+#ifndef LOCKSTEP_TESTS_SUPPORT_UNIT_H
+#define LOCKSTEP_TESTS_SUPPORT_UNIT_H
+
+#include <check.h>
+#include <stdint.h>
+
+/* Run the tests that add() puts into one case: `int main(void) { return unit_main("raft log", add); }`.
+ * Without the fork that check makes by default: sanitizers and debuggers see one process.
+ * ret     EXIT_SUCCESS or EXIT_FAILURE */
+int unit_main(const char *suite_name, void (*add)(TCase *tests));
+
+/* The seed of a randomised test: LOCKSTEP_SEED (decimal or 0x...) where it is set, else usual; printed, so that a
+ * failure replays. Never from the clock: a test that fails now and then is found by changing the seed, not by luck. */
+uint64_t unit_seed(uint64_t usual);
+
+/* Rounds of a long loop: usual; a tenth (at least 1) under LOCKSTEP_SHORT (sanitizer runs); ten times as many under
+ * LOCKSTEP_FULL, which beats LOCKSTEP_SHORT. */
+uint64_t unit_rounds(uint64_t usual);
+
+#endif
