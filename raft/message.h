@@ -52,9 +52,11 @@ struct raft_heartbeat {
 };
 
 struct raft_ack {
-    raft_index durable_index;  /* min(last validated by this term's leader, durable mark) */
-    raft_index rejected_index; /* previous_index of a refused append; 0 = nothing refused */
-    raft_index hint_index;     /* with a refusal: the follower's best place to try next, with its term there */
+    raft_index durable_index;   /* min(validated_index, durable mark): what counts for commit */
+    raft_index validated_index; /* last that this term's leader validated there; a promise of nothing: it tells a slow
+                                 * disk from a lost append */
+    raft_index rejected_index;  /* previous_index of a refused append; 0 = nothing refused */
+    raft_index hint_index;      /* with a refusal: the follower's best place to try next, with its term there */
     raft_term hint_term;
     uint64_t round; /* echoed */
     bool rejected;

@@ -93,7 +93,8 @@ enum raft_event_type {
     RAFT_EVENT_MESSAGE,   /* from a peer; blocks of an APPEND were checked one by one */
     RAFT_EVENT_PROPOSE,   /* leader only: block last_index + 1 was sealed in the current term */
     RAFT_EVENT_PERSISTED, /* the persist with this seq, and all before it, is durable */
-    RAFT_EVENT_LOADED,    /* blocks asked for by a load effect lie ready to be sent */
+    RAFT_EVENT_LOADED,    /* blocks asked for by a load effect lie ready: the next raft_take sends them, or they may
+                           * be dropped */
     RAFT_EVENT_CONTACT,   /* a valid frame header of the current term came from the leader; its body is not here yet */
     RAFT_EVENT_READ,      /* somebody wants a linearizable read: result.read_ticket */
     RAFT_EVENT_TRANSFER,  /* hand leadership to target (0: the most caught-up voter): result.error */
@@ -190,6 +191,12 @@ struct raft_effects {
     uint64_t deadline_ns; /* call again with RAFT_EVENT_TIME no later than this */
 };
 
+enum raft_progress_state {
+    RAFT_PROGRESS_PROBE = 1, /* one block at a time, until the peer says where its log fits */
+    RAFT_PROGRESS_REPLICATE, /* appends flow, bounded by bytes in flight */
+    RAFT_PROGRESS_UNSERVED,  /* needs blocks at or below base_index: only a snapshot has them */
+};
+
 /* What a person or a test may see; copied out. */
 struct raft_status {
     enum raft_role role;
@@ -205,7 +212,7 @@ struct raft_status {
         uint32_t inflight_appends;
         uint64_t inflight_bytes;
         bool recently_active;
-        uint8_t state; /* enum progress_state */
+        uint8_t state; /* enum raft_progress_state */
     } peers[RAFT_MEMBERS_MAX];
     uint32_t appends_inflight_max;
 };
