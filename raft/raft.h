@@ -120,8 +120,7 @@ struct raft_event {
         } persisted;
         struct {
             raft_member peer;
-            raft_index first, last;  /* first > last: could not be read, ask again later */
-            raft_term previous_term; /* of first - 1 */
+            raft_index first, last; /* first > last: could not be read, ask again later */
             uint64_t bytes;
         } loaded;
         struct {
@@ -136,7 +135,13 @@ struct raft_event {
 
 /* What the caller must do at once with the step's input. */
 struct raft_result {
-    int error;      /* LOCKSTEP_E*: PROPOSE, READ, TRANSFER refused (ENOTLEADER, EFULL, EUNAVAILABLE, ENOTFOUND) */
+    /* PROPOSE, READ, TRANSFER refused: ENOTLEADER; EFULL (R10); EUNAVAILABLE (a transfer runs already, or nothing is
+     * heard of the target); ENOTFOUND (the target is no other voter); EIO (the disk failed).
+     * MESSAGE: EINVAL, malformed or of no meaning here: dropped, count it.
+     * MESSAGE: EPROTO, a proof that safety is lost somewhere: two leaders in one term, a committed block that a
+     * leader contradicts, a block that we acked and no longer hold. Nothing was done with it; log it and exit:
+     * carrying on would hide the damage (T14). */
+    int error;
     raft_index cut; /* nonzero: the log was truncated, blocks >= cut are dead (this closes the merge) */
     raft_index accept_first, accept_last; /* copy these entries of the message into the ring; 0, 0 = none */
     uint64_t read_ticket;
