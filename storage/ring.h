@@ -94,8 +94,9 @@ uint64_t ring_pack(const struct ring *ring, raft_index first, raft_index last, u
 /* The bytes at a position, contiguous for a whole block, and for a whole range that ring_pack returned. */
 const uint8_t *ring_at(const struct ring *ring, ring_pos pos);
 
-/* Hold everything at and above pos. ELAPPED: the head has passed it; nothing is held. One pin an owner; a second
- * call moves it. Any thread, one thread an owner. */
+/* Hold everything at and above pos. One pin an owner; a second call moves it. Up is always possible, also past the head:
+ * what is held stays readable however far the head has gone. ELAPPED: pos lies below the head and below the present
+ * pin; the present pin, if there is one, stays. Any thread, one thread an owner. */
 int ring_pin(struct ring *ring, unsigned owner, ring_pos pos);
 void ring_unpin(struct ring *ring, unsigned owner);
 
