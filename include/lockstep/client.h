@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* client.h - the C client of a lockstep cluster: propose commands, read the machine's state, ask for status.
+ *
+ * One client belongs to one thread; it makes no threads of its own. Everything is non-blocking: an operation is queued
+ * by its call, moves in lockstep_client_poll(), and ends exactly once, in its callback, which comes out of
+ * lockstep_client_poll() or lockstep_client_close() and nowhere else. In a callback every call is allowed but poll,
+ * close and the *_wait wrappers. For a program with a loop of its own there are a descriptor and a timeout; for one
+ * without, the wrappers that end in _wait.
+ *
+ * What a client knows about a proposal that failed is its *fate*:
+ * C1  LOCKSTEP_NOT_APPENDED is said in two cases only: the server's trailer says so, or no byte of the command was ever
+ *     given to a connection. Every other failure is LOCKSTEP_UNKNOWN: it may be applied already, later, or never.
+ * C2  A proposal of unknown fate is never sent again by this library. One that was surely not appended is, until its
+ *     deadline: at the address of the leader that the answer names, after the back-off that a full node asks for, or at
+ *     another endpoint. Queries, status and health append nothing and are repeated freely.
+ * C3  A stream never repeats a command by itself, because the ones behind it may be in the log already. It reopens at
+ *     the new leader; what was unanswered is reported, each command with its fate.
+ * C4  A failure names its cause, endpoint by endpoint: resolve, connect, protocol, no leader.
+ *
+ * Errors are the codes of errors.h. No call aborts on what a server says. Strings are UTF-8 and end in 0. */
+#ifndef LOCKSTEP_CLIENT_H
+#define LOCKSTEP_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lockstep/errors.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    LOCKSTEP_DEADLINE_MS_DEFAULT = 10000,
+    LOCKSTEP_ENDPOINTS_MAX = 32,       /* listed and learnt together */
+    LOCKSTEP_ENDPOINT_BYTES_MAX = 272, /* HOST:PORT with its final 0 */
+    LOCKSTEP_NAME_BYTES_MAX = 64,
+    LOCKSTEP_MEMBERS_MAX = 16,
+    LOCKSTEP_TEXT_BYTES_MAX = 256,
+    LOCKSTEP_MESSAGE_BYTES_MAX = 4 << 20, /* of one gRPC message */
+};
+
+struct lockstep_client;
+struct lockstep_stream;
+
+/* Members that are 0 mean the default. */
+struct lockstep_client_options {
+    uint32_t size;           /* sizeof(struct lockstep_client_options) */
+    uint32_t deadline_ms;    /* of an operation, everything included, that names none itself. 0 = 10,000 */
+    const char *endpoints;   /* HOST:PORT[,HOST:PORT...]; IPv6 as [::1]:7401. NULL: $LOCKSTEP_ENDPOINTS, else
+                              * 127.0.0.1:7401 */
+    uint32_t operations_max; /* that run at the same time. 0 = 65,536 */
+    uint32_t reserved;
+    size_t memory_bytes_max; /* for copies of commands and for connections. 0 = 256 MiB */
+};
+
+/* Make a client. Nothing is dialled yet.
+ * options  NULL = all defaults
+ * why      on error a sentence for people (may be NULL)
+ * Errors   EINVAL: an endpoint is no HOST:PORT; ENOMEM. Allocates. */
+int lockstep_client_open(const struct lockstep_client_options *options, struct lockstep_client **ret, char *why,
+                         size_t why_room);
+
+/* End every operation with ECLOSED (a proposal that was sent: fate UNKNOWN), close every stream, free all. Takes NULL. */
+void lockstep_client_close(struct lockstep_client *client);
+
+/* Move everything that can move: send, receive, call back, redial. Waits up to timeout_ms for something to happen
+ * (0 = not at all, -1 = until something does).
+ * Blocks otherwise only in getaddrinfo(), when a host's name, not a number, is dialled.
+ * Errors  EIO: the host refused epoll; the client is of no more use. */
+int lockstep_client_poll(struct lockstep_client *client, int timeout_ms);
+
+/* For another loop: wait until this descriptor is *readable* (it is an epoll set: watch for reading alone) or the
+ * timeout is over, then call lockstep_client_poll(client, 0). The descriptor never changes. The timeout does, with
+ * every call: ask for it last before waiting. 0 = poll now, -1 = no limit. */
+int lockstep_client_fd(const struct lockstep_client *client);
+int lockstep_client_timeout_ms(const struct lockstep_client *client);
+
+/* Operations that were started and have not ended; streams do not count. */
+uint32_t lockstep_client_running(const struct lockstep_client *client);
+
+/* What is wrong now, endpoint by endpoint, as "HOST:PORT: connect: Connection refused; HOST:PORT: no leader"; "" when
+ * nothing is. Valid until the next call on this client. */
+const char *lockstep_client_trouble(struct lockstep_client *client);
+
+/* --- proposals and queries --- */
+
+enum lockstep_fate {
+    LOCKSTEP_APPLIED = 1,      /* committed by a majority, durable at the cluster's level, applied. Queries: answered */
+    LOCKSTEP_NOT_APPENDED = 2, /* surely not in the log (C1); may be proposed again. Queries: not answered */
+    LOCKSTEP_UNKNOWN = 3,      /* may be applied already, later, or never */
+};
+
+enum lockstep_durability {
+    LOCKSTEP_DURABILITY_UNSPECIFIED = 0,
+    LOCKSTEP_DURABILITY_FSYNC = 1,
+    LOCKSTEP_DURABILITY_OS = 2,
+    LOCKSTEP_DURABILITY_MEMORY = 3,
+};
+
+struct lockstep_proposal {
+    const void *command;
+    size_t command_bytes;
+    uint64_t session, seq; /* 0: none */
+    uint64_t entity;       /* 0: the machine itself */
+    uint32_t deadline_ms;  /* 0: the client's */
+    uint32_t reserved;
+};
+
+enum lockstep_consistency {
+    LOCKSTEP_LINEARIZABLE = 0, /* sees every proposal that was answered before this query began */
+    LOCKSTEP_LOCAL = 1,        /* the state of the node that is asked, as it is */
+};
+
+struct lockstep_query {
+    const void *query;
+    size_t query_bytes;
+    uint64_t entity;
+    enum lockstep_consistency consistency;
+    uint32_t deadline_ms; /* 0: the client's */
+    uint64_t min_index;   /* answer only from a state that has applied this index */
+};
+
+/* How a proposal or a query ended. Pointers are valid during the callback (after a _wait: until the next call on the
+ * client). */
+struct lockstep_result {
+    int error; /* 0, or LOCKSTEP_E*: EUNAVAILABLE no leader in time · EFULL · ENOTLEADER · EUNREACHABLE no
+                               * endpoint answers · ETOOBIG · EINVAL · EUNKNOWN · ETIMEDOUT · EPROTO · ECLOSED */
+    enum lockstep_fate fate; /* what is known, whatever the error */
+    int32_t code;            /* error 0: 0 = done, else the machine refused with this code of its own */
+    enum lockstep_durability durability;
+    uint64_t index, position; /* error 0 */
+    const uint8_t *reply;     /* error 0: the machine's answer */
+    size_t reply_bytes;
+    const char *endpoint;    /* who answered, or who was asked last; "" = nobody */
+    const char *text;        /* error: what happened, for people; "" otherwise */
+    uint32_t retry_after_ms; /* EFULL: the server's wish */
+};
+
+typedef void lockstep_result_callback(void *context, const struct lockstep_result *result);
+
+/* Start one. Bytes are copied before it returns.
+ * Errors  EFULL: operations_max or memory_bytes_max is reached, poll first; ETOOBIG; EINVAL: an unknown consistency.
+ *         On error nothing was started and the callback is not called. Allocates until pools have grown to the load. */
+int lockstep_propose(struct lockstep_client *client, const struct lockstep_proposal *proposal,
+                     lockstep_result_callback *callback, void *context);
+int lockstep_query(struct lockstep_client *client, const struct lockstep_query *query,
+                   lockstep_result_callback *callback, void *context);
+
+/* --- streams: many commands a message, answered in order --- */
+
+struct lockstep_stream_options {
+    uint32_t size;         /* sizeof(struct lockstep_stream_options) */
+    uint32_t messages_max; /* sent and not answered. 0 = 16, at most 4,096 */
+    uint32_t commands_max; /* in one message. 0 = 1,024, at most 65,536 */
+    uint32_t deadline_ms;  /* of an answer to a message. 0 = the client's */
+    void *context;         /* of both callbacks */
+    /* The answers to one message: one result for each of its commands, in order. Called exactly once for every message
+     * that lockstep_stream_send() took. */
+    void (*answered)(void *context, uint64_t tag, const struct lockstep_result *results, uint32_t count);
+    /* The stream lost its server; it opens again by itself. text says why. May be NULL. */
+    void (*lost)(void *context, int error, const char *text);
+};
+
+/* Open a stream; it looks for the leader in lockstep_client_poll(), and again whenever it was lost, until it is closed.
+ * Errors  EINVAL, ENOMEM. Allocates. */
+int lockstep_stream_open(struct lockstep_client *client, const struct lockstep_stream_options *options,
+                         struct lockstep_stream **ret);
+
+/* Give the stream up. Messages that are not answered end now, through answered(), with ECLOSED and fate UNKNOWN. Not in
+ * one of the stream's own callbacks. Takes NULL. */
+void lockstep_stream_close(struct lockstep_stream *stream);
+
+/* How many messages lockstep_stream_send() takes now; 0 while there is no leader. */
+uint32_t lockstep_stream_room(const struct lockstep_stream *stream);
+
+/* The address that the stream is connected to; "" = none now. */
+const char *lockstep_stream_endpoint(const struct lockstep_stream *stream);
+
+/* Send one message. Bytes are copied before it returns.
+ * count   1..commands_max; a proposal's own deadline_ms has no meaning here
+ * tag     given back by answered()
+ * Errors  EFULL: no room now, poll first; ETOOBIG: the message is over 4 MiB; EINVAL: count. Nothing was sent then. */
+int lockstep_stream_send(struct lockstep_stream *stream, const struct lockstep_proposal *proposals, uint32_t count,
+                         uint64_t tag);
+
+/* --- the cluster --- */
+
+struct lockstep_member {
+    char name[LOCKSTEP_NAME_BYTES_MAX];
+    uint64_t id;
+    char client[LOCKSTEP_ENDPOINT_BYTES_MAX];
+    char peer[LOCKSTEP_ENDPOINT_BYTES_MAX];
+    bool voter;
+    bool connected; /* as the answering node sees it */
+    uint64_t match; /* from the leader: last index that the member has durable */
+    char note[LOCKSTEP_TEXT_BYTES_MAX];
+};
+
+struct lockstep_counters {
+    uint64_t commands_appended, blocks_appended, bytes_appended;
+    uint64_t flushes;
+    uint64_t appends_sent, appends_inflight_max;
+    uint64_t elections;
+    uint64_t connections, connections_refused;
+    uint64_t protocol_errors, rejected_full, frames_refused;
+};
+
+/* What one node knows. */
+struct lockstep_status {
+    char cluster[LOCKSTEP_NAME_BYTES_MAX];
+    uint64_t cluster_id;
+    char name[LOCKSTEP_NAME_BYTES_MAX];
+    uint64_t member_id;
+    char role[16]; /* leader, candidate, follower, unborn, stopped */
+    uint64_t term;
+    char leader[LOCKSTEP_NAME_BYTES_MAX]; /* "" = none is known */
+    char leader_client[LOCKSTEP_ENDPOINT_BYTES_MAX];
+    uint64_t last_index, commit_index, applied_index, applied_position, durable_index, stored_index;
+    uint8_t state_hash[16], reply_hash[16]; /* at hash_index */
+    uint32_t state_hash_bytes;              /* 0: this machine has none */
+    uint32_t reply_hash_bytes;
+    uint64_t hash_index;
+    char machine[LOCKSTEP_NAME_BYTES_MAX];
+    char machine_version[LOCKSTEP_NAME_BYTES_MAX];
+    enum lockstep_durability durability;
+    char version[LOCKSTEP_NAME_BYTES_MAX];
+    struct lockstep_counters counters;
+    uint32_t member_count;
+    uint32_t warning_count;
+    struct lockstep_member members[LOCKSTEP_MEMBERS_MAX];
+    char warnings[8][LOCKSTEP_TEXT_BYTES_MAX];
+};
+
+/* status is NULL unless result->error is 0. result->endpoint says which node answered: with several endpoints any one
+ * may; a client opened for a single endpoint asks that node. */
+typedef void lockstep_status_callback(void *context, const struct lockstep_result *result,
+                                      const struct lockstep_status *status);
+/* deadline_ms 0: the client's. Errors as lockstep_propose(). */
+int lockstep_status(struct lockstep_client *client, uint32_t deadline_ms, lockstep_status_callback *callback,
+                    void *context);
+
+/* Move leadership to the member of this name; "" = the most caught-up follower. The result's reply is the new leader's
+ * name, index its term. ENOTFOUND: no such member. */
+int lockstep_transfer(struct lockstep_client *client, const char *target, uint32_t deadline_ms,
+                      lockstep_result_callback *callback, void *context);
+
+/* The standard health check. service: "", "lockstep.v1.Lockstep" (ready), "lockstep.leader". The result's code is 1 for
+ * serving, 2 for not serving. ENOTFOUND: the node does not know the service. */
+int lockstep_health(struct lockstep_client *client, const char *service, uint32_t deadline_ms,
+                    lockstep_result_callback *callback, void *context);
+
+/* --- the same, waiting ---
+ * Each starts one operation and polls until it has ended; other operations and streams of the client go on meanwhile.
+ * ret     what the callback would have got; pointers in it are valid until the next call on the client
+ * return  ret->error, or the error of starting it (ret is filled for that too) */
+int lockstep_propose_wait(struct lockstep_client *client, const struct lockstep_proposal *proposal,
+                          struct lockstep_result *ret);
+int lockstep_query_wait(struct lockstep_client *client, const struct lockstep_query *query,
+                        struct lockstep_result *ret);
+int lockstep_status_wait(struct lockstep_client *client, uint32_t deadline_ms, struct lockstep_result *ret,
+                         struct lockstep_status *ret_status);
+int lockstep_transfer_wait(struct lockstep_client *client, const char *target, uint32_t deadline_ms,
+                           struct lockstep_result *ret);
+int lockstep_health_wait(struct lockstep_client *client, const char *service, uint32_t deadline_ms,
+                         struct lockstep_result *ret);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
