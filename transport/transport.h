@@ -66,8 +66,10 @@ struct transport_send {
     unsigned slot;
     uint8_t type;
     const struct raft_message *message; /* RAFT */
-    const void *body;                   /* others: copied */
+    const void *body;                   /* others: copied, */
     size_t body_bytes;
+    const void *more; /* and this behind it, copied too */
+    size_t more_bytes;
     ring_pos ring_from;
     uint64_t ring_bytes;
     const uint8_t *blocks;
