@@ -19,13 +19,15 @@
 
 struct host;
 
+/* Two of the largest answers, so that one always fits behind a gap at the queue's end. */
+enum { HOST_REPLIES_BYTES_MIN = 4 * LOCKSTEP_REPLY_BYTES_MAX };
+
 struct host_options {
     const struct plugin *plugin; /* outlives the host */
     struct storage *storage;     /* blocks: from its ring, else through a reader of its own */
     raft_index start_index;      /* the first block to apply (last compacted + 1) */
-    uint32_t reply_bytes_max;    /* of one command */
-    uint64_t replies_bytes;      /* of the answer queue; a power of two */
-    uint64_t queries_bytes;      /* of the query queue; a power of two */
+    uint64_t replies_bytes;      /* of the answer queue; a power of two, at least HOST_REPLIES_BYTES_MIN */
+    uint64_t queries_bytes;      /* of the query queue; a power of two; a query takes at most half of it */
     uint32_t batch_bytes_max;    /* of blocks applied in one step of host_work; one block always fits */
     /* Answers lie ready for the loop. Machine's thread. */
     void (*wake_loop)(void *context);
@@ -36,8 +38,10 @@ struct host_options {
     void *context;
 };
 
-int host_open(const struct host_options *options, struct host **ret); /* ENOMEM, EINVAL (the machine's open failed) */
-void host_close(struct host *host);                                   /* after its thread has ended; takes NULL */
+/* Make the actor and its machine. Allocates all that it will ever need; before its thread starts.
+ * ENOMEM · EINVAL a size out of range, or the machine's open failed */
+int host_open(const struct host_options *options, struct host **ret);
+void host_close(struct host *host); /* after its thread has ended; takes NULL */
 
 /* --- loop's side --- */
 
@@ -46,7 +50,8 @@ void host_commit(struct host *host, raft_index commit);
 /* From this position on, answers are wanted (this node appended the commands); UINT64_MAX = none. Call it before the
  * first such block is committed. Answers below it are only folded into the hash. */
 void host_answer_from(struct host *host, log_position first);
-/* Run a query on a state that has applied min_index. EFULL, ETOOBIG. Bytes are copied. */
+/* Run a query on a state that has applied min_index, which is committed: queries wait in order. Bytes are copied.
+ * EFULL: retry later; ETOOBIG: longer than half of the queue. */
 int host_query(struct host *host, uint64_t tag, uint64_t entity, raft_index min_index, const uint8_t *query,
                uint32_t bytes);
 
@@ -54,7 +59,8 @@ enum host_answer_type { HOST_ANSWER_APPLIED = 1, HOST_ANSWER_QUERY = 2 };
 
 struct host_answer {
     uint8_t type;
-    int error;             /* 0, or the query failed: EINVAL (no query in this machine, or it said so) */
+    int error;             /* 0, or the query failed: EINVAL (no query in this machine, or it said so),
+                              EUNAVAILABLE (the machine has stopped or parked before min_index) */
     int32_t code;          /* 0 = OK, else the machine's */
     uint64_t tag;          /* of a query */
     raft_index index;      /* of the block; of a query: what was applied when it ran */

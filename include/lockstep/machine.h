@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* machine.h - the plug-in ABI: what a replicated state machine is to lockstep.
+/* machine.h - the plug-in ABI: what a replicated state machine is to lockstep. C11 and C++.
  *
  * A machine is one shared object that exports one symbol, `lockstep_machine`. It needs this header and nothing else:
  *     cc -shared -fPIC -fvisibility=hidden -ffp-contract=off $(pkg-config --cflags lockstep-machine) bank.c -o bank.so
@@ -8,14 +8,16 @@
  * replies, byte for byte. So inside apply():
  *   - decide by the command, its position, term and time_ns, and the state; by nothing else
  *   - no clock, no randomness, no environment, no files, no threads, no addresses (not even for ordering or hashing)
+ *   - no state outside the machine that open() returned: several may live in one process, so nothing static that changes
  *   - no iteration in an order that depends on addresses or on a seeded hash; no uninitialised bytes in replies
  *   - floating point only if you know that every host computes the same (compile with -ffp-contract=off)
  *   - an out-of-memory is FATAL (this replica stops), never a REJECT: other replicas may have memory left
  * lockstep folds a hash over all replies and compares hash() between replicas, so that a mistake is found, not hidden.
  *
- * Threads. All calls on one machine come from one thread, one after the other (snapshot_write is the exception).
+ * Threads. All calls on one machine come one after the other, never two at once (snapshot_write is the exception).
  * Versions. `size` comes first in every struct; members are only ever added at the end. A member beyond the other
- * side's size is not there. Function pointers that a machine does not offer are NULL. */
+ * side's size is not there: look at `size` before using a member that this header says was added later. Function
+ * pointers that a machine does not offer are NULL; open, close and apply must be there. */
 #ifndef LOCKSTEP_MACHINE_H
 #define LOCKSTEP_MACHINE_H
 
@@ -29,14 +31,17 @@ extern "C" {
 #define LOCKSTEP_MACHINE_ABI    1
 #define LOCKSTEP_MACHINE_SYMBOL "lockstep_machine"
 
+/* The longest reply. A part of the ABI and no setting: were it one, nodes could differ in what a machine may answer. */
+#define LOCKSTEP_REPLY_BYTES_MAX 1048576
+
 #if defined(__GNUC__)
 #define LOCKSTEP_MACHINE_EXPORT __attribute__((visibility("default")))
 #else
 #define LOCKSTEP_MACHINE_EXPORT
 #endif
 
-/* One command. payload lies in the log where it was written: it has NO alignment (read numbers with memcpy), and dies
- * when apply() returns. */
+/* One command. The struct is good until batch->next is called again. payload lies in the log where it was written: it has
+ * NO alignment (read numbers with memcpy), and dies when apply() returns. */
 struct lockstep_command {
     uint32_t size;
     uint32_t kind;     /* reserved, 0 */
@@ -51,10 +56,11 @@ struct lockstep_command {
 };
 
 /* The commands to apply, in order. Take one after the other with batch->next until it returns NULL, and answer each
- * exactly once, in order, before taking the next one. A command that is not answered counts as OK with an empty reply. */
+ * once before taking the next one; one that is not answered counts as OK with an empty reply. A machine that returns
+ * from apply() before next said NULL, or answers twice, has broken the contract: that is FATAL. */
 struct lockstep_batch {
     uint32_t size;
-    uint32_t count; /* commands in this batch */
+    uint32_t reserved;
     const struct lockstep_command *(*next)(struct lockstep_batch *batch);
 };
 
@@ -65,11 +71,13 @@ enum lockstep_outcome {
     LOCKSTEP_FATAL = 3,  /* this replica cannot go on (out of memory, a broken invariant): it stops, others go on */
 };
 
-/* Where replies go. `bytes` are copied before the call returns; at most reply_bytes_max of the host. */
+/* Where replies go. `bytes` are copied before the call returns; at most LOCKSTEP_REPLY_BYTES_MAX, more is FATAL. */
 struct lockstep_replies {
     uint32_t size;
     uint32_t reserved;
-    /* Answer the command that batch->next returned last. code: 0 with OK, the machine's own (1..) with REJECT. */
+    /* Answer the command that batch->next returned last, or the query. code: 0 with OK, the machine's own (1 and up)
+     * with REJECT, anything with POISON and FATAL (it is logged); an OK with a code or a REJECT without one is FATAL.
+     * After POISON or FATAL next returns NULL. */
     void (*answer)(struct lockstep_replies *replies, enum lockstep_outcome outcome, int32_t code, const void *bytes,
                    size_t count);
 };
@@ -79,8 +87,7 @@ struct lockstep_host {
     uint32_t size;
     uint32_t abi; /* LOCKSTEP_MACHINE_ABI of the host */
     void *context;
-    size_t reply_bytes_max;
-    /* One line to the node's log. */
+    /* One line to the node's log, on behalf of a call that the host made. */
     void (*log)(void *context, const char *line);
 };
 
@@ -116,8 +123,8 @@ struct lockstep_machine {
     /* Apply a batch. 0, or a negative number = FATAL. Batches are cut differently on different replicas: a batch's
      * borders must mean nothing. */
     int (*apply)(void *machine, struct lockstep_batch *batch, struct lockstep_replies *replies);
-    /* Read the state, changing nothing: answer once. May be NULL. OK and REJECT as in apply; a negative number fails
-     * this query alone. */
+    /* Read the state, changing nothing: answer once. `query` has no alignment and dies when this returns. May be NULL.
+     * OK and REJECT as in apply; any other outcome, or a negative number, fails this query alone. */
     int (*query)(void *machine, uint64_t entity, const uint8_t *query, size_t query_bytes,
                  struct lockstep_replies *replies);
     /* Hash the state; cost is the machine's choice (keep it up to date in apply: it is asked for often). NULL: none. */
