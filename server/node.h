@@ -68,7 +68,8 @@ struct node_answer {
     uint32_t reply_bytes;
 };
 
-/* The client front's side. All calls come out of node_drain. */
+/* The client front's side. All calls come out of node_drain; they note what happened and never call the node (but
+ * node_leader, node_status_read and the like): what they lead to is proposed or asked after the turn. */
 struct node_owner {
     void *context;
     void (*proposed)(void *context, uint64_t tag, const struct node_outcome *outcome);
@@ -86,7 +87,7 @@ struct node;
 int node_open(const struct node_options *options, const struct node_env *env, const struct node_owner *owner,
               struct node **ret, char *why, size_t why_room);
 /* The transport is the caller's: made after node_open with this owner and hello, attached before the first drain,
- * closed after node_close. */
+ * closed before node_close, after the last drain. */
 struct transport_owner node_transport_owner(struct node *node);
 void node_transport_hello(const struct node *node, struct transport_hello *ret);
 void node_attach(struct node *node, struct transport *transport);

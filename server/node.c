@@ -1,0 +1,608 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* node.c - the whole node: its parts, its turn, its effects.
+ * Thread: loop, but for node_work.
+ *
+ *   peers' frames ─┐                        ┌─> sends, straight from the ring
+ *   completions ───┼─> raft_step ─ raft_take ┼─> persist: journal ──> PERSISTED
+ *   time, reads ───┘                        ├─> commit: log thread, machine ──> answers
+ *   proposals ──> open block ── seal ──────┘
+ *
+ * A turn: step all received events, perform effects where the core closes the merge; then seal, propose and publish,
+ * only if still leader; perform; answer. Room in every queue is reserved before an event is stepped, so that no effect
+ * can fail. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/node_internal.h"
+
+void node_log(struct node *node, enum node_log_level level, const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    node->env.log(node->env.context, level, "node", text);
+}
+
+void node_fail(struct node *node, int error, const char *format, ...)
+{
+    if (node->failed != 0) return; /* the first reason is the one that counts */
+    va_list args;
+    va_start(args, format);
+    vsnprintf(node->failed_why, sizeof node->failed_why, format, args);
+    va_end(args);
+    node->failed = error;
+}
+
+unsigned node_slot_of(const struct node *node, raft_member id)
+{
+    for (unsigned slot = 0; id != 0 && slot < node->options.member_count; slot++)
+        if (node->slot_id[slot] == id) return slot;
+    return RAFT_MEMBERS_MAX;
+}
+
+/* --- open and close ------------------------------------------------------------------------------------------ */
+
+static void storage_wake(void *context, enum storage_part part)
+{
+    static const enum node_part parts[] = {
+        [STORAGE_LOOP] = NODE_LOOP, [STORAGE_JOURNAL] = NODE_JOURNAL, [STORAGE_LOG] = NODE_LOG};
+    struct node *node = context;
+    node->env.wake(node->env.context, parts[part]);
+}
+
+static void host_wake_loop(void *context)
+{
+    struct node *node = context;
+    node->env.wake(node->env.context, NODE_LOOP);
+}
+
+static void host_wake_machine(void *context)
+{
+    struct node *node = context;
+    node->env.wake(node->env.context, NODE_MACHINE);
+}
+
+static void host_log(void *context, const char *line)
+{
+    struct node *node = context;
+    node->env.log(node->env.context, NODE_LOG_INFO, "machine", line);
+}
+
+static uint64_t pack_from_ring(void *context, raft_index first, raft_index last, uint64_t budget_bytes,
+                               raft_index *ret_last)
+{
+    struct node *node = context;
+    return ring_pack(node->ring, first, last, budget_bytes, ret_last);
+}
+
+/* The birth record against the configuration: the record decides who is a member, the file where members are. */
+static int members_map(struct node *node, char *why, size_t why_room)
+{
+    const struct node_options *o = &node->options;
+    const struct birth_record *birth = &node->identity.birth;
+    for (uint32_t i = 0; i < birth->member_count; i++) {
+        unsigned slot = 0;
+        while (slot < o->member_count && strcmp(o->members[slot].name, birth->members[i].name) != 0) slot++;
+        if (slot < o->member_count) {
+            node->slot_id[slot] = birth->members[i].id;
+        } else {
+            node_log(node, NODE_LOG_WARN, "member %s is not in the configuration: its address is not known",
+                     birth->members[i].name);
+        }
+    }
+    if (node->slot_id[o->self] == node->identity.member_id) return 0;
+    snprintf(why, why_room,
+             "%s: the cluster's birth record does not know %s by this directory; start it with its own name",
+             o->data_directory, o->members[o->self].name);
+    return LOCKSTEP_EFOREIGN;
+}
+
+static int core_open(struct node *node, const struct storage_recovered *recovered)
+{
+    const struct node_options *o = &node->options;
+    const struct birth_record *birth = &node->identity.birth;
+    struct raft_options options = {
+        .self = node->identity.member_id,
+        .election_timeout_ns_min = o->election_timeout_ns,
+        .heartbeat_ns = o->heartbeat_ns,
+        .append_bytes_max = NODE_APPEND_BYTES_MAX,
+        .append_inflight_bytes_max = o->append_inflight_bytes_max,
+        .uncommitted_bytes_max = birth->uncommitted_bytes_max,
+        .random_seed = node->env.random(node->env.context),
+        .blocks_pack = pack_from_ring,
+        .blocks_context = node,
+    };
+    if (options.uncommitted_bytes_max > o->ring_bytes / 4) options.uncommitted_bytes_max = o->ring_bytes / 4;
+    struct raft_start start = {
+        .hard_state = {.term = recovered->hard_state.term, .vote = recovered->hard_state.vote},
+        .base_index = recovered->base.index,
+        .base_term = recovered->base.term,
+        .last_index = recovered->last.index,
+        .commit = recovered->commit,
+        .run_count = recovered->run_count,
+        .configuration.count = birth->member_count,
+    };
+    for (uint32_t i = 0; i < birth->member_count; i++) {
+        start.configuration.members[i].id = birth->members[i].id;
+        start.configuration.members[i].role = RAFT_VOTER;
+    }
+    struct raft_term_run *runs = calloc(recovered->run_count + 1, sizeof *runs);
+    node->raft_memory = aligned_alloc(64, (raft_bytes() + 63) & ~(size_t)63);
+    if (runs == NULL || node->raft_memory == NULL) {
+        free(runs);
+        return LOCKSTEP_ENOMEM;
+    }
+    for (uint32_t i = 0; i < recovered->run_count; i++)
+        runs[i] = (struct raft_term_run){recovered->runs[i].first_index, recovered->runs[i].term};
+    start.runs = runs;
+    node->raft = raft_open(node->raft_memory, &options, &start, node->now_ns);
+    free(runs);
+    return 0;
+}
+
+int node_come_alive(struct node *node, char *why, size_t why_room)
+{
+    const struct node_options *o = &node->options;
+    const struct birth_record *birth = &node->identity.birth;
+    int rc = members_map(node, why, why_room);
+    if (rc != 0) return rc;
+    struct storage_options storage_options = {
+        .directory = o->data_directory,
+        .journal_directory = o->journal_directory[0] != 0 ? o->journal_directory : NULL,
+        .ring_bytes = o->ring_bytes,
+        .journal_bytes = o->journal_bytes,
+        .map_bytes = o->map_bytes,
+        .block_bytes_max = BLOCK_BYTES_MAX,
+        .member_id = node->identity.member_id,
+        .level = (enum durability_level)birth->level,
+        .birth = {.next_position = 1, .time_ns = birth->time_ns},
+        .disk = o->disk,
+        .kv = o->kv,
+        .wake = storage_wake,
+        .wake_context = node,
+    };
+    struct storage_recovered recovered;
+    rc = storage_open(&storage_options, &node->storage, &recovered, why, why_room);
+    if (rc != 0) return rc;
+    node->ring = storage_ring(node->storage);
+    node->boot = recovered.boot;
+    struct host_options host_options = {
+        .plugin = o->plugin,
+        .storage = node->storage,
+        .start_index = recovered.base.index + 1,
+        .reply_bytes_max = o->command_bytes_max,
+        .replies_bytes = 16 << 20,
+        .queries_bytes = 16 << 20,
+        .batch_bytes_max = 1 << 20,
+        .wake_loop = host_wake_loop,
+        .wake_machine = host_wake_machine,
+        .log = host_log,
+        .context = node,
+    };
+    rc = host_open(&host_options, &node->host);
+    if (rc != 0) {
+        snprintf(why, why_room, "machine %s: cannot be opened: %s", o->plugin->name, lockstep_error_text(rc));
+        return rc;
+    }
+    rc = core_open(node, &recovered);
+    if (rc != 0) {
+        snprintf(why, why_room, "not enough memory for the core: %zu bytes", raft_bytes());
+        return rc;
+    }
+    node->proposals.last_append_ns = node->now_ns;
+    node->proposals.answered = node->proposals.next = recovered.last.next_position;
+    host_answer_from(node->host, UINT64_MAX);
+    host_commit(node->host, recovered.commit);
+    storage_commit(node->storage, recovered.commit);
+    ring_commit(node->ring, recovered.commit);
+    node_ring_follow_raft(node, 0);
+    node->changed = true;
+    node_log(node, NODE_LOG_INFO, "alive: member=%016llx boot=%llu term=%llu last=%llu commit=%llu stored=%llu",
+             (unsigned long long)node->identity.member_id, (unsigned long long)recovered.boot,
+             (unsigned long long)recovered.hard_state.term, (unsigned long long)recovered.last.index,
+             (unsigned long long)recovered.commit, (unsigned long long)recovered.stored);
+    /* release: pairs with the acquire load in node_work; storage and host must be visible before the flag. */
+    atomic_store_explicit(&node->born, true, memory_order_release);
+    for (enum node_part part = NODE_JOURNAL; part < NODE_PARTS; part++) node->env.wake(node->env.context, part);
+    return 0;
+}
+
+int node_open(const struct node_options *options, const struct node_env *env, const struct node_owner *owner,
+              struct node **ret, char *why, size_t why_room)
+{
+    struct node *node = calloc(1, sizeof *node);
+    if (node == NULL) goto no_memory;
+    node->options = *options;
+    node->env = *env;
+    node->owner = *owner;
+    node->now_ns = env->now_ns(env->context);
+    node->entries = calloc(NODE_ENTRIES_MAX, sizeof *node->entries);
+    if (node->entries == NULL || node_proposals_open(node) != 0 || node_reads_open(node) != 0 ||
+        node_forwards_open(node) != 0)
+        goto no_memory;
+    int rc = identity_open(options->disk, options->data_directory, options->members[options->self].name,
+                           env->random(env->context), &node->directory, &node->identity, why, why_room);
+    if (rc != 0) goto fail;
+    const struct birth_record *birth = &node->identity.birth;
+    if (node->identity.state == IDENTITY_COMPLETE) {
+        rc = LOCKSTEP_EFOREIGN;
+        if (strcmp(birth->cluster, options->cluster) != 0) {
+            snprintf(why, why_room,
+                     "%s: belongs to cluster \"%s\", the configuration says \"%s\"; give it its own configuration",
+                     options->data_directory, birth->cluster, options->cluster);
+            goto fail;
+        }
+        if (strcmp(birth->machine, options->plugin->name) != 0) {
+            snprintf(why, why_room,
+                     "%s: its log is for machine \"%s\", the configuration names \"%s\"; name the same one",
+                     options->data_directory, birth->machine, options->plugin->name);
+            goto fail;
+        }
+        if (birth->level != (uint32_t)options->level) {
+            snprintf(why, why_room, "%s: born with durability level %u, the configuration says %u; they must agree",
+                     options->data_directory, birth->level, (unsigned)options->level);
+            goto fail;
+        }
+        rc = node_come_alive(node, why, why_room);
+        if (rc != 0) goto fail;
+    }
+    *ret = node;
+    return 0;
+no_memory:
+    snprintf(why, why_room, "not enough memory to open the node");
+    rc = LOCKSTEP_ENOMEM;
+fail:
+    node_close(node);
+    return rc;
+}
+
+void node_close(struct node *node)
+{
+    if (node == NULL) return;
+    storage_reader_close(node->load_reader);
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) free(node->loads[i].buffer);
+    host_close(node->host);
+    storage_close(node->storage);
+    free(node->raft_memory);
+    identity_close(node->directory);
+    node_forwards_close(node);
+    node_reads_close(node);
+    node_proposals_close(node);
+    free(node->entries);
+    free(node);
+}
+
+static void owner_wake(void *context)
+{
+    struct node *node = context;
+    node->env.wake(node->env.context, NODE_LOOP);
+}
+
+static struct ring *owner_ring(void *context)
+{
+    struct node *node = context;
+    return node->ring;
+}
+
+struct transport_owner node_transport_owner(struct node *node)
+{
+    return (struct transport_owner){
+        .context = node, .wake = owner_wake, .ring = owner_ring, .hello_check = node_hello_check};
+}
+
+void node_attach(struct node *node, struct transport *transport)
+{
+    lk_assert(node->transport == NULL);
+    node->transport = transport;
+}
+
+/* --- the turn ------------------------------------------------------------------------------------------------ */
+
+/* S2: the epoch changes before anything of a new term touches the ring. */
+void node_ring_follow_raft(struct node *node, raft_index cut)
+{
+    raft_term term = raft_current_term(node->raft);
+    bool leads = raft_is_leader(node->raft);
+    if (cut == 0 && term == node->ring_term && leads == node->ring_leads) return;
+    ring_epoch_begin(node->ring);
+    if (cut != 0) ring_cut(node->ring, cut);
+    node->ring_term = term;
+    node->ring_leads = leads;
+    ring_epoch_end(node->ring, term, leads);
+}
+
+static void leader_changed(struct node *node, const struct raft_effects *effects)
+{
+    const struct node_options *o = &node->options;
+    bool leads = effects->role == RAFT_LEADER;
+    if (leads && !node->is_leader) node_proposals_lead(node);
+    if (effects->role == RAFT_CANDIDATE) node->counters.elections++;
+    if (effects->leader != node->leader) {
+        unsigned slot = node_slot_of(node, effects->leader);
+        node_log(node, NODE_LOG_INFO, "leader: term=%llu leader=%s", (unsigned long long)effects->term,
+                 slot < o->member_count ? o->members[slot].name : "none");
+    }
+    bool other = effects->leader != node->leader;
+    node->is_leader = leads;
+    node->leader = effects->leader;
+    if (other) node_forwards_leader_changed(node);
+    node->changed = true;
+}
+
+static void transfer_settle(struct node *node, int error)
+{
+    if (!node->transfer_waits) return;
+    node->transfer_waits = false;
+    node->owner.transferred(node->owner.context, node->transfer_tag, error);
+}
+
+/* Everything the core has collected: send, persist, apply, answer. Nothing here can fail. */
+static void take_and_perform(struct node *node)
+{
+    struct raft_effects *fx = &node->effects;
+    raft_take(node->raft, node->now_ns, fx);
+    node_peers_send(node, fx);
+    if (fx->persist_seq != 0) {
+        struct storage_persist persist = {
+            .seq = fx->persist_seq,
+            .has_hard_state = fx->persist_hard_state,
+            .hard_state = {.term = fx->hard_state.term, .vote = fx->hard_state.vote},
+            .first = fx->persist_first,
+            .last = fx->persist_last,
+            .commit = fx->commit,
+        };
+        storage_persist(node->storage, &persist);
+    }
+    storage_commit(node->storage, fx->commit);
+    host_commit(node->host, fx->commit);
+    ring_commit(node->ring, fx->commit);
+    if (fx->role_changed) leader_changed(node, fx);
+    node_reads_release(node, fx->reads_ready, fx->reads_failed, fx->reads_index);
+    if (fx->transfer_done != 0) transfer_settle(node, fx->transfer_done > 0 ? 0 : LOCKSTEP_ETIMEDOUT);
+    node->deadline_ns = fx->deadline_ns;
+}
+
+void node_step(struct node *node, const struct raft_event *event, struct raft_result *ret)
+{
+    /* A change of role or term, or a cut, closed the merge: its effects come before the next event. */
+    if (raft_must_take(node->raft)) take_and_perform(node);
+    bool led = raft_is_leader(node->raft);
+    raft_step(node->raft, event, ret);
+    /* Lost leadership: the open claim goes before blocks of another leader come into the ring. */
+    if (led && !raft_is_leader(node->raft)) node_proposals_lose(node);
+    node_ring_follow_raft(node, ret->cut);
+}
+
+static void step_completions(struct node *node)
+{
+    struct raft_result result;
+    const char *why;
+    int error = storage_failed(node->storage, &why);
+    if (error != 0 && node->failed == 0) {
+        node_fail(node, error, "%s: %s", node->options.data_directory, why);
+        struct raft_event event = {.type = RAFT_EVENT_DISK_FAILED, .now_ns = node->now_ns};
+        node_step(node, &event, &result);
+    }
+    uint64_t seq = storage_persisted(node->storage);
+    if (seq == node->persisted_seq) return;
+    node->persisted_seq = seq;
+    struct raft_event event = {.type = RAFT_EVENT_PERSISTED, .now_ns = node->now_ns, .as.persisted.seq = seq};
+    node_step(node, &event, &result);
+}
+
+static void answers(struct node *node)
+{
+    struct host_answer answer;
+    while (host_answer_next(node->host, &answer)) {
+        if (answer.type == HOST_ANSWER_APPLIED)
+            node_proposals_answer(node, &answer);
+        else
+            node_reads_answer(node, &answer);
+    }
+}
+
+/* Hand over first what would otherwise be cut off: what is appended finishes, then leadership moves, then we go. */
+static void stop_turn(struct node *node)
+{
+    if (!node->stopping || node->stop_transfer_asked || !raft_is_leader(node->raft)) return;
+    if (!node_proposals_idle(node) && node->now_ns < node->stop_deadline_ns) return;
+    node->stop_transfer_asked = true;
+    struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .now_ns = node->now_ns};
+    struct raft_result result;
+    node_step(node, &event, &result);
+}
+
+static void alive_turn(struct node *node)
+{
+    struct raft_result result;
+    struct raft_event time = {.type = RAFT_EVENT_TIME, .now_ns = node->now_ns};
+    step_completions(node);
+    node_peers_receive(node);
+    node_loads_turn(node);
+    node_step(node, &time, &result);
+    stop_turn(node);
+    node_reads_ask_round(node);
+    node_proposals_seal_turn(node);
+    take_and_perform(node);
+    if (node->proposals.term_block_due) { /* leadership began in this very take */
+        node_proposals_seal_turn(node);
+        take_and_perform(node);
+    }
+    answers(node);
+    node_forwards_turn(node);
+    storage_reclaim(node->storage);
+    struct host_status host;
+    host_status_read(node->host, &host);
+    if (host.error != 0)
+        node_fail(node, host.error, "machine %s stopped at index %llu, position %llu: %s", node->options.plugin->name,
+                  (unsigned long long)host.error_index, (unsigned long long)host.error_position,
+                  host.error == LOCKSTEP_EINVAL ? "it said FATAL; this replica cannot go on, the others can"
+                                                : lockstep_error_text(host.error));
+}
+
+void node_drain(struct node *node)
+{
+    node->now_ns = node->env.now_ns(node->env.context);
+    lk_assert(!node->in_turn);
+    node->in_turn = true;
+    if (atomic_load_explicit(&node->born, memory_order_relaxed)) {
+        alive_turn(node);
+    } else {
+        node_peers_receive(node);
+        if (!atomic_load_explicit(&node->born, memory_order_relaxed)) node_birth_turn(node);
+        node->deadline_ns = node->birth.retry_ns;
+        if (atomic_load_explicit(&node->born, memory_order_relaxed)) node->deadline_ns = node->now_ns;
+    }
+    if (node->changed) {
+        node->changed = false;
+        node->owner.changed(node->owner.context);
+    }
+    node->transport->ops->flush(node->transport);
+    node->in_turn = false;
+}
+
+uint64_t node_deadline_ns(const struct node *node)
+{
+    uint64_t deadline = node->deadline_ns;
+    if (node->forward_count > 0 && node->forward_sweep_ns < deadline) deadline = node->forward_sweep_ns;
+    if (node->stopping && node->stop_deadline_ns < deadline) deadline = node->stop_deadline_ns;
+    return deadline;
+}
+
+uint64_t node_work(struct node *node, enum node_part part)
+{
+    /* acquire: pairs with the release store in node_come_alive */
+    if (!atomic_load_explicit(&node->born, memory_order_acquire)) return UINT64_MAX;
+    switch (part) {
+    case NODE_JOURNAL: return storage_journal_work(node->storage, node->env.now_ns(node->env.context));
+    case NODE_LOG: return storage_log_work(node->storage, node->env.now_ns(node->env.context));
+    case NODE_MACHINE: return host_work(node->host) ? 0 : UINT64_MAX;
+    case NODE_CONTROL: node_control_work(node); return UINT64_MAX;
+    case NODE_LOOP:
+    case NODE_PARTS: break;
+    }
+    lk_assert(part != NODE_LOOP && part != NODE_PARTS);
+    return UINT64_MAX;
+}
+
+/* --- leadership, stop, status -------------------------------------------------------------------------------- */
+
+unsigned node_leader(const struct node *node)
+{
+    return node_slot_of(node, node->leader);
+}
+
+uint32_t node_retry_after_ms(const struct node *node)
+{
+    (void)node;
+    return 20; /* a few flushes: what is full now has moved by then, if it moves at all */
+}
+
+int node_transfer(struct node *node, const char *target, uint64_t tag)
+{
+    lk_assert(!node->in_turn);
+    if (!atomic_load_explicit(&node->born, memory_order_relaxed)) return LOCKSTEP_EUNAVAILABLE;
+    if (!raft_is_leader(node->raft)) return node->leader != 0 ? LOCKSTEP_ENOTLEADER : LOCKSTEP_EUNAVAILABLE;
+    if (node->transfer_waits) return LOCKSTEP_EUNAVAILABLE;
+    struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .now_ns = node->now_ns};
+    if (target[0] != 0) {
+        unsigned slot = 0;
+        while (slot < node->options.member_count && strcmp(node->options.members[slot].name, target) != 0) slot++;
+        if (slot == node->options.member_count) return LOCKSTEP_ENOTFOUND;
+        if (slot == node->options.self) return LOCKSTEP_EEXIST;
+        event.as.transfer.target = node->slot_id[slot];
+    }
+    struct raft_result result;
+    node_step(node, &event, &result);
+    if (result.error != 0) return result.error;
+    node->transfer_waits = true;
+    node->transfer_tag = tag;
+    return 0;
+}
+
+void node_stop(struct node *node)
+{
+    if (node->stopping) return;
+    node->stopping = true;
+    node->stop_deadline_ns = node->now_ns + NODE_STOP_NS;
+    node->changed = true;
+}
+
+bool node_drained(const struct node *node)
+{
+    if (!node->stopping) return false;
+    if (!atomic_load_explicit(&node->born, memory_order_relaxed) || node->failed != 0) return true;
+    if (node->now_ns >= node->stop_deadline_ns + NODE_STOP_NS) return true;
+    if (raft_is_leader(node->raft)) {
+        struct raft_status status;
+        raft_status_read(node->raft, &status);
+        return node->stop_transfer_asked && !status.transferring;
+    }
+    return node_proposals_idle(node) && (node->forward_count == 0 || node->now_ns >= node->stop_deadline_ns);
+}
+
+int node_failed(const struct node *node, const char **why)
+{
+    if (node->failed != 0 && why != NULL) *why = node->failed_why;
+    return node->failed;
+}
+
+const struct node_options *node_options_of(const struct node *node)
+{
+    return &node->options;
+}
+
+static const char *why_not_ready(const struct node *node, const struct node_status *status)
+{
+    if (node->failed != 0) return node->failed_why;
+    if (node->stopping) return "draining";
+    if (node->leader == 0) return "no leader is known";
+    if (status->host.parked) return "the machine is parked at a block it does not know; upgrade this node";
+    if (status->host.applied_index + NODE_READY_LAG_BLOCKS < status->raft.commit) return "catching up";
+    return NULL;
+}
+
+void node_status_read(struct node *node, struct node_status *ret)
+{
+    const struct node_options *o = &node->options;
+    memset(ret, 0, sizeof *ret);
+    ret->born = atomic_load_explicit(&node->born, memory_order_relaxed);
+    ret->identity = node->identity;
+    ret->counters = node->counters;
+    ret->counters.frames_refused = node->frames_refused + node->transport->ops->frames_refused(node->transport);
+    ret->leader_slot = RAFT_MEMBERS_MAX;
+    ret->not_ready = node->failed != 0 ? node->failed_why : "waiting for the other nodes, to be born";
+    if (ret->born) {
+        raft_status_read(node->raft, &ret->raft);
+        storage_status_read(node->storage, &ret->storage);
+        host_status_read(node->host, &ret->host);
+        ret->leader_slot = node_leader(node);
+        ret->counters.appends_inflight_max = ret->raft.appends_inflight_max;
+        ret->not_ready = why_not_ready(node, ret);
+    }
+    ret->ready = ret->not_ready == NULL;
+    for (unsigned slot = 0; slot < o->member_count; slot++) {
+        struct transport_peer_status peer;
+        ret->members[slot].id = node->slot_id[slot];
+        ret->members[slot].voter = node->slot_id[slot] != 0;
+        if (slot == o->self) {
+            ret->members[slot].connected = true;
+            ret->members[slot].match = ret->raft.durable_index;
+            continue;
+        }
+        node->transport->ops->peer_status(node->transport, slot, &peer);
+        ret->members[slot].connected = peer.connected_in && peer.connected_out;
+        snprintf(ret->members[slot].note, sizeof ret->members[slot].note, "%s", peer.reason);
+        for (uint32_t i = 0; i < ret->raft.peer_count; i++)
+            if (ret->raft.peers[i].id == node->slot_id[slot]) ret->members[slot].match = ret->raft.peers[i].match;
+    }
+    if (ret->born && node->identity.birth.member_count != o->member_count) {
+        snprintf(ret->warnings[ret->warning_count++], sizeof ret->warnings[0],
+                 "the configuration lists %u members, the cluster has %u", o->member_count,
+                 node->identity.birth.member_count);
+    }
+}

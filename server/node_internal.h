@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* node_internal.h - the inside of a node, shared by the files node*.c and nobody else.
+ *   node.c            open, close, the turn, effects, status
+ *   node_birth.c      how a cluster comes to be, once (I2)
+ *   node_peers.c      frames of peers, blocks taken over from the leader, old blocks loaded for peers that lag
+ *   node_proposals.c  the open block, sealing, outcomes
+ *   node_reads.c      queries: local, and after a read round
+ *   node_forward.c    commands and queries sent on to the leader
+ * Thread: loop, but for node_control_work. */
+#ifndef LOCKSTEP_SERVER_NODE_INTERNAL_H
+#define LOCKSTEP_SERVER_NODE_INTERNAL_H
+
+#include <assert.h>
+#include <stdatomic.h>
+
+#include "base/assert.h"
+#include "server/node.h"
+
+enum {
+    NODE_SEALED_MAX = 4,             /* sealed blocks neither committed nor durable here; above it the open one grows */
+    NODE_ENTRIES_MAX = 16384,        /* blocks of one APPEND */
+    NODE_APPEND_BYTES_MAX = 1 << 20, /* of one APPEND; one block always fits */
+    NODE_FORWARDS_MAX = 4096,        /* commands and queries at the leader, at most */
+    NODE_FRAMES_A_TURN_MAX = 256,
+    NODE_READY_LAG_BLOCKS = 4096, /* applied may be so far behind commit on a ready node */
+    NODE_PROTOCOL = 1,            /* of peers; a node talks to its own number only */
+    NODE_ORIGIN_HERE = 0xff,      /* not a peer's slot: this node's own front asked */
+};
+
+#define NODE_MS                 UINT64_C(1000000)
+#define NODE_FORWARD_TIMEOUT_NS (15000 * NODE_MS) /* longer than any default deadline: the front gave up before */
+#define NODE_FORWARD_SWEEP_NS   (100 * NODE_MS)
+#define NODE_BIRTH_RETRY_NS     (50 * NODE_MS)
+#define NODE_STOP_NS            (3000 * NODE_MS) /* a drain that takes longer is cut off */
+
+/* A proposal in the log (or in the open block) whose outcome somebody waits for. */
+struct node_pending {
+    uint64_t tag;
+    uint8_t origin; /* NODE_ORIGIN_HERE, or the slot it was forwarded from */
+};
+
+struct node_proposals {
+    struct node_pending *table; /* proposals_max entries, by position */
+    log_position answered;      /* positions below it have had their outcome */
+    log_position next;          /* the next command's position; answered..next-1 wait */
+    uint8_t *open;              /* the claimed block, or NULL */
+    uint32_t open_bytes;
+    uint32_t open_count;
+    log_position open_first; /* first position in the open block */
+    bool term_block_due;     /* this leader has not yet published its term's first block */
+    uint64_t last_append_ns; /* when this process published the newest block; its start, for recovered ones */
+};
+
+enum node_query_state { NODE_QUERY_FREE, NODE_QUERY_WAITING, NODE_QUERY_RUNNING };
+
+struct node_query_entry {
+    uint64_t tag;
+    uint8_t origin;
+    uint8_t state;
+    uint32_t next_free;
+};
+
+/* A linearizable query before its read round is done; its bytes stand behind it in the queue. */
+struct node_read {
+    uint64_t ticket; /* 0 = no round asked for yet */
+    uint64_t entity;
+    raft_index min_index;
+    uint32_t query; /* entry in the table */
+    uint32_t bytes;
+};
+
+struct node_reads {
+    struct node_query_entry *table; /* queries_max */
+    uint32_t free;                  /* first free entry, UINT32_MAX = none */
+    uint8_t *bytes;                 /* a ring of struct node_read + query, each contiguous */
+    uint64_t head, tail, ticketed;  /* positions: ticketed = first read without a ticket */
+};
+
+/* A command or query that waits for the leader's answer. */
+struct node_forward_entry {
+    uint64_t id; /* 0 = free; echoed by the leader; never reused */
+    uint64_t tag;
+    uint64_t sent_ns;
+    uint8_t kind;
+    uint8_t slot;
+};
+
+enum node_load_state { NODE_LOAD_IDLE, NODE_LOAD_WANTED, NODE_LOAD_READING, NODE_LOAD_DONE };
+
+/* Old blocks for one peer, read by the control thread. */
+struct node_load {
+    _Atomic int state; /* loop: IDLE/DONE -> WANTED -> READING; control: READING -> DONE (release) */
+    raft_index first, last;
+    uint64_t bytes_max;
+    uint8_t *buffer; /* allocated at the peer's first load */
+    uint64_t buffer_bytes;
+    raft_index ret_last;
+    uint64_t ret_bytes;
+    bool on_its_way; /* the buffer belongs to the transport until it says idle */
+};
+
+struct node_birth {
+    uint64_t retry_ns;
+    struct {
+        bool answered;
+        enum identity_state state;
+        raft_member id;
+        bool stored; /* has our pending record durably */
+    } peers[RAFT_MEMBERS_MAX];
+};
+
+struct node {
+    struct node_options options;
+    struct node_env env;
+    struct node_owner owner;
+    struct transport *transport;
+    uint64_t now_ns; /* this turn's */
+    bool in_turn;    /* inside node_drain: nobody may propose or ask */
+
+    struct identity_directory *directory;
+    struct identity identity;
+    struct node_birth birth;
+
+    _Atomic bool born; /* release: everything below is made; pairs with the acquire load in node_work */
+    struct storage *storage;
+    struct ring *ring;
+    struct host *host;
+    struct raft *raft;
+    void *raft_memory;
+    uint64_t boot;
+    raft_member slot_id[RAFT_MEMBERS_MAX]; /* by slot; 0 = not known */
+    uint64_t boot_seen[RAFT_MEMBERS_MAX];
+
+    struct raft_effects effects;
+    struct raft_entry *entries; /* NODE_ENTRIES_MAX */
+    raft_term ring_term;        /* what the ring's header says */
+    bool ring_leads;
+    uint64_t persisted_seq;
+    uint64_t deadline_ns;
+    bool is_leader;
+    raft_member leader;
+
+    struct node_proposals proposals;
+    struct node_reads reads;
+    struct node_forward_entry *forwards; /* NODE_FORWARDS_MAX */
+    uint64_t forward_id;
+    uint32_t forward_count;
+    uint64_t forward_sweep_ns;
+    struct node_load loads[RAFT_MEMBERS_MAX];
+    struct storage_reader *load_reader; /* control's */
+
+    bool transfer_waits;
+    uint64_t transfer_tag;
+    bool stopping, stop_transfer_asked;
+    uint64_t stop_deadline_ns;
+    bool changed;
+
+    int failed;
+    char failed_why[NODE_WHY_BYTES_MAX];
+    struct node_counters counters;
+    uint64_t frames_refused; /* by the node; the transport counts its own */
+};
+
+/* node.c */
+void node_log(struct node *node, enum node_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void node_fail(struct node *node, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+unsigned node_slot_of(const struct node *node, raft_member id); /* RAFT_MEMBERS_MAX: nobody's */
+void node_step(struct node *node, const struct raft_event *event, struct raft_result *ret);
+/* Ring epoch around a change of term, role or a cut. */
+void node_ring_follow_raft(struct node *node, raft_index cut);
+/* Open storage, machine and core behind a complete birth record. */
+int node_come_alive(struct node *node, char *why, size_t why_room);
+
+/* node_birth.c */
+void node_birth_turn(struct node *node);
+void node_birth_frame(struct node *node, const struct transport_frame *frame);
+int node_hello_check(void *context, unsigned slot, const struct transport_hello *hello,
+                     char reason[TRANSPORT_REASON_BYTES_MAX]);
+
+/* node_peers.c */
+void node_peers_receive(struct node *node);
+void node_peers_send(struct node *node, const struct raft_effects *effects);
+void node_loads_turn(struct node *node);
+void node_control_work(struct node *node);
+
+/* node_proposals.c */
+int node_proposals_open(struct node *node);
+void node_proposals_close(struct node *node);
+int node_propose_from(struct node *node, const struct node_command *command, uint8_t origin, uint64_t tag);
+void node_proposals_seal_turn(struct node *node);
+void node_proposals_lead(struct node *node); /* leadership begins */
+void node_proposals_lose(struct node *node); /* it ended: every waiting proposal gets its outcome */
+void node_proposals_answer(struct node *node, const struct host_answer *answer);
+bool node_proposals_idle(const struct node *node);
+
+/* node_reads.c */
+int node_reads_open(struct node *node);
+void node_reads_close(struct node *node);
+int node_query_from(struct node *node, const struct node_query *query, uint8_t origin, uint64_t tag);
+void node_reads_ask_round(struct node *node);
+void node_reads_release(struct node *node, uint64_t ready_ticket, uint64_t failed_ticket, raft_index index);
+void node_reads_answer(struct node *node, const struct host_answer *answer);
+
+/* node_forward.c */
+int node_forwards_open(struct node *node);
+void node_forwards_close(struct node *node);
+int node_forward_command(struct node *node, const struct node_command *command, uint64_t tag);
+int node_forward_query(struct node *node, const struct node_query *query, uint64_t tag);
+void node_forward_frame(struct node *node, const struct transport_frame *frame);
+void node_forward_outcome(struct node *node, uint8_t origin, uint64_t id, const struct node_outcome *outcome);
+void node_forward_answer(struct node *node, uint8_t origin, uint64_t id, const struct node_answer *answer);
+void node_forwards_turn(struct node *node); /* time-outs and lost connections */
+void node_forwards_leader_changed(struct node *node);
+
+#endif

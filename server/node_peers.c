@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* node_peers.c - frames of peers in, messages of the core out.
+ * Thread: loop, but for node_control_work, which reads old blocks for peers that lag.
+ *   - Blocks of an APPEND are checked one by one (header, body, chain) where they were received, judged by the core,
+ *     and copied into the ring only if accepted. A claim never waits for a socket.
+ *   - Sends hold ring positions. What the ring has no more is read from the log by the control thread into the peer's
+ *     load buffer: a page fault there delays no heartbeat.
+ *   - A full ring never stops this node reading: without room the core drops the payload and says so (R10). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/node_internal.h"
+
+enum { PERSIST_ROOM_MIN = 8 };
+static_assert((int)NODE_APPEND_BYTES_MAX <= (int)BLOCK_BYTES_MAX, "a load buffer holds one append or one block");
+
+/* --- receiving ----------------------------------------------------------------------------------------------- */
+
+/* Check an APPEND's blocks into node->entries. Returns their count, or -1: something is wrong with them. */
+static int entries_read(struct node *node, const struct transport_frame *frame)
+{
+    const struct raft_append *append = &frame->message.as.append;
+    const uint8_t *at = frame->body;
+    size_t left = frame->body_bytes;
+    int count = 0;
+    struct block_base previous;
+    struct ring_slot slot;
+    struct block_header header;
+    bool chained = false;
+    if (append->last_index < append->previous_index) return -1;
+    /* The block before the first, if it is the same one here: then the first has to chain to it. */
+    struct block_base last = ring_last(node->ring);
+    if (last.index == append->previous_index && last.term == append->previous_term) {
+        previous = last;
+        chained = true;
+    } else if (ring_find(node->ring, append->previous_index, &slot) == 0 && slot.term == append->previous_term &&
+               block_header_read(ring_at(node->ring, slot.pos), slot.bytes, &header) == 0) {
+        previous = block_base_after(&header);
+        chained = true;
+    }
+    while (left > 0) {
+        if (count == NODE_ENTRIES_MAX || block_header_read(at, left, &header) != 0 || header.bytes > left) return -1;
+        if (header.index != append->previous_index + 1 + (uint64_t)count) return -1;
+        if (chained && block_chain_check(&previous, &header) != 0) return -1;
+        if (header.term > frame->message.term || block_body_check(at, &header) != 0) return -1;
+        node->entries[count++] = (struct raft_entry){.index = header.index, .term = header.term, .bytes = header.bytes};
+        previous = block_base_after(&header);
+        chained = true;
+        at += header.bytes;
+        left -= header.bytes;
+    }
+    return append->last_index == append->previous_index + (uint64_t)count ? count : -1;
+}
+
+/* Copy accepted blocks first..last of the frame into the ring. The core counted their bytes against the ring's room. */
+static void entries_copy(struct node *node, const struct transport_frame *frame, raft_index first, raft_index last)
+{
+    const uint8_t *at = frame->body;
+    for (raft_index index = frame->message.as.append.previous_index + 1; index <= last; index++) {
+        struct block_header header;
+        memcpy(&header, at, sizeof header);
+        if (index >= first) {
+            uint8_t *to;
+            int rc = ring_claim(node->ring, header.bytes, &to);
+            lk_assert(rc == 0);
+            memcpy(to, at, header.bytes);
+            ring_publish(node->ring, &header);
+        }
+        at += header.bytes;
+    }
+    node->proposals.last_append_ns = node->now_ns;
+}
+
+/* Room for a follower's blocks. Where only dead bytes stand in the way, the live ones go behind them (R10). */
+static uint64_t room_for(struct node *node, uint64_t bytes)
+{
+    if (bytes == 0) return 0;
+    if (!storage_persist_fits(node->storage, bytes)) return 0;
+    uint64_t room = ring_room(node->ring);
+    if (room >= bytes || raft_is_leader(node->raft)) return room;
+    struct ring_status status;
+    ring_status_read(node->ring, &status);
+    if (status.dead_bytes > 0) {
+        ring_epoch_begin(node->ring);
+        (void)ring_republish(node->ring, raft_commit_index(node->raft) + 1);
+        ring_epoch_end(node->ring, node->ring_term, node->ring_leads);
+        room = ring_room(node->ring);
+    }
+    return room;
+}
+
+static void raft_frame(struct node *node, const struct transport_frame *frame)
+{
+    const struct raft_message *message = &frame->message;
+    if (message->from != frame->member_id || message->to != node->identity.member_id) {
+        node->frames_refused++;
+        return;
+    }
+    struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .now_ns = node->now_ns};
+    struct raft_result result;
+    if (frame->partial) {
+        event.type = RAFT_EVENT_CONTACT;
+        event.as.contact.from = message->from;
+        event.as.contact.term = message->term;
+        node_step(node, &event, &result);
+        return;
+    }
+    int count = 0;
+    if (message->type == RAFT_APPEND) {
+        count = entries_read(node, frame);
+        if (count < 0) {
+            node->frames_refused++;
+            node_log(node, NODE_LOG_WARN, "append refused: damaged or out of chain: from=%s first=%llu",
+                     node->options.members[frame->slot].name,
+                     (unsigned long long)message->as.append.previous_index + 1);
+            return;
+        }
+    }
+    event.as.message.message = message;
+    event.as.message.entries = node->entries;
+    event.as.message.entry_count = (uint32_t)count;
+    event.as.message.room_bytes = room_for(node, frame->body_bytes);
+    node_step(node, &event, &result);
+    if (result.error == LOCKSTEP_EINVAL) node->frames_refused++;
+    if (result.error == LOCKSTEP_EPROTO)
+        node_fail(
+            node, LOCKSTEP_ECORRUPT,
+            "a message from %s (type %u, term %llu) proves that the group's safety is lost: two leaders in a term "
+            "or a committed block contradicted; keep all data directories as they are and find the damaged one",
+            node->options.members[frame->slot].name, message->type, (unsigned long long)message->term);
+    if (result.accept_first != 0) entries_copy(node, frame, result.accept_first, result.accept_last);
+}
+
+void node_peers_receive(struct node *node)
+{
+    struct transport_frame frame;
+    const struct transport_ops *ops = node->transport->ops;
+    for (int i = 0; i < NODE_FRAMES_A_TURN_MAX; i++) {
+        bool alive = atomic_load_explicit(&node->born, memory_order_relaxed);
+        /* A step may need a persist: without room for one the peers' frames wait where they are. */
+        if (alive && raft_persist_room(node->raft) < PERSIST_ROOM_MIN) return;
+        if (!ops->next(node->transport, &frame)) return;
+        switch (frame.type) {
+        case FRAME_BIRTH: node_birth_frame(node, &frame); break;
+        case FRAME_RAFT:
+            if (alive) raft_frame(node, &frame);
+            break;
+        case FRAME_FORWARD:
+        case FRAME_FORWARD_REPLY:
+            if (alive && !frame.partial) node_forward_frame(node, &frame);
+            break;
+        default: node->frames_refused++;
+        }
+        ops->consume(node->transport);
+        if (node->failed != 0) return;
+    }
+    node->env.wake(node->env.context, NODE_LOOP); /* more is waiting: the next turn goes on */
+}
+
+/* --- sending ------------------------------------------------------------------------------------------------- */
+
+void node_peers_send(struct node *node, const struct raft_effects *effects)
+{
+    for (uint32_t i = 0; i < effects->send_count; i++) {
+        const struct raft_send *s = &effects->sends[i];
+        struct transport_send send = {.type = FRAME_RAFT, .message = &s->message};
+        send.slot = node_slot_of(node, s->message.to);
+        if (send.slot == RAFT_MEMBERS_MAX) continue; /* not in our configuration: nowhere to send it */
+        if (s->first != 0) node->counters.appends_sent++;
+        if (s->loaded) {
+            struct node_load *load = &node->loads[send.slot];
+            lk_assert(s->first == load->first && s->last <= load->ret_last);
+            send.blocks = load->buffer;
+            send.blocks_bytes = load->ret_bytes;
+            load->on_its_way = true;
+        } else if (s->first != 0) {
+            struct ring_slot slot;
+            raft_index last;
+            int rc = ring_find(node->ring, s->first, &slot);
+            lk_assert(rc == 0); /* packed in this very take */
+            send.ring_from = slot.pos;
+            send.ring_bytes = ring_pack(node->ring, s->first, s->last, UINT64_MAX, &last);
+            lk_assert(last == s->last);
+        }
+        /* Not connected or no room: lost like any message, Raft repeats what matters. */
+        (void)node->transport->ops->send(node->transport, &send);
+    }
+    for (uint32_t i = 0; i < effects->load_count; i++) {
+        const struct raft_load *l = &effects->loads[i];
+        unsigned slot = node_slot_of(node, l->peer);
+        if (slot == RAFT_MEMBERS_MAX) continue;
+        struct node_load *load = &node->loads[slot];
+        int state = atomic_load_explicit(&load->state, memory_order_acquire); /* pairs with control's release */
+        if (state == NODE_LOAD_READING) continue; /* an older one is still running; the core asks again */
+        load->first = l->first;
+        load->last = l->last;
+        load->bytes_max = l->bytes_max;
+        atomic_store_explicit(&load->state, NODE_LOAD_WANTED, memory_order_relaxed);
+    }
+}
+
+/* --- old blocks ---------------------------------------------------------------------------------------------- */
+
+static void load_begin(struct node *node, unsigned slot)
+{
+    struct node_load *load = &node->loads[slot];
+    if (load->on_its_way && !node->transport->ops->blocks_idle(node->transport, slot)) return;
+    load->on_its_way = false;
+    if (load->buffer == NULL) {
+        load->buffer_bytes = BLOCK_BYTES_MAX;
+        load->buffer = malloc(load->buffer_bytes);
+        if (load->buffer == NULL) return; /* tried again every turn */
+    }
+    /* release: pairs with the acquire load in node_control_work; the request must be visible before the state. */
+    atomic_store_explicit(&load->state, NODE_LOAD_READING, memory_order_release);
+    node->env.wake(node->env.context, NODE_CONTROL);
+}
+
+void node_loads_turn(struct node *node)
+{
+    for (unsigned slot = 0; slot < node->options.member_count; slot++) {
+        struct node_load *load = &node->loads[slot];
+        int state = atomic_load_explicit(&load->state, memory_order_acquire); /* pairs with control's release */
+        if (state == NODE_LOAD_WANTED) load_begin(node, slot);
+        if (state != NODE_LOAD_DONE) continue;
+        atomic_store_explicit(&load->state, NODE_LOAD_IDLE, memory_order_relaxed);
+        struct raft_event event = {.type = RAFT_EVENT_LOADED, .now_ns = node->now_ns};
+        struct raft_result result;
+        event.as.loaded.peer = node->slot_id[slot];
+        event.as.loaded.first = load->first;
+        event.as.loaded.last = load->ret_last;
+        event.as.loaded.bytes = load->ret_bytes;
+        node_step(node, &event, &result);
+    }
+}
+
+/* Thread: control. */
+static void load_read(struct node *node, struct node_load *load)
+{
+    load->ret_bytes = 0;
+    load->ret_last = load->first - 1;
+    for (raft_index index = load->first; index <= load->last; index++) {
+        const uint8_t *block;
+        struct block_header header;
+        if (storage_read(node->load_reader, index, &block, &header) != 0) break;
+        if (load->ret_bytes > 0 && load->ret_bytes + header.bytes > load->bytes_max) break;
+        if (load->ret_bytes + header.bytes > load->buffer_bytes) break;
+        memcpy(load->buffer + load->ret_bytes, block, header.bytes);
+        load->ret_bytes += header.bytes;
+        load->ret_last = index;
+    }
+    storage_read_end(node->load_reader);
+}
+
+void node_control_work(struct node *node)
+{
+    if (node->load_reader == NULL && storage_reader_open(node->storage, &node->load_reader) != 0) return;
+    for (unsigned slot = 0; slot < node->options.member_count; slot++) {
+        struct node_load *load = &node->loads[slot];
+        /* acquire: pairs with load_begin's release */
+        if (atomic_load_explicit(&load->state, memory_order_acquire) != NODE_LOAD_READING) continue;
+        load_read(node, load);
+        /* release: pairs with the acquire loads on the loop; blocks before state */
+        atomic_store_explicit(&load->state, NODE_LOAD_DONE, memory_order_release);
+        node->env.wake(node->env.context, NODE_LOOP);
+    }
+}
