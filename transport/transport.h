@@ -66,7 +66,7 @@ struct transport_send {
     unsigned slot;
     uint8_t type;
     const struct raft_message *message; /* RAFT */
-    const void *body;                   /* others: copied, */
+    const void *body;                   /* copied; with RAFT, blocks that lie in no ring */
     size_t body_bytes;
     const void *more; /* and this behind it, copied too */
     size_t more_bytes;
@@ -92,7 +92,8 @@ struct transport_ops {
     /* Bytes of ring and memory blocks taken for this slot but not yet written. */
     uint64_t (*queued_bytes)(struct transport *t, unsigned slot);
     bool (*blocks_idle)(struct transport *t, unsigned slot);
-    /* The next received frame, round robin over peers. False: none now. consume lets its bytes go. */
+    /* The next received frame, round robin over peers. False: none now. consume, called after each, lets its bytes
+     * go (a partial one's stay, and come again whole). Pointers hold until then. */
     bool (*next)(struct transport *t, struct transport_frame *ret);
     void (*consume)(struct transport *t);
     /* Write out what was queued this turn: called once, at the end of a turn. */
