@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* internal.h - the core's state, and what its files call of each other. Included by raft/ alone.
+ * Thread: the core's.
+ *
+ *   raft.c         open, the switch of raft_step, raft_take, status, check
+ *   election.c     roles: pre-vote, vote, becoming leader or follower, check-quorum
+ *   follower.c     appends and heartbeats from a leader, acks
+ *   replication.c  sending to peers, acks from them, commit, R10
+ *   read.c         ReadIndex rounds            transfer.c  handing leadership over
+ *   progress.c     one peer as its leader sees it
+ *   log.c          terms by index              persist.c   what is durable        quorum.c  majorities */
+#ifndef LOCKSTEP_RAFT_INTERNAL_H
+#define LOCKSTEP_RAFT_INTERNAL_H
+
+#include "base/assert.h"
+#include "lockstep/errors.h"
+#include "raft/log.h"
+#include "raft/persist.h"
+#include "raft/progress.h"
+#include "raft/quorum.h"
+#include "raft/raft.h"
+
+enum {
+    REPLIES_MAX = 2 * RAFT_MEMBERS_MAX, /* messages that wait for the next take, requests to all aside */
+    REPLIES_PER_STEP_MAX = 2,
+};
+
+enum vote_answer { VOTE_NOT_ASKED, VOTE_ASK, VOTE_ASKED, VOTE_GRANTED, VOTE_REFUSED };
+
+struct member {
+    struct progress progress; /* while we lead */
+    uint8_t vote;             /* enum vote_answer, while we campaign */
+};
+
+/* What the next ack to the leader of this term will say. All zero at every new term. */
+struct ack_due {
+    bool due;
+    bool rejected, full;
+    raft_index rejected_index, hint_index;
+    raft_term hint_term;
+    uint64_t round; /* newest seen from this leader; stays */
+};
+
+/* Reads wait for a round that leaves after they came; one round with reads is on its way at a time.
+ *   ready | joined the round on its way: round_tickets | waiting: newest */
+struct reads {
+    uint64_t newest; /* last ticket handed out */
+    uint64_t joined; /* these are answered, refused, or part of the round on its way */
+    uint64_t ready, failed;
+    raft_index ready_index;
+    uint64_t round; /* on its way; 0 = none */
+    raft_index round_index;
+};
+
+struct transfer {
+    raft_member target; /* 0 = none runs */
+    uint64_t deadline_ns;
+    bool asked; /* TIMEOUT_NOW is sent or due */
+    bool ask_due;
+    int done; /* for the next take */
+};
+
+struct raft {
+    struct raft_options options;
+    uint64_t now_ns; /* never falls */
+    uint64_t random;
+    bool disk_failed;
+
+    enum raft_role role;
+    struct raft_hard_state hard; /* in memory; persists.durable is what may be promised */
+    raft_member leader;
+    uint64_t contact_ns;           /* when the leader was last heard */
+    uint64_t election_deadline_ns; /* followers and candidates */
+    uint64_t ask_again_ns;         /* candidates: repeat unanswered requests */
+    bool campaign_transfer;        /* the leader asked for this campaign */
+    raft_member grant_to;          /* a grant of this term that waits for the disk; 0 = none */
+
+    struct raft_log log;
+    struct raft_persists persists;
+    raft_index commit;
+
+    /* following */
+    raft_index validated; /* R2's v */
+    struct ack_due ack;
+
+    /* leading */
+    raft_index term_first_index; /* this term's first block; last + 1 until it is proposed */
+    uint64_t heartbeat_due_ns;
+    uint64_t quorum_due_ns; /* next look at who was heard */
+    uint64_t round;         /* id of the newest heartbeat round; never reused */
+    uint64_t uncommitted_bytes;
+    struct reads reads;
+    struct transfer transfer;
+
+    struct raft_configuration configuration;
+    struct member members[RAFT_MEMBERS_MAX]; /* beside configuration.members */
+    uint32_t appends_inflight_max;
+
+    /* towards the next take */
+    bool must_take;
+    uint32_t reply_count;
+    struct raft_message replies[REPLIES_MAX];
+    struct {
+        enum raft_role role;
+        raft_term term;
+        raft_member leader;
+    } shown; /* by the last take */
+};
+
+/* raft.c */
+struct raft_message raft_message_to(const struct raft *r, raft_member to, enum raft_message_type type);
+/* Queue a reply for the next take; its term must be durable. */
+void raft_reply(struct raft *r, const struct raft_message *message);
+void raft_emit(struct raft_effects *fx, const struct raft_message *message);
+
+/* election.c */
+/* With raft_campaign the only ways to change role or term. leader 0 = not known. A lower term than ours is a bug. */
+void raft_become_follower(struct raft *r, raft_term term, raft_member leader);
+void raft_campaign(struct raft *r, bool transfer);
+void raft_election_open(struct raft *r);
+void raft_election_prevote(struct raft *r, const struct raft_message *m);
+void raft_election_vote(struct raft *r, const struct raft_message *m);
+void raft_election_reply(struct raft *r, const struct raft_message *m);
+void raft_election_hear_leader(struct raft *r);
+void raft_election_time(struct raft *r);
+void raft_election_persisted(struct raft *r);
+void raft_election_take(struct raft *r, struct raft_effects *fx);
+uint64_t raft_election_deadline(const struct raft *r);
+
+/* follower.c */
+int raft_follow_append(struct raft *r, const struct raft_event *event, struct raft_result *ret);
+int raft_follow_heartbeat(struct raft *r, const struct raft_message *m);
+void raft_follow_persisted(struct raft *r, raft_index durable_before);
+void raft_follow_take(struct raft *r, struct raft_effects *fx);
+
+/* replication.c */
+void raft_lead_start(struct raft *r);
+int raft_lead_propose(struct raft *r, raft_index index, uint32_t bytes);
+int raft_lead_ack(struct raft *r, const struct raft_message *m);
+void raft_lead_loaded(struct raft *r, const struct raft_event *event);
+/* Count again what a majority holds durably. */
+void raft_lead_commit(struct raft *r);
+void raft_lead_take(struct raft *r, struct raft_effects *fx);
+uint64_t raft_lead_deadline(const struct raft *r);
+/* R5: whether a block of this leadership is committed. */
+bool raft_lead_established(const struct raft *r);
+
+/* read.c */
+uint64_t raft_read_ask(struct raft *r);
+bool raft_read_wants_round(const struct raft *r);
+void raft_read_round_sent(struct raft *r);
+void raft_read_confirm(struct raft *r);
+void raft_read_fail_all(struct raft *r);
+
+/* transfer.c */
+int raft_transfer_start(struct raft *r, raft_member target);
+void raft_transfer_acked(struct raft *r);
+void raft_transfer_time(struct raft *r);
+void raft_transfer_end(struct raft *r, int done);
+void raft_transfer_timeout_now(struct raft *r, const struct raft_message *m);
+void raft_transfer_take(struct raft *r, struct raft_effects *fx);
+
+#endif
