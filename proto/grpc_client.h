@@ -70,7 +70,7 @@ bool grpc_client_finished(const struct grpc_client *client);
 uint32_t grpc_client_call_count(const struct grpc_client *client);
 
 /* Start a call. Nothing leaves before grpc_client_send().
- * path        "/lockstep.v1.Lockstep/Propose"; must live until the call ends
+ * path        "/lockstep.v1.Lockstep/Propose"; static text
  * timeout_ns  for the grpc-timeout header; 0 = none. This codec has no clock: when the time is over the owner cancels.
  * pairs       metadata to send, copied; at most GRPC_PAIRS_MAX
  * user        given back by grpc_client_user()
@@ -80,11 +80,11 @@ int grpc_client_start(struct grpc_client *client, const char *path, uint64_t tim
                       size_t pair_count, void *user, struct grpc_client_call **ret);
 void *grpc_client_user(const struct grpc_client_call *call);
 
-/* Queue one message. Errors  LOCKSTEP_EFULL: wait for call_writable. */
+/* Queue one message. Errors  LOCKSTEP_EFULL: wait for call_writable; LOCKSTEP_ENOMEM: the budget is spent -> cancel. */
 int grpc_client_message(struct grpc_client_call *call, const uint8_t *bytes, size_t n);
 
 /* The same without a copy: claim room for a message of at most bytes_max, fill it, then commit what was used. Nothing
- * else may be done with the call in between. Errors  LOCKSTEP_EFULL. */
+ * else may be done with the call in between; a claim that is not committed is forgotten. Errors  as grpc_client_message. */
 int grpc_client_claim(struct grpc_client_call *call, size_t bytes_max, uint8_t **ret);
 void grpc_client_commit(struct grpc_client_call *call, size_t bytes);
 
