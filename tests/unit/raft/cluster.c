@@ -58,6 +58,7 @@ struct cluster *cluster_open(uint32_t count, uint32_t learners, uint64_t seed)
         .blocks_pack = pack,
     };
     c->committed = allocate(CLUSTER_BLOCKS_MAX, sizeof *c->committed);
+    c->committed_in = allocate(CLUSTER_BLOCKS_MAX, sizeof *c->committed_in);
     c->configuration.count = count;
     for (uint32_t i = 0; i < count; i++) {
         struct cluster_core *core = &c->cores[i];
@@ -94,6 +95,7 @@ void cluster_close(struct cluster *c)
     }
     while (c->message_count > 0) cluster_drop(c, 0);
     free(c->committed);
+    free(c->committed_in);
     free(c);
 }
 
@@ -227,7 +229,7 @@ static void check_promise(const struct cluster_core *core, const struct raft_mes
     }
 }
 
-static void check_commit(struct cluster_core *core, raft_index commit, bool leads)
+static void check_commit(struct cluster_core *core, raft_index commit, bool leads, raft_term term)
 {
     struct cluster *c = core->cluster;
     lk_assert(commit >= core->commit);
@@ -235,8 +237,10 @@ static void check_commit(struct cluster_core *core, raft_index commit, bool lead
     for (raft_index i = core->commit + 1; i <= commit; i++) {
         if (i <= c->committed_last)
             lk_assert(same_block(&core->log[i], &c->committed[i])); /* committed is final */
-        else
+        else {
             c->committed[i] = core->log[i];
+            c->committed_in[i] = term;
+        }
     }
     if (commit > c->committed_last) {
         lk_assert(leads); /* nobody knows before a leader does */
@@ -258,8 +262,11 @@ static void check_leader(const struct cluster_core *core, raft_term term)
     lk_assert(term < CLUSTER_TERMS_MAX);
     lk_assert(c->leaders[term] == 0 || c->leaders[term] == core->id);
     c->leaders[term] = core->id;
-    lk_assert(core->last >= c->committed_last); /* leader completeness */
-    if (c->committed_last > 0) lk_assert(same_block(&core->log[c->committed_last], &c->committed[c->committed_last]));
+    /* leader completeness, for what leaders of earlier terms committed: later ones may be ahead of an old leader */
+    raft_index i = c->committed_last;
+    while (i > 0 && c->committed_in[i] >= term) i--;
+    lk_assert(core->last >= i);
+    if (i > 0) lk_assert(same_block(&core->log[i], &c->committed[i]));
 }
 
 /* Equal (index, term) means equal logs; checked at the last common index and at the commit. */
@@ -341,8 +348,8 @@ void cluster_take(struct cluster_core *core)
     struct raft_effects *fx = core->effects;
     raft_take(core->raft, c->now_ns, fx);
     raft_check(core->raft);
-    if (fx->role == RAFT_LEADER) check_leader(core, fx->term);
-    check_commit(core, fx->commit, fx->role == RAFT_LEADER);
+    if (fx->role == RAFT_LEADER && fx->role_changed) check_leader(core, fx->term);
+    check_commit(core, fx->commit, fx->role == RAFT_LEADER, fx->term);
     check_reads(core, fx);
     check_log_matching(core);
     for (uint32_t i = 0; i < fx->send_count; i++) {
@@ -400,6 +407,10 @@ int cluster_propose(struct cluster_core *core, uint32_t bytes, bool merge)
     struct cluster *c = core->cluster;
     if (!raft_may_propose(core->raft, bytes) || core->last + 1 == CLUSTER_BLOCKS_MAX)
         return raft_is_leader(core->raft) ? LOCKSTEP_EFULL : LOCKSTEP_ENOTLEADER;
+    uint64_t uncommitted = 0;
+    for (raft_index i = core->commit + 1; i <= core->last; i++) uncommitted += core->log[i].bytes;
+    bool first_of_term = raft_term_at(core->raft, core->last) != raft_current_term(core->raft);
+    lk_assert(first_of_term || uncommitted == 0 || uncommitted + bytes <= c->options.uncommitted_bytes_max); /* R10 */
     raft_index index = core->last + 1;
     core->log[index] = (struct cluster_block){
         .term = raft_current_term(core->raft),
@@ -437,7 +448,7 @@ void cluster_disk_done(struct cluster_core *core, bool merge)
     cluster_step(core, &event, merge);
 }
 
-bool cluster_load_done(struct cluster_core *core, bool merge)
+bool cluster_load_done(struct cluster_core *core, bool readable, bool merge)
 {
     struct raft_load load = {0};
     for (uint32_t i = 0; i < core->cluster->count && load.peer == 0; i++) {
@@ -450,6 +461,7 @@ bool cluster_load_done(struct cluster_core *core, bool merge)
     while (last < load.last && last - load.first + 1 < CLUSTER_ENTRIES_MAX &&
            bytes + core->log[last + 1].bytes <= load.bytes_max)
         bytes += core->log[++last].bytes;
+    if (!readable) last = load.first - 1;
     struct raft_event event = {
         .type = RAFT_EVENT_LOADED,
         .as.loaded = {.peer = load.peer, .first = load.first, .last = last, .bytes = bytes},
@@ -518,7 +530,7 @@ static bool settle_once(struct cluster *c)
             cluster_disk_done(core, false);
             return true;
         }
-        if (cluster_load_done(core, false)) return true;
+        if (cluster_load_done(core, true, false)) return true;
     }
     if (c->message_count == 0) return false;
     int rc = cluster_deliver(c, 0, false, false);

@@ -89,6 +89,7 @@ struct cluster {
     uint64_t dropped; /* for lack of room above */
 
     struct cluster_block *committed; /* [1..committed_last], by whoever committed it first */
+    raft_term *committed_in;         /* by a leader of which term */
     raft_index committed_last;
     raft_member leaders[CLUSTER_TERMS_MAX];
     raft_member votes[CLUSTER_CORES_MAX][CLUSTER_TERMS_MAX];
@@ -123,8 +124,8 @@ int cluster_read(struct cluster_core *core, uint64_t *ret_ticket);
 int cluster_transfer(struct cluster_core *core, raft_member target);
 /* The oldest pending persist is done. */
 void cluster_disk_done(struct cluster_core *core, bool merge);
-/* The log has read what was asked for some peer; false if nothing was. */
-bool cluster_load_done(struct cluster_core *core, bool merge);
+/* The log has read what was asked for some peer, or could not; false if nothing was asked. */
+bool cluster_load_done(struct cluster_core *core, bool readable, bool merge);
 /* Deliver message `at` of c->messages and forget it, or keep it (a duplicate). Ignored if the target is down. */
 int cluster_deliver(struct cluster *c, uint32_t at, bool keep, bool merge);
 void cluster_drop(struct cluster *c, uint32_t at);

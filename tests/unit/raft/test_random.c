@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_random.c - cores under random faults, then healed. cluster.c checks safety at every step; this file makes the
+ * faults and asks for progress once they stop.
+ * Time is virtual: the next thing due happens next. Messages are lost, doubled, delayed past each other; disks are
+ * slow; cores crash with any part of their pending writes done, pause, and are cut off, also in one direction only;
+ * rings are full or have lost old blocks; reads and transfers run throughout. All drawn from one seed.
+ * LOCKSTEP_SEED=N runs that seed alone; LOCKSTEP_SEEDS=N runs N seeds from the usual first one. */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "lockstep/errors.h"
+#include "tests/support/unit.h"
+#include "tests/unit/raft/cluster.h"
+
+static const uint64_t MS = 1000000;
+
+struct profile {
+    uint32_t loss_percent, double_percent, slow_percent; /* of messages */
+    uint64_t delay_ns_max, slow_ns_max;
+    uint64_t disk_ns_max;
+    uint32_t crash_percent, cut_percent, pause_percent, full_percent; /* of actions */
+};
+
+struct world {
+    struct cluster *c;
+    uint64_t random;
+    struct profile profile;
+    bool cut[CLUSTER_CORES_MAX][CLUSTER_CORES_MAX]; /* from, to */
+    uint64_t paused_until_ns[CLUSTER_CORES_MAX];
+    uint64_t restart_at_ns[CLUSTER_CORES_MAX];
+    uint64_t load_at_ns[CLUSTER_CORES_MAX];
+    bool taken[CLUSTER_CORES_MAX]; /* false: steps were merged, a take is due */
+    uint64_t action_at_ns;
+    bool healed;
+};
+
+/* What all seeds together have seen: a fault that never happened tests nothing. */
+static struct {
+    uint64_t steps, elections, commits, cuts, loads, crashes, reads, refused_reads, transfers_won, transfers_lost;
+    uint64_t full, inflight_max;
+} seen;
+
+static uint64_t draw(struct world *w, uint64_t below)
+{
+    uint64_t z = (w->random += 0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return (z ^ (z >> 31)) % below;
+}
+
+static bool chance(struct world *w, uint32_t percent)
+{
+    return draw(w, 100) < percent;
+}
+
+static void watch(struct cluster_core *core, const struct raft_result *result, const struct raft_effects *effects)
+{
+    (void)core;
+    if (result->cut != 0) seen.cuts++;
+    if (effects->role_changed && effects->role == RAFT_LEADER) seen.elections++;
+    if (effects->transfer_done > 0) seen.transfers_won++;
+    if (effects->transfer_done < 0) seen.transfers_lost++;
+    for (uint32_t i = 0; i < effects->send_count; i++) {
+        const struct raft_message *m = &effects->sends[i].message;
+        if (m->type == RAFT_ACK && m->as.ack.full) seen.full++;
+    }
+}
+
+/* Give what was just put on the network or on a disk its time. */
+static void schedule(struct world *w)
+{
+    struct cluster *c = w->c;
+    for (uint32_t i = c->message_count; i > 0 && c->messages[i - 1]->deliver_at_ns == 0; i--) {
+        uint64_t delay = 1 + draw(w, w->profile.delay_ns_max);
+        if (chance(w, w->profile.slow_percent)) delay += draw(w, w->profile.slow_ns_max);
+        c->messages[i - 1]->deliver_at_ns = c->now_ns + delay;
+    }
+    for (uint32_t i = 0; i < c->count; i++) {
+        struct cluster_core *core = &c->cores[i];
+        for (uint32_t k = core->pending_count; k > 0 && core->pending[k - 1].done_at_ns == 0; k--)
+            core->pending[k - 1].done_at_ns = c->now_ns + 1 + draw(w, w->profile.disk_ns_max);
+        bool asked = false;
+        for (uint32_t k = 0; k < c->count; k++) asked |= core->loads[k].peer != 0;
+        if (!asked)
+            w->load_at_ns[i] = 0;
+        else if (w->load_at_ns[i] == 0)
+            w->load_at_ns[i] = c->now_ns + 1 + draw(w, w->profile.disk_ns_max);
+    }
+}
+
+static bool merges(struct world *w, struct cluster_core *core)
+{
+    bool merge = chance(w, 30);
+    w->taken[core->id - 1] = !merge;
+    return merge;
+}
+
+static void deliver(struct world *w, uint32_t at)
+{
+    struct cluster *c = w->c;
+    struct cluster_message *m = c->messages[at];
+    uint64_t from = m->message.from - 1, to = m->message.to - 1;
+    struct cluster_core *core = &c->cores[to];
+    if (w->cut[from][to] || chance(w, w->profile.loss_percent)) {
+        cluster_drop(c, at);
+        return;
+    }
+    bool keep = chance(w, w->profile.double_percent);
+    if (m->entry_count > 0 && core->up && chance(w, 5)) { /* its header is here, its body is still coming */
+        struct raft_event contact = {
+            .type = RAFT_EVENT_CONTACT,
+            .as.contact = {.from = m->message.from, .term = m->message.term},
+        };
+        cluster_step(core, &contact, false);
+    }
+    if (keep) m->deliver_at_ns = c->now_ns + 1 + draw(w, w->profile.slow_ns_max + 1);
+    int rc = core->up ? cluster_deliver(c, at, keep, merges(w, core)) : cluster_deliver(c, at, keep, false);
+    lk_assert(rc == 0); /* no core ever sends another what it would not take */
+}
+
+static void cut_links(struct world *w)
+{
+    uint32_t kind = (uint32_t)draw(w, 4);
+    memset(w->cut, 0, sizeof w->cut);
+    if (kind == 0) return; /* healed */
+    for (uint32_t i = 0; i < w->c->count; i++)
+        for (uint32_t k = 0; k < w->c->count; k++) {
+            if (kind == 1) w->cut[i][k] = (i == draw(w, w->c->count)) != (k == draw(w, w->c->count));
+            if (kind == 2) w->cut[i][k] = (i % 2) != (k % 2);
+            if (kind == 3) w->cut[i][k] = chance(w, 30); /* one direction alone is usual */
+        }
+}
+
+static void act(struct world *w)
+{
+    struct cluster *c = w->c;
+    struct cluster_core *core = &c->cores[draw(w, c->count)];
+    uint32_t place = (uint32_t)core->id - 1;
+    raft_member leader = cluster_leader(c);
+    w->action_at_ns = c->now_ns + 1 + draw(w, w->healed ? 200 * MS : 20 * MS);
+
+    if (leader != 0 && chance(w, 80)) {
+        struct cluster_core *lead = cluster_core(c, chance(w, 90) ? leader : core->id);
+        if (lead->up && lead->last < CLUSTER_BLOCKS_MAX - 2048)
+            for (uint64_t n = draw(w, 20); n > 0 && raft_is_leader(lead->raft); n--)
+                cluster_propose(lead, 64 + (uint32_t)draw(w, chance(w, 10) ? 6000 : 400), merges(w, lead));
+        if (lead->up && chance(w, 40)) cluster_read(lead, NULL);
+        if (lead->up && chance(w, 2)) cluster_transfer(lead, draw(w, c->count + 1));
+    }
+    if (w->healed) return;
+    if (chance(w, w->profile.cut_percent)) cut_links(w);
+    if (chance(w, w->profile.pause_percent)) w->paused_until_ns[place] = c->now_ns + draw(w, 1500 * MS);
+    if (chance(w, w->profile.full_percent)) core->room_bytes = chance(w, 50) ? UINT64_MAX : draw(w, 2000);
+    if (core->up && chance(w, 10) && core->commit > core->ring_first)
+        core->ring_first += draw(w, core->commit - core->ring_first + 1);
+    if (core->up && chance(w, w->profile.crash_percent)) {
+        cluster_crash(c, core->id, (uint32_t)draw(w, core->pending_count + 1));
+        w->restart_at_ns[place] = c->now_ns + draw(w, 1000 * MS);
+        w->taken[place] = true;
+        seen.crashes++;
+    }
+}
+
+/* Take what merged steps have left; false if nothing was left. */
+static bool end_turns(struct world *w)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < w->c->count; i++) {
+        if (!w->taken[i]) cluster_take(&w->c->cores[i]);
+        any |= !w->taken[i];
+        w->taken[i] = true;
+    }
+    if (any) schedule(w);
+    return any;
+}
+
+/* The next thing that is due, of any kind; times of paused cores are moved to the end of their pause. */
+static void run_one(struct world *w)
+{
+    struct cluster *c = w->c;
+    enum { ACT, TIME, DISK, LOAD, RESTART, MESSAGE } what = ACT;
+    uint64_t due = w->action_at_ns;
+    uint32_t which = 0;
+    for (uint32_t i = 0; i < c->count; i++) {
+        struct cluster_core *core = &c->cores[i];
+        uint64_t not_before = w->paused_until_ns[i];
+#define CONSIDER(kind, at_ns, place)                                                                                   \
+    do {                                                                                                               \
+        uint64_t at = (at_ns) > not_before ? (at_ns) : not_before;                                                     \
+        if (at < due) due = at, what = (kind), which = (place);                                                        \
+    } while (0)
+        if (!core->up) {
+            CONSIDER(RESTART, w->restart_at_ns[i], i);
+            continue;
+        }
+        CONSIDER(TIME, core->deadline_ns, i);
+        if (core->pending_count > 0) CONSIDER(DISK, core->pending[0].done_at_ns, i);
+        if (w->load_at_ns[i] != 0) CONSIDER(LOAD, w->load_at_ns[i], i);
+    }
+    for (uint32_t i = 0; i < c->message_count; i++) {
+        uint64_t not_before = w->paused_until_ns[c->messages[i]->message.to - 1];
+        CONSIDER(MESSAGE, c->messages[i]->deliver_at_ns, i);
+    }
+#undef CONSIDER
+    if (c->now_ns < due && end_turns(w)) return; /* what the takes bring may be due earlier */
+    if (c->now_ns < due) c->now_ns = due;
+    struct cluster_core *core = &c->cores[which];
+    switch (what) {
+    case ACT: act(w); break;
+    case TIME: cluster_time(core); break;
+    case DISK: cluster_disk_done(core, merges(w, core)); break;
+    case LOAD:
+        seen.loads++;
+        cluster_load_done(core, chance(w, 80) || w->healed, false);
+        break;
+    case RESTART: cluster_start(c, core->id); break;
+    case MESSAGE: deliver(w, which); break;
+    }
+    schedule(w);
+    seen.steps++;
+}
+
+static void run_until(struct world *w, uint64_t until_ns)
+{
+    while (w->c->now_ns < until_ns) run_one(w);
+}
+
+static void heal(struct world *w)
+{
+    w->healed = true;
+    w->profile = (struct profile){.delay_ns_max = 2 * MS, .slow_ns_max = 1, .disk_ns_max = 2 * MS};
+    memset(w->cut, 0, sizeof w->cut);
+    for (uint32_t i = 0; i < w->c->count; i++) {
+        w->paused_until_ns[i] = 0;
+        w->restart_at_ns[i] = w->c->now_ns;
+        w->c->cores[i].room_bytes = UINT64_MAX;
+        for (uint32_t k = 0; k < w->c->cores[i].pending_count; k++) {
+            uint64_t soon = w->c->now_ns + MS;
+            if (w->c->cores[i].pending[k].done_at_ns > soon) w->c->cores[i].pending[k].done_at_ns = soon;
+        }
+    }
+}
+
+static void check_progress(struct world *w)
+{
+    struct cluster *c = w->c;
+    heal(w);
+    /* a few timeouts for an election, then everybody catches up at one append a round trip at worst */
+    run_until(w, c->now_ns + 6000 * MS);
+    raft_member leader = cluster_leader(c);
+    lk_assert(leader != 0);
+    lk_assert(cluster_status(c, leader).writable || cluster_status(c, leader).transferring);
+    w->action_at_ns = UINT64_MAX / 2; /* nothing new comes in */
+    run_until(w, c->now_ns + 2000 * MS);
+    leader = cluster_leader(c);
+    lk_assert(leader != 0);
+    struct cluster_core *lead = cluster_core(c, leader);
+    lk_assert(cluster_status(c, leader).writable);
+    lk_assert(cluster_propose(lead, 100, false) == 0);
+    uint64_t ticket;
+    lk_assert(cluster_read(lead, &ticket) == 0);
+    schedule(w);
+    run_until(w, c->now_ns + 500 * MS);
+    lk_assert(lead->reads_ready == ticket);
+    for (uint32_t i = 0; i < c->count; i++) {
+        lk_assert(c->cores[i].last == lead->last);
+        lk_assert(c->cores[i].commit == lead->last);
+        lk_assert(c->cores[i].disk_last == lead->last);
+        lk_assert(c->cores[i].disk[lead->last].chain == lead->log[lead->last].chain);
+    }
+}
+
+static void run_seed(uint64_t seed, uint64_t steps)
+{
+    static const uint32_t counts[] = {3, 3, 5, 5, 3, 5, 1, 4, 2};
+    struct world w = {.random = seed};
+    uint32_t count = counts[draw(&w, sizeof counts / sizeof counts[0])];
+    uint32_t learners = count > 2 && chance(&w, 20) ? 1 : 0;
+    bool calm = chance(&w, 25); /* few faults: long pipelines, many commits */
+    w.profile = (struct profile){
+        .loss_percent = calm ? 1 : (uint32_t)draw(&w, 20),
+        .double_percent = (uint32_t)draw(&w, 10),
+        .slow_percent = calm ? 1 : (uint32_t)draw(&w, 20),
+        .delay_ns_max = 1 + draw(&w, calm ? 5 * MS : 50 * MS),
+        .slow_ns_max = 1 + draw(&w, 900 * MS),
+        .disk_ns_max = 1 + draw(&w, chance(&w, 30) ? 200 * MS : 5 * MS),
+        .crash_percent = calm ? 0 : (uint32_t)draw(&w, 4),
+        .cut_percent = calm ? 0 : (uint32_t)draw(&w, 4),
+        .pause_percent = calm ? 0 : (uint32_t)draw(&w, 3),
+        .full_percent = (uint32_t)draw(&w, 5),
+    };
+    w.c = cluster_open(count, learners, seed);
+    w.c->watch = watch;
+    if (chance(&w, 50)) w.c->options.uncommitted_bytes_max = 4000 + draw(&w, 30000);
+    if (chance(&w, 50)) w.c->options.append_inflight_bytes_max = 1000 + draw(&w, 20000);
+    for (uint32_t i = 0; i < count; i++) {
+        w.taken[i] = true;
+        cluster_start(w.c, i + 1);
+    }
+    for (uint64_t i = 0; i < steps; i++) run_one(&w);
+    check_progress(&w);
+    seen.commits += w.c->committed_last;
+    seen.reads += w.c->reads_answered;
+    seen.refused_reads += w.c->reads_refused;
+    for (uint32_t i = 0; i < count; i++) {
+        struct raft_status status = cluster_status(w.c, i + 1);
+        if (seen.inflight_max < status.appends_inflight_max) seen.inflight_max = status.appends_inflight_max;
+    }
+    cluster_close(w.c);
+}
+
+static char running[64];
+
+/* An assertion in a core or in the cluster aborts: say which seed it was. */
+static void say_seed(int signal)
+{
+    (void)signal;
+    ssize_t written = write(STDERR_FILENO, running, strlen(running));
+    (void)written;
+}
+
+START_TEST(cores_stay_safe_under_faults_and_go_on_after_them)
+{
+    const char *one = getenv("LOCKSTEP_SEED"), *many = getenv("LOCKSTEP_SEEDS");
+    uint64_t first = unit_seed(0x10ad);
+    signal(SIGABRT, say_seed);
+    uint64_t seeds = one != NULL ? 1 : many != NULL ? strtoull(many, NULL, 0) : unit_rounds(200);
+    for (uint64_t i = 0; i < seeds; i++) {
+        snprintf(running, sizeof running, "replay with LOCKSTEP_SEED=0x%" PRIx64 "\n", first + i);
+        run_seed(first + i, 12000);
+    }
+    printf("steps %" PRIu64 ", elections %" PRIu64 ", committed %" PRIu64 ", cuts %" PRIu64 ", loads %" PRIu64
+           ", crashes %" PRIu64 ", reads %" PRIu64 " + %" PRIu64 " refused, transfers %" PRIu64 " + %" PRIu64
+           " failed, full %" PRIu64 ", in flight at most %" PRIu64 "\n",
+           seen.steps, seen.elections, seen.commits, seen.cuts, seen.loads, seen.crashes, seen.reads,
+           seen.refused_reads, seen.transfers_won, seen.transfers_lost, seen.full, seen.inflight_max);
+    if (seeds < 20) return;
+    ck_assert(seen.elections > 0 && seen.cuts > 0 && seen.loads > 0 && seen.crashes > 0);
+    ck_assert(seen.reads > 0 && seen.refused_reads > 0 && seen.transfers_won > 0 && seen.transfers_lost > 0);
+    ck_assert(seen.full > 0 && seen.inflight_max > 1);
+}
+END_TEST
+
+static void add(TCase *tests)
+{
+    tcase_add_test(tests, cores_stay_safe_under_faults_and_go_on_after_them);
+}
+
+int main(void)
+{
+    return unit_main("raft random", add);
+}
