@@ -174,7 +174,6 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .plugin = o->plugin,
         .storage = node->storage,
         .start_index = recovered.base.index + 1,
-        .reply_bytes_max = o->command_bytes_max,
         .replies_bytes = 16 << 20,
         .queries_bytes = 16 << 20,
         .batch_bytes_max = 1 << 20,
