@@ -88,7 +88,7 @@ static void end_call(struct grpc_client_call *call, const struct grpc_client_res
     call->client->ops.call_end(call->client->owner, call, result);
 }
 
-static void end_locally(struct grpc_client_call *call, enum grpc_status status, const char *message, bool untouched)
+static void end_locally(struct grpc_client_call *call, int status, const char *message, bool untouched)
 {
     struct grpc_client_result result = {.status = status, .message = grpc_text(message), .untouched = untouched};
     end_call(call, &result);
