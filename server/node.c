@@ -158,6 +158,7 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .map_bytes = o->map_bytes,
         .block_bytes_max = BLOCK_BYTES_MAX,
         .member_id = node->identity.member_id,
+        .random_id = node->env.random(node->env.context),
         .level = (enum durability_level)birth->level,
         .birth = {.next_position = 1, .time_ns = birth->time_ns},
         .disk = o->disk,

@@ -76,7 +76,7 @@ static uint64_t room_for(struct node *node, uint64_t bytes)
 {
     if (bytes == 0) return 0;
     if (!storage_persist_fits(node->storage, bytes)) return 0;
-    uint64_t room = ring_room(node->ring);
+    uint64_t room = ring_room(node->ring, bytes);
     if (room >= bytes || raft_is_leader(node->raft)) return room;
     struct ring_status status;
     ring_status_read(node->ring, &status);
@@ -84,7 +84,7 @@ static uint64_t room_for(struct node *node, uint64_t bytes)
         ring_epoch_begin(node->ring);
         (void)ring_republish(node->ring, raft_commit_index(node->raft) + 1);
         ring_epoch_end(node->ring, node->ring_term, node->ring_leads);
-        room = ring_room(node->ring);
+        room = ring_room(node->ring, bytes);
     }
     return room;
 }

@@ -8,7 +8,7 @@
 #ifndef LOCKSTEP_STORAGE_IDENTITY_H
 #define LOCKSTEP_STORAGE_IDENTITY_H
 
-#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/ids.h"
@@ -49,7 +49,8 @@ struct identity_directory;
 
 /* Lock the directory (created if missing) and read who it is; a new one gets member_id `random_id` durably.
  * why   filled on error with a sentence for people: what, why, what to do
- * ELOCKED, EVERSION, ECORRUPT, EIO, ENOSPC, EINVAL (path). On error nothing was changed. */
+ * ELOCKED, EVERSION, ECORRUPT, EFOREIGN (another node's), EIO, ENOSPC, EINVAL (path, name), ENOMEM. On error nothing
+ * was changed. */
 int identity_open(const struct disk *disk, const char *path, const char *name, uint64_t random_id,
                   struct identity_directory **ret, struct identity *ret_identity, char *why, size_t why_room);
 void identity_close(struct identity_directory *directory); /* releases the lock; takes NULL */

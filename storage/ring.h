@@ -65,12 +65,13 @@ void ring_publish(struct ring *ring, const struct block_header *header);
 void ring_abandon(struct ring *ring);
 bool ring_claimed(const struct ring *ring);
 
-/* Bytes that a claim could get now (0 if less than one header). Loop. */
-uint64_t ring_room(const struct ring *ring);
+/* How many of `bytes` surely can be claimed now, by one claim or by many in a row. The head moves for them, so that a pin
+ * that comes meanwhile cannot take the room away. Loop. */
+uint64_t ring_room(struct ring *ring, uint64_t bytes);
 
 /* Blocks at or above index are dead. The caller stands between ring_epoch_begin and ring_epoch_end. Loop. */
 void ring_cut(struct ring *ring, raft_index index);
-/* Publish the live blocks first..last again behind the dead bytes, so that the head can pass those (rule R10).
+/* Publish the blocks first..last, all above the commit, again behind the dead bytes, so that the head can pass those (rule R10).
  * Between epoch_begin and epoch_end. EFULL: no room even for that. Loop. */
 int ring_republish(struct ring *ring, raft_index first);
 

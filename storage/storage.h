@@ -17,9 +17,8 @@
 #include "storage/disk.h"
 #include "storage/identity.h"
 #include "storage/kv.h"
+#include "storage/log.h"
 #include "storage/ring.h"
-
-struct storage;
 
 enum storage_part { STORAGE_LOOP, STORAGE_JOURNAL, STORAGE_LOG };
 
@@ -32,6 +31,8 @@ struct storage_options {
     uint32_t block_bytes_max; /* largest accepted, BLOCK_BYTES_MAX */
     uint32_t group;
     raft_member member_id;
+    uint64_t
+        random_id; /* names the journal when it is first made: nobody can write a payload that looks like a frame */
     enum durability_level level;
     struct block_base birth; /* base at index 0, from the birth record */
     const struct disk *disk;
@@ -70,8 +71,6 @@ int storage_open(const struct storage_options *options, struct storage **ret, st
                  char *why, size_t why_room);
 void storage_close(struct storage *storage); /* after the threads have ended; takes NULL */
 
-struct ring *storage_ring(struct storage *storage);
-
 struct storage_persist {
     uint64_t seq; /* ascending */
     bool has_hard_state;
@@ -88,10 +87,8 @@ void storage_persist(struct storage *storage, const struct storage_persist *pers
 /* The newest seq that is durable. */
 uint64_t storage_persisted(const struct storage *storage);
 
-/* Blocks up to commit may go to LMDB. */
+/* Blocks up to commit may go to LMDB; the ring is told too. */
 void storage_commit(struct storage *storage, raft_index commit);
-/* The newest block in LMDB. Any thread. */
-raft_index storage_stored(const struct storage *storage);
 /* Once a turn: let the ring's head pass what is stored and flushed. */
 void storage_reclaim(struct storage *storage);
 
@@ -102,16 +99,6 @@ int storage_failed(const struct storage *storage, const char **why);
  * is queued (the marker frame after 1 ms idle), UINT64_MAX = only when woken. */
 uint64_t storage_journal_work(struct storage *storage, uint64_t now_ns);
 uint64_t storage_log_work(struct storage *storage, uint64_t now_ns);
-
-/* Reading committed blocks from LMDB, zero-copy. One reader belongs to one thread. A view is checked when it is
- * read and dies with the next call on the reader; it does not hold LMDB's pages for longer. */
-struct storage_reader;
-int storage_reader_open(struct storage *storage, struct storage_reader **ret);
-void storage_reader_close(struct storage_reader *reader);
-/* ENOTFOUND: not stored yet; EGONE: compacted; ECORRUPT: damaged or missing in the middle; EIO. */
-int storage_read(struct storage_reader *reader, raft_index index, const uint8_t **ret_block,
-                 struct block_header *ret_header);
-void storage_read_end(struct storage_reader *reader);
 
 struct storage_status {
     raft_index stored;

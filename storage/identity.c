@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* identity.c - see identity.h.
+ * Thread: loop, at start. Owns: the lock, held until identity_close().
+ *
+ * identity    0 magic u32    4 crc u32 (bytes 8..)    8 format u32    12 bytes u32 (whole record)
+ *            16 member_id u64   24 state u32   28 birth_bytes u32   32 name[64]   96 birth record, if there is one
+ * birth       0 magic u32    4 crc u32 (bytes 8..)    8 version u32   12 bytes u32 (whole record)
+ *            16 cluster_id u64   24 time_ns u64   32 uncommitted_bytes_max u64   40 level u32   44 member_count u32
+ *            48 zero[16]   64 cluster[64]   128 machine[64]   192 members: {id u64, name[64]} member_count times
+ * Names are padded with zeros to their 64 bytes, the last of which is 0. */
+#include "storage/identity.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/crc32c.h"
+#include "lockstep/errors.h"
+#include "storage/record_file.h"
+
+enum {
+    IDENTITY_MAGIC = 0x4449534c, /* "LSID" */
+    IDENTITY_HEADER_BYTES = 96,
+    BIRTH_MAGIC = 0x5442534c, /* "LSBT" */
+    BIRTH_VERSION = 1,
+    BIRTH_HEADER_BYTES = 192,
+    BIRTH_MEMBER_BYTES = 8 + IDENTITY_NAME_BYTES_MAX,
+    CRC_FROM = 8,
+};
+static_assert((int)BIRTH_RECORD_BYTES_MAX == BIRTH_HEADER_BYTES + RAFT_MEMBERS_MAX * BIRTH_MEMBER_BYTES,
+              "the header promises room for every record");
+static_assert(IDENTITY_HEADER_BYTES + (int)BIRTH_RECORD_BYTES_MAX <= (int)RECORD_FILE_BYTES_MAX, "fits its file");
+
+struct identity_directory {
+    const struct disk *disk;
+    struct disk_file *lock;
+    enum identity_state state; /* as stored */
+    char path[STORAGE_PATH_BYTES_MAX];
+};
+
+static void put_u32(uint8_t *at, uint32_t value)
+{
+    memcpy(at, &value, sizeof value);
+}
+
+static void put_u64(uint8_t *at, uint64_t value)
+{
+    memcpy(at, &value, sizeof value);
+}
+
+static uint32_t get_u32(const uint8_t *at)
+{
+    uint32_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+static uint64_t get_u64(const uint8_t *at)
+{
+    uint64_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+static void put_name(uint8_t *at, const char *name)
+{
+    size_t bytes = strlen(name);
+    lk_assert(bytes < IDENTITY_NAME_BYTES_MAX);
+    memset(at, 0, IDENTITY_NAME_BYTES_MAX);
+    memcpy(at, name, bytes);
+}
+
+static int get_name(const uint8_t *at, char ret[IDENTITY_NAME_BYTES_MAX])
+{
+    const uint8_t *end = memchr(at, 0, IDENTITY_NAME_BYTES_MAX);
+    if (end == NULL) return LOCKSTEP_ECORRUPT;
+    for (const uint8_t *p = end; p < at + IDENTITY_NAME_BYTES_MAX; p++) {
+        if (*p != 0) return LOCKSTEP_ECORRUPT;
+    }
+    memcpy(ret, at, IDENTITY_NAME_BYTES_MAX);
+    return 0;
+}
+
+uint32_t birth_record_write(const struct birth_record *record, uint8_t to[BIRTH_RECORD_BYTES_MAX])
+{
+    lk_assert(record->member_count <= RAFT_MEMBERS_MAX);
+    uint32_t bytes = BIRTH_HEADER_BYTES + record->member_count * BIRTH_MEMBER_BYTES;
+    memset(to, 0, bytes);
+    put_u32(to, BIRTH_MAGIC);
+    put_u32(to + 8, BIRTH_VERSION);
+    put_u32(to + 12, bytes);
+    put_u64(to + 16, record->cluster_id);
+    put_u64(to + 24, record->time_ns);
+    put_u64(to + 32, record->uncommitted_bytes_max);
+    put_u32(to + 40, record->level);
+    put_u32(to + 44, record->member_count);
+    put_name(to + 64, record->cluster);
+    put_name(to + 128, record->machine);
+    for (uint32_t i = 0; i < record->member_count; i++) {
+        uint8_t *at = to + BIRTH_HEADER_BYTES + i * BIRTH_MEMBER_BYTES;
+        put_u64(at, record->members[i].id);
+        put_name(at + 8, record->members[i].name);
+    }
+    put_u32(to + 4, crc32c(to + CRC_FROM, bytes - CRC_FROM));
+    return bytes;
+}
+
+int birth_record_read(const uint8_t *at, uint32_t bytes, struct birth_record *ret)
+{
+    if (bytes < BIRTH_HEADER_BYTES || get_u32(at) != BIRTH_MAGIC) return LOCKSTEP_ECORRUPT;
+    if (get_u32(at + 12) != bytes || get_u32(at + 4) != crc32c(at + CRC_FROM, bytes - CRC_FROM)) {
+        return LOCKSTEP_ECORRUPT;
+    }
+    if (get_u32(at + 8) > BIRTH_VERSION) return LOCKSTEP_EVERSION;
+    struct birth_record record = {.cluster_id = get_u64(at + 16),
+                                  .time_ns = get_u64(at + 24),
+                                  .uncommitted_bytes_max = get_u64(at + 32),
+                                  .level = get_u32(at + 40),
+                                  .member_count = get_u32(at + 44)};
+    if (record.member_count > RAFT_MEMBERS_MAX) return LOCKSTEP_ECORRUPT;
+    if (bytes != BIRTH_HEADER_BYTES + record.member_count * BIRTH_MEMBER_BYTES) return LOCKSTEP_ECORRUPT;
+    if (record.level < DURABILITY_LEVEL_FSYNC || record.level > DURABILITY_LEVEL_MEMORY) return LOCKSTEP_ECORRUPT;
+    int rc = get_name(at + 64, record.cluster);
+    if (rc == 0) rc = get_name(at + 128, record.machine);
+    for (uint32_t i = 0; rc == 0 && i < record.member_count; i++) {
+        const uint8_t *member = at + BIRTH_HEADER_BYTES + i * BIRTH_MEMBER_BYTES;
+        record.members[i].id = get_u64(member);
+        rc = get_name(member + 8, record.members[i].name);
+    }
+    if (rc == 0) *ret = record;
+    return rc;
+}
+
+static size_t identity_write(const struct identity *identity, uint8_t to[RECORD_FILE_BYTES_MAX])
+{
+    uint32_t birth_bytes = 0;
+    if (identity->state != IDENTITY_FRESH)
+        birth_bytes = birth_record_write(&identity->birth, to + IDENTITY_HEADER_BYTES);
+    uint32_t bytes = IDENTITY_HEADER_BYTES + birth_bytes;
+    memset(to, 0, IDENTITY_HEADER_BYTES);
+    put_u32(to, IDENTITY_MAGIC);
+    put_u32(to + 8, STORAGE_FORMAT);
+    put_u32(to + 12, bytes);
+    put_u64(to + 16, identity->member_id);
+    put_u32(to + 24, identity->state);
+    put_u32(to + 28, birth_bytes);
+    put_name(to + 32, identity->name);
+    put_u32(to + 4, crc32c(to + CRC_FROM, bytes - CRC_FROM));
+    return bytes;
+}
+
+static int identity_read(const uint8_t *at, size_t bytes, struct identity *ret)
+{
+    if (bytes < IDENTITY_HEADER_BYTES || get_u32(at) != IDENTITY_MAGIC) return LOCKSTEP_ECORRUPT;
+    if (get_u32(at + 12) != bytes || get_u32(at + 4) != crc32c(at + CRC_FROM, bytes - CRC_FROM)) {
+        return LOCKSTEP_ECORRUPT;
+    }
+    if (get_u32(at + 8) > STORAGE_FORMAT) return LOCKSTEP_EVERSION;
+    struct identity identity = {.member_id = get_u64(at + 16)};
+    uint32_t state = get_u32(at + 24), birth_bytes = get_u32(at + 28);
+    if (state > IDENTITY_COMPLETE || birth_bytes != bytes - IDENTITY_HEADER_BYTES) return LOCKSTEP_ECORRUPT;
+    if (identity.member_id == 0 || (state == IDENTITY_FRESH) != (birth_bytes == 0)) return LOCKSTEP_ECORRUPT;
+    identity.state = (enum identity_state)state;
+    int rc = get_name(at + 32, identity.name);
+    if (rc == 0 && birth_bytes != 0) rc = birth_record_read(at + IDENTITY_HEADER_BYTES, birth_bytes, &identity.birth);
+    if (rc == 0) *ret = identity;
+    return rc;
+}
+
+/* No identity file. A new directory has no storage in it either. */
+static int identity_create(struct identity_directory *directory, const char *name, uint64_t random_id,
+                           struct identity *ret, char *why, size_t why_room)
+{
+    static const char *const others[] = {"boot", "journal", "data.mdb"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        char path[STORAGE_PATH_BYTES_MAX];
+        bool there = false;
+        int rc = storage_path(path, directory->path, others[i]);
+        if (rc == 0) rc = directory->disk->exists(directory->disk->context, path, &there);
+        if (rc != 0) {
+            snprintf(why, why_room, "data directory %s: cannot look for %s: %s; check the disk and its permissions",
+                     directory->path, others[i], lockstep_error_text(rc));
+            return rc;
+        }
+        if (there) {
+            snprintf(why, why_room,
+                     "data directory %s: its file 'identity' is gone but '%s' is there; this member cannot be trusted "
+                     "any more: restore the file, or give the node an empty directory and run member replace",
+                     directory->path, others[i]);
+            return LOCKSTEP_ECORRUPT;
+        }
+    }
+    struct identity identity = {.member_id = random_id, .state = IDENTITY_FRESH};
+    memcpy(identity.name, name, strlen(name) + 1);
+    int rc = identity_store(directory, &identity);
+    if (rc != 0) {
+        snprintf(why, why_room, "data directory %s: cannot store its identity: %s; check the disk and its permissions",
+                 directory->path, lockstep_error_text(rc));
+        return rc;
+    }
+    *ret = identity;
+    return 0;
+}
+
+static int identity_load(struct identity_directory *directory, const char *name, uint64_t random_id,
+                         struct identity *ret, char *why, size_t why_room)
+{
+    uint8_t bytes[RECORD_FILE_BYTES_MAX];
+    size_t count = 0;
+    int rc = record_file_read(directory->disk, directory->path, "identity", bytes, &count);
+    if (rc == LOCKSTEP_ENOTFOUND) return identity_create(directory, name, random_id, ret, why, why_room);
+    struct identity identity;
+    if (rc == 0) rc = identity_read(bytes, count, &identity);
+    switch (rc) {
+    case 0: break;
+    case LOCKSTEP_EVERSION:
+        snprintf(why, why_room,
+                 "data directory %s: written by a newer version of lockstep (format %" PRIu32
+                 ", this one reads up to %d); install that version",
+                 directory->path, get_u32(bytes + 8), STORAGE_FORMAT);
+        return rc;
+    case LOCKSTEP_ECORRUPT:
+        snprintf(why, why_room,
+                 "data directory %s: its file 'identity' is damaged; restore the file, or give the node an empty "
+                 "directory and run member replace",
+                 directory->path);
+        return rc;
+    default:
+        snprintf(why, why_room, "data directory %s: cannot read its identity: %s; check the disk and its permissions",
+                 directory->path, lockstep_error_text(rc));
+        return rc;
+    }
+    if (strcmp(identity.name, name) != 0) {
+        snprintf(why, why_room,
+                 "data directory %s: belongs to node '%s', but this is node '%s'; start with --node %s, or name "
+                 "another directory",
+                 directory->path, identity.name, name, identity.name);
+        return LOCKSTEP_EFOREIGN;
+    }
+    directory->state = identity.state;
+    *ret = identity;
+    return 0;
+}
+
+int identity_open(const struct disk *disk, const char *path, const char *name, uint64_t random_id,
+                  struct identity_directory **ret, struct identity *ret_identity, char *why, size_t why_room)
+{
+    lk_assert(random_id != 0);
+    size_t name_bytes = strlen(name);
+    if (name_bytes == 0 || name_bytes >= IDENTITY_NAME_BYTES_MAX) {
+        snprintf(why, why_room, "node name '%s': must have 1 to %d bytes; choose another", name,
+                 IDENTITY_NAME_BYTES_MAX - 1);
+        return LOCKSTEP_EINVAL;
+    }
+    char lock_path[STORAGE_PATH_BYTES_MAX];
+    if (strlen(path) > STORAGE_PATH_BYTES_MAX / 2 || storage_path(lock_path, path, "lock") != 0) {
+        snprintf(why, why_room, "data directory: its path is longer than %d bytes; choose a shorter one",
+                 STORAGE_PATH_BYTES_MAX / 2);
+        return LOCKSTEP_EINVAL;
+    }
+    struct identity_directory *directory = calloc(1, sizeof *directory);
+    if (directory == NULL) {
+        snprintf(why, why_room, "data directory %s: out of memory; free some", path);
+        return LOCKSTEP_ENOMEM;
+    }
+    directory->disk = disk;
+    memcpy(directory->path, path, strlen(path) + 1);
+    int rc = disk->make_directory(disk->context, path);
+    if (rc != 0) {
+        snprintf(why, why_room,
+                 "data directory %s: cannot be made: %s; check that the folder above it exists and may "
+                 "be written",
+                 path, lockstep_error_text(rc));
+        goto fail;
+    }
+    rc = disk->open(disk->context, lock_path, DISK_CREATE | DISK_LOCK, &directory->lock);
+    if (rc == LOCKSTEP_ELOCKED) {
+        snprintf(why, why_room, "data directory %s: in use by another process; stop that one first", path);
+        goto fail;
+    }
+    if (rc != 0) {
+        snprintf(why, why_room, "data directory %s: cannot be locked: %s; check its permissions", path,
+                 lockstep_error_text(rc));
+        goto fail;
+    }
+    rc = identity_load(directory, name, random_id, ret_identity, why, why_room);
+    if (rc != 0) goto fail;
+    *ret = directory;
+    return 0;
+fail:
+    identity_close(directory);
+    return rc;
+}
+
+void identity_close(struct identity_directory *directory)
+{
+    if (directory == NULL) return;
+    directory->disk->close(directory->lock);
+    free(directory);
+}
+
+int identity_store(struct identity_directory *directory, const struct identity *identity)
+{
+    lk_assert(directory->state != IDENTITY_COMPLETE);
+    uint8_t bytes[RECORD_FILE_BYTES_MAX];
+    size_t count = identity_write(identity, bytes);
+    int rc = record_file_replace(directory->disk, directory->path, "identity", bytes, count);
+    if (rc == 0) directory->state = identity->state;
+    return rc;
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* record_file.h - small files that hold one record and are replaced as a whole: identity, boot counter.
+ * A crash at any instruction leaves the old record or the new one. Thread: any, one a file. */
+#ifndef LOCKSTEP_STORAGE_RECORD_FILE_H
+#define LOCKSTEP_STORAGE_RECORD_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "storage/disk.h"
+
+enum {
+    RECORD_FILE_BYTES_MAX = 4096,
+    STORAGE_PATH_BYTES_MAX = 1024, /* with the final 0 */
+};
+
+/* directory/name. EINVAL: longer than STORAGE_PATH_BYTES_MAX; to holds "" then. */
+int storage_path(char to[STORAGE_PATH_BYTES_MAX], const char *directory, const char *name);
+
+/* Read directory/name whole. Its pages are flushed and dropped first, so what is returned is on the disk (J3).
+ * ENOTFOUND: no such file. ECORRUPT: longer than RECORD_FILE_BYTES_MAX. EIO, EINVAL. What the bytes mean is checked by
+ * the caller. */
+int record_file_read(const struct disk *disk, const char *directory, const char *name,
+                     uint8_t to[RECORD_FILE_BYTES_MAX], size_t *ret_bytes);
+
+/* Replace directory/name durably: written as name.new, flushed, renamed, the directory flushed. EIO, ENOSPC, EINVAL */
+int record_file_replace(const struct disk *disk, const char *directory, const char *name, const void *bytes,
+                        size_t count);
+
+#endif

@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ring.c - see ring.h.
+ * Thread: the loop writes; any thread reads under a pin. Owns: the segment and its mappings.
+ *
+ * The segment, as another process will map it (without the second mapping of the bytes):
+ *     0            struct segment: one page
+ *     4096         index map: slot_count slots of 32 bytes, block i in slot i % slot_count
+ *     bytes_at     the bytes, `bytes` of them, a power of two
+ *     (bytes_at + bytes: the same bytes once more, in this process's address space only)
+ * Why mapped twice: a block, and any range of blocks, is contiguous at every place; there is no padding at the end, and
+ * a range is one iovec for the socket and one for the disk.
+ *
+ * Head and pins (S6: the writer never waits). The head moves only when a claim needs room, so that old blocks stay
+ * readable as long as possible. Writer: store head (seq_cst), then look at the pins. Reader: store pin (seq_cst), then
+ * look at the head. In the one order of these four one of both sees the other: either the reader sees that it came too
+ * late, or the writer sees the pin and leaves the bytes alone (hazard pointers, Michael 2004).
+ *
+ * Slots off the loop: a reader takes the index, the fields, and the index again; the writer clears the index, writes
+ * the fields and sets the index, release; so a slot that is being overwritten shows another index.
+ * Source: Aeron's log buffers (positions, never pointers), LMAX (sequence claims), io_uring (mapped rings). */
+#include "storage/ring.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <fcntl.h>
+
+#include "base/assert.h"
+#include "lockstep/errors.h"
+
+enum {
+    SEGMENT_MAGIC = 0x4752534c, /* "LSRG" */
+    SEGMENT_VERSION = 1,
+    SEGMENT_HEADER_BYTES = 4096,
+    RING_BYTES_MIN = 65536,
+    BYTES_PER_SLOT = 256, /* 1/8 of the ring for the map: 2^18 slots of 32 bytes for 64 MiB */
+};
+
+/* The header page. What stands before `epoch` never changes. */
+struct segment {
+    uint32_t magic, version;
+    uint32_t group, slot_count;
+    uint64_t bytes, bytes_at;
+    _Atomic uint64_t epoch;
+    _Atomic uint64_t term;
+    _Atomic uint64_t leads;
+    _Atomic uint64_t head, tail;
+    _Atomic uint64_t commit;
+};
+static_assert(sizeof(struct segment) <= SEGMENT_HEADER_BYTES, "one page");
+
+struct map_slot {
+    _Atomic uint64_t index; /* 0 = empty or being written */
+    _Atomic uint64_t term;
+    _Atomic uint64_t pos;
+    _Atomic uint64_t bytes_crc; /* bytes in the low half, header_crc in the high half */
+};
+static_assert(sizeof(struct map_slot) == 32, "as documented");
+
+/* A pin holds everything at and above its position; this value holds nothing. */
+static const ring_pos PIN_NONE = UINT64_MAX;
+
+struct ring {
+    uint8_t *mapping;
+    size_t mapping_bytes;
+    struct segment *segment;
+    struct map_slot *slots;
+    uint8_t *bytes_at;
+    int fd;
+    uint64_t bytes;
+    uint32_t slot_count, block_bytes_max, group;
+
+    /* The loop's own. Blocks first..last.index are held; those up to released may go when room is needed. */
+    ring_pos head, tail;
+    struct block_base before_first, last;
+    raft_index first, released, commit;
+    uint64_t held_bytes;        /* of blocks first..last */
+    uint64_t live_bytes;        /* of blocks above released */
+    uint64_t uncommitted_bytes; /* of blocks above commit */
+    uint64_t claimed_bytes;     /* 0 = no open claim */
+
+    _Atomic uint64_t pins[RING_PINS];
+};
+
+static struct map_slot *slot_of(const struct ring *ring, raft_index index)
+{
+    return &ring->slots[index % ring->slot_count];
+}
+
+static void slot_clear(struct map_slot *slot)
+{
+    atomic_store_explicit(&slot->index, 0, memory_order_relaxed);
+}
+
+static void slot_write(struct map_slot *slot, const struct ring_slot *from)
+{
+    slot_clear(slot);
+    /* release: a reader that sees a new field (acquire) also sees that the index was cleared. */
+    atomic_store_explicit(&slot->term, from->term, memory_order_release);
+    atomic_store_explicit(&slot->pos, from->pos, memory_order_release);
+    atomic_store_explicit(&slot->bytes_crc, (uint64_t)from->header_crc << 32 | from->bytes, memory_order_release);
+    /* release: pairs with the first acquire load in slot_read(); fields and block bytes before the index. */
+    atomic_store_explicit(&slot->index, from->index, memory_order_release);
+}
+
+static bool slot_read(const struct map_slot *slot, raft_index index, struct ring_slot *ret)
+{
+    if (atomic_load_explicit(&slot->index, memory_order_acquire) != index) return false;
+    ret->index = index;
+    ret->term = atomic_load_explicit(&slot->term, memory_order_acquire);
+    ret->pos = atomic_load_explicit(&slot->pos, memory_order_acquire);
+    uint64_t bytes_crc = atomic_load_explicit(&slot->bytes_crc, memory_order_acquire);
+    ret->bytes = (uint32_t)bytes_crc;
+    ret->header_crc = (uint32_t)(bytes_crc >> 32);
+    /* The loads above are acquire, so this one comes after them: an overwrite in between shows here. */
+    return atomic_load_explicit(&slot->index, memory_order_relaxed) == index;
+}
+
+/* A block that the loop knows to be held. */
+static struct ring_slot held_slot(const struct ring *ring, raft_index index)
+{
+    struct ring_slot slot;
+    bool found = slot_read(slot_of(ring, index), index, &slot);
+    lk_assert(found);
+    return slot;
+}
+
+static int reserve_memory(struct ring *ring, size_t map_bytes)
+{
+    ring->fd = memfd_create("lockstep-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (ring->fd < 0) return LOCKSTEP_ENOMEM;
+    size_t segment_bytes = map_bytes + ring->bytes;
+    /* Reserved now: ftruncate alone succeeds also where there is no memory, and a later touch is a SIGBUS (T58). */
+    if (ftruncate(ring->fd, (off_t)segment_bytes) != 0) return LOCKSTEP_ENOMEM;
+    if (posix_fallocate(ring->fd, 0, (off_t)segment_bytes) != 0) return LOCKSTEP_ENOMEM;
+    /* Nobody who is handed the descriptor can take memory away under a reader. */
+    if (fcntl(ring->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) return LOCKSTEP_ENOMEM;
+    size_t mapping_bytes = segment_bytes + ring->bytes;
+    void *mapping = mmap(NULL, mapping_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapping == MAP_FAILED) return LOCKSTEP_ENOMEM;
+    ring->mapping = mapping;
+    ring->mapping_bytes = mapping_bytes;
+    void *once = mmap(mapping, segment_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, ring->fd, 0);
+    if (once == MAP_FAILED) return LOCKSTEP_ENOMEM;
+    void *twice = mmap(ring->mapping + segment_bytes, ring->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                       ring->fd, (off_t)map_bytes);
+    return twice == MAP_FAILED ? LOCKSTEP_ENOMEM : 0;
+}
+
+int ring_open(const struct ring_options *options, struct ring **ret)
+{
+    bool power_of_two = options->bytes != 0 && (options->bytes & (options->bytes - 1)) == 0;
+    if (!power_of_two || options->bytes < RING_BYTES_MIN || options->bytes > (uint64_t)1 << 40) return LOCKSTEP_EINVAL;
+    if (options->block_bytes_max < BLOCK_HEADER_BYTES || options->block_bytes_max > options->bytes / 2) {
+        return LOCKSTEP_EINVAL;
+    }
+    struct ring *ring = calloc(1, sizeof *ring);
+    if (ring == NULL) return LOCKSTEP_ENOMEM;
+    ring->fd = -1;
+    ring->bytes = options->bytes;
+    ring->block_bytes_max = options->block_bytes_max;
+    ring->group = options->group;
+    ring->slot_count = (uint32_t)(options->bytes / BYTES_PER_SLOT);
+    size_t map_bytes = SEGMENT_HEADER_BYTES + (size_t)ring->slot_count * sizeof(struct map_slot);
+    map_bytes = (map_bytes + SEGMENT_HEADER_BYTES - 1) & ~(size_t)(SEGMENT_HEADER_BYTES - 1);
+    int rc = reserve_memory(ring, map_bytes);
+    if (rc != 0) goto fail;
+    ring->segment = (struct segment *)(void *)ring->mapping;
+    ring->slots = (struct map_slot *)(void *)(ring->mapping + SEGMENT_HEADER_BYTES);
+    ring->bytes_at = ring->mapping + map_bytes;
+    ring->segment->magic = SEGMENT_MAGIC;
+    ring->segment->version = SEGMENT_VERSION;
+    ring->segment->group = ring->group;
+    ring->segment->slot_count = ring->slot_count;
+    ring->segment->bytes = ring->bytes;
+    ring->segment->bytes_at = map_bytes;
+    for (unsigned i = 0; i < RING_PINS; i++) atomic_init(&ring->pins[i], PIN_NONE);
+    ring_start(ring, &(struct block_base){.next_position = 1});
+    *ret = ring;
+    return 0;
+fail:
+    ring_close(ring);
+    return rc;
+}
+
+void ring_close(struct ring *ring)
+{
+    if (ring == NULL) return;
+    if (ring->mapping != NULL) munmap(ring->mapping, ring->mapping_bytes);
+    if (ring->fd >= 0) close(ring->fd);
+    free(ring);
+}
+
+void ring_start(struct ring *ring, const struct block_base *base)
+{
+    lk_assert(ring->tail == 0);
+    lk_assert(ring->claimed_bytes == 0);
+    ring->before_first = *base;
+    ring->last = *base;
+    ring->first = base->index + 1;
+    ring->released = base->index;
+    ring->commit = base->index;
+    atomic_store_explicit(&ring->segment->commit, base->index, memory_order_release);
+}
+
+static ring_pos lowest_pin(const struct ring *ring)
+{
+    ring_pos lowest = PIN_NONE;
+    for (unsigned i = 0; i < RING_PINS; i++) {
+        /* seq_cst: pairs with ring_pin(), see the head of this file. */
+        ring_pos pin = atomic_load(&ring->pins[i]);
+        if (pin < lowest) lowest = pin;
+    }
+    return lowest;
+}
+
+/* Bytes behind the tail that nobody needs if the head stands at `head`. */
+static uint64_t free_bytes(const struct ring *ring, ring_pos head)
+{
+    ring_pos pin = lowest_pin(ring);
+    return ring->bytes - (ring->tail - (pin < head ? pin : head));
+}
+
+/* While dead bytes lie among the uncommitted blocks, room is kept to publish those once more (R10): else blocks that
+ * cannot be stored yet would hold dead bytes in place for ever. Without dead bytes there is nothing to win by it, and
+ * a cut that makes some finds at least the three quarters of the ring that R10's bound leaves to others. */
+static uint64_t reserve_bytes(const struct ring *ring)
+{
+    if (ring->commit == ring->last.index) return 0;
+    uint64_t span = ring->tail - held_slot(ring, ring->commit + 1).pos;
+    return span == ring->uncommitted_bytes ? 0 : ring->uncommitted_bytes;
+}
+
+static ring_pos first_held_pos(const struct ring *ring)
+{
+    return ring->first <= ring->last.index ? held_slot(ring, ring->first).pos : ring->tail;
+}
+
+/* The oldest held block gives its place up, and the dead bytes behind it go with it. */
+static void drop_first(struct ring *ring)
+{
+    lk_assert(ring->first <= ring->released);
+    struct ring_slot slot = held_slot(ring, ring->first);
+    struct block_header header;
+    memcpy(&header, ring_at(ring, slot.pos), sizeof header);
+    ring->before_first = block_base_after(&header);
+    slot_clear(slot_of(ring, ring->first));
+    ring->held_bytes -= slot.bytes;
+    ring->first++;
+    ring->head = first_held_pos(ring);
+}
+
+static bool slots_full(const struct ring *ring)
+{
+    return ring->last.index + 1 - ring->first >= ring->slot_count;
+}
+
+/* Move the head until `bytes` fit behind the tail and the slot of the next block is free, or no block may go. Pins are
+ * looked at by the caller: only after the head is visible. */
+static void make_room(struct ring *ring, uint64_t bytes)
+{
+    ring->head = first_held_pos(ring);
+    while (ring->first <= ring->released && (ring->tail + bytes - ring->head > ring->bytes || slots_full(ring))) {
+        drop_first(ring);
+    }
+    atomic_store(&ring->segment->head, ring->head); /* seq_cst, before the pins are read */
+}
+
+int ring_claim(struct ring *ring, uint32_t bytes, uint8_t **ret)
+{
+    lk_assert(ring->claimed_bytes == 0);
+    lk_assert(bytes >= BLOCK_HEADER_BYTES);
+    lk_assert(bytes <= ring->block_bytes_max);
+    uint64_t claim = ((uint64_t)bytes + 7) & ~(uint64_t)7;
+    uint64_t reserve = reserve_bytes(ring);
+    uint64_t need = reserve == 0 ? claim : reserve + 2 * claim; /* the new block would be published again too */
+    make_room(ring, need);
+    if (free_bytes(ring, ring->head) < need || slots_full(ring)) return LOCKSTEP_EFULL;
+    ring->claimed_bytes = claim;
+    *ret = ring->bytes_at + ring->tail % ring->bytes;
+    return 0;
+}
+
+/* The block lies at the tail: give it its slot and move the tail. */
+static void publish_at_tail(struct ring *ring, const struct block_header *header)
+{
+    struct ring_slot slot = {.index = header->index,
+                             .term = header->term,
+                             .pos = ring->tail,
+                             .bytes = header->bytes,
+                             .header_crc = header->header_crc};
+    ring->tail += header->bytes;
+    ring->last = block_base_after(header);
+    ring->held_bytes += header->bytes;
+    ring->live_bytes += header->bytes;
+    ring->uncommitted_bytes += header->bytes;
+    slot_write(slot_of(ring, header->index), &slot);
+    /* release: pairs with the acquire load of a reader in another process; block and slot before the tail. */
+    atomic_store_explicit(&ring->segment->tail, ring->tail, memory_order_release);
+}
+
+void ring_publish(struct ring *ring, const struct block_header *header)
+{
+    lk_assert(ring->claimed_bytes != 0);
+    lk_assert(header->bytes <= ring->claimed_bytes);
+    lk_assert(header->bytes % 8 == 0);
+    lk_assert(block_chain_check(&ring->last, header) == 0);
+    lk_assert(memcmp(ring->bytes_at + ring->tail % ring->bytes, header, sizeof *header) == 0);
+    ring->claimed_bytes = 0;
+    publish_at_tail(ring, header);
+}
+
+void ring_abandon(struct ring *ring)
+{
+    lk_assert(ring->claimed_bytes != 0);
+    ring->claimed_bytes = 0;
+}
+
+bool ring_claimed(const struct ring *ring)
+{
+    return ring->claimed_bytes != 0;
+}
+
+uint64_t ring_room(struct ring *ring, uint64_t bytes)
+{
+    uint64_t reserve = reserve_bytes(ring);
+    bytes = (bytes + 7) & ~(uint64_t)7;
+    if (bytes > ring->bytes) bytes = ring->bytes;
+    make_room(ring, reserve == 0 ? bytes : reserve + 2 * bytes);
+    uint64_t room = free_bytes(ring, ring->head);
+    if (reserve != 0) room = room > reserve ? (room - reserve) / 2 : 0; /* as in ring_claim() */
+    /* The smallest blocks take the most slots. Released blocks give theirs up one by one as claims come. */
+    uint64_t slots = ring->slot_count - (ring->last.index - ring->released);
+    if (room > slots * BLOCK_HEADER_BYTES) room = slots * BLOCK_HEADER_BYTES;
+    room &= ~(uint64_t)7;
+    return room < bytes ? room : bytes;
+}
+
+static void assert_epoch_odd(const struct ring *ring)
+{
+    lk_assert(atomic_load_explicit(&ring->segment->epoch, memory_order_relaxed) % 2 == 1);
+}
+
+void ring_cut(struct ring *ring, raft_index index)
+{
+    assert_epoch_odd(ring);
+    lk_assert(ring->claimed_bytes == 0);
+    lk_assert(index > ring->commit);
+    for (raft_index i = ring->last.index; i >= index; i--) {
+        struct ring_slot slot = held_slot(ring, i);
+        slot_clear(slot_of(ring, i));
+        ring->held_bytes -= slot.bytes;
+        ring->live_bytes -= slot.bytes;
+        ring->uncommitted_bytes -= slot.bytes;
+    }
+    if (index > ring->last.index) return;
+    if (index == ring->first) {
+        ring->last = ring->before_first;
+        return;
+    }
+    struct block_header header;
+    memcpy(&header, ring_at(ring, held_slot(ring, index - 1).pos), sizeof header);
+    ring->last = block_base_after(&header);
+}
+
+int ring_republish(struct ring *ring, raft_index first)
+{
+    assert_epoch_odd(ring);
+    lk_assert(ring->claimed_bytes == 0);
+    lk_assert(first > ring->commit);
+    raft_index last = ring->last.index;
+    uint64_t bytes = 0;
+    for (raft_index i = first; i <= last; i++) bytes += held_slot(ring, i).bytes;
+    make_room(ring, bytes);
+    if (free_bytes(ring, ring->head) < bytes) return LOCKSTEP_EFULL;
+    for (raft_index i = first; i <= last; i++) {
+        struct ring_slot slot = held_slot(ring, i);
+        struct block_header header;
+        memcpy(ring->bytes_at + ring->tail % ring->bytes, ring_at(ring, slot.pos), slot.bytes);
+        memcpy(&header, ring_at(ring, ring->tail), sizeof header);
+        ring->held_bytes -= slot.bytes;
+        ring->live_bytes -= slot.bytes;
+        ring->uncommitted_bytes -= slot.bytes;
+        publish_at_tail(ring, &header);
+    }
+    return 0;
+}
+
+void ring_epoch_begin(struct ring *ring)
+{
+    uint64_t epoch = atomic_load_explicit(&ring->segment->epoch, memory_order_relaxed);
+    lk_assert(epoch % 2 == 0);
+    /* seq_cst, as all of the epoch: readers in other processes compare two loads of it around what they read (S3). */
+    atomic_store(&ring->segment->epoch, epoch + 1);
+}
+
+void ring_epoch_end(struct ring *ring, raft_term term, bool leads)
+{
+    assert_epoch_odd(ring);
+    atomic_store(&ring->segment->term, term);
+    atomic_store(&ring->segment->leads, leads);
+    atomic_fetch_add(&ring->segment->epoch, 1);
+}
+
+void ring_commit(struct ring *ring, raft_index commit)
+{
+    lk_assert(commit <= ring->last.index);
+    if (commit <= ring->commit) return;
+    while (ring->commit < commit) {
+        ring->commit++;
+        ring->uncommitted_bytes -= held_slot(ring, ring->commit).bytes;
+    }
+    atomic_store_explicit(&ring->segment->commit, commit, memory_order_release);
+}
+
+void ring_release(struct ring *ring, raft_index stored)
+{
+    lk_assert(stored <= ring->commit);
+    while (ring->released < stored) {
+        ring->released++;
+        ring->live_bytes -= held_slot(ring, ring->released).bytes;
+    }
+}
+
+int ring_find(const struct ring *ring, raft_index index, struct ring_slot *ret)
+{
+    struct ring_slot slot;
+    if (index == 0 || !slot_read(slot_of(ring, index), index, &slot)) return LOCKSTEP_ENOTFOUND;
+    *ret = slot;
+    return 0;
+}
+
+struct block_base ring_last(const struct ring *ring)
+{
+    return ring->last;
+}
+
+raft_index ring_first_index(const struct ring *ring)
+{
+    return ring->first;
+}
+
+uint64_t ring_pack(const struct ring *ring, raft_index first, raft_index last, uint64_t budget_bytes,
+                   raft_index *ret_last)
+{
+    if (first < ring->first || first > ring->last.index || last < first) return 0;
+    if (last > ring->last.index) last = ring->last.index;
+    struct ring_slot slot = held_slot(ring, first);
+    ring_pos start = slot.pos, end = slot.pos + slot.bytes;
+    raft_index index = first;
+    while (index < last) {
+        slot = held_slot(ring, index + 1);
+        if (slot.pos != end || slot.pos + slot.bytes - start > budget_bytes) break;
+        end = slot.pos + slot.bytes;
+        index++;
+    }
+    *ret_last = index;
+    return end - start;
+}
+
+const uint8_t *ring_at(const struct ring *ring, ring_pos pos)
+{
+    return ring->bytes_at + pos % ring->bytes;
+}
+
+int ring_pin(struct ring *ring, unsigned owner, ring_pos pos)
+{
+    lk_assert(owner < RING_PINS);
+    lk_assert(pos != PIN_NONE);
+    ring_pos before = atomic_load_explicit(&ring->pins[owner], memory_order_relaxed);
+    /* seq_cst: the store before the load of the head; see the head of this file. Giving bytes up is a release too: the
+     * owner's reads of them come before the writer, who loads the pin, overwrites them. */
+    atomic_store(&ring->pins[owner], pos);
+    if (before <= pos) return 0; /* held all along */
+    if (atomic_load(&ring->segment->head) <= pos) return 0;
+    atomic_store(&ring->pins[owner], before);
+    return LOCKSTEP_ELAPPED;
+}
+
+void ring_unpin(struct ring *ring, unsigned owner)
+{
+    lk_assert(owner < RING_PINS);
+    atomic_store(&ring->pins[owner], PIN_NONE);
+}
+
+void ring_status_read(const struct ring *ring, struct ring_status *ret)
+{
+    ring_pos head = first_held_pos(ring);
+    *ret = (struct ring_status){.head = head,
+                                .tail = ring->tail,
+                                .bytes = ring->bytes,
+                                .live_bytes = ring->live_bytes,
+                                .dead_bytes = ring->tail - head - ring->held_bytes};
+}
