@@ -170,7 +170,8 @@ int wire_message_read(const uint8_t *at, size_t bytes, struct raft_message *ret)
     return 0;
 }
 
-/* Text for people from another process: ends within its room and has no control characters (it goes into logs). */
+/* Text for people from another process: ends within its room, has no control characters (it goes into logs), and only
+ * zeros behind it. */
 static bool text_ok(const char *text, size_t room)
 {
     size_t length = strnlen(text, room);
@@ -179,6 +180,8 @@ static bool text_ok(const char *text, size_t room)
         unsigned char c = (unsigned char)text[i];
         if (c < 0x20 || c == 0x7f) return false;
     }
+    for (size_t i = length; i < room; i++)
+        if (text[i] != 0) return false;
     return true;
 }
 
@@ -205,7 +208,7 @@ void wire_hello_write(const struct transport_hello *hello, uint8_t to[WIRE_HELLO
 
 int wire_hello_read(const uint8_t *at, size_t bytes, struct transport_hello *ret)
 {
-    if (bytes != WIRE_HELLO_BYTES) return LOCKSTEP_EPROTO;
+    if (bytes != WIRE_HELLO_BYTES || get32(at + 12) != 0) return LOCKSTEP_EPROTO;
     struct transport_hello h = {
         .protocol = get32(at),
         .format = get32(at + 4),
@@ -233,7 +236,7 @@ void wire_hello_reply_write(const struct wire_hello_reply *reply, uint8_t to[WIR
 
 int wire_hello_reply_read(const uint8_t *at, size_t bytes, struct wire_hello_reply *ret)
 {
-    if (bytes != WIRE_HELLO_REPLY_BYTES) return LOCKSTEP_EPROTO;
+    if (bytes != WIRE_HELLO_REPLY_BYTES || get32(at + 4) != 0) return LOCKSTEP_EPROTO;
     struct wire_hello_reply r = {.accepted = get32(at) == 1};
     if (!r.accepted && get32(at) != 0) return LOCKSTEP_EPROTO;
     int rc = wire_hello_read(at + 8, WIRE_HELLO_BYTES, &r.hello);
