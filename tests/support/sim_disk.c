@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/sim_disk.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/random.h"
+#include "lockstep/errors.h"
+
+enum { SECTOR_BYTES = 512, PATH_BYTES = 4096 };
+
+/* A file's content, whatever its names are. */
+struct inode {
+    struct inode *next; /* all of a disk, for the end */
+    uint8_t *now, *medium;
+    uint8_t *dirty; /* one byte a sector: written since the last flush */
+    uint64_t room;  /* of now, medium; zero behind the sizes */
+    uint64_t bytes, medium_bytes;
+    bool locked;
+};
+
+/* A directory entry, or what became of it: inode NULL = removed. Changes lie in a list until flushed. */
+struct name {
+    char path[PATH_BYTES];
+    struct inode *inode;
+    bool directory;
+};
+
+struct names {
+    struct name *list;
+    size_t count, room;
+};
+
+struct disk_file {
+    struct sim_disk *sim;
+    struct inode *inode;
+    bool read_only, locks;
+};
+
+struct sim_disk {
+    struct disk disk;
+    struct random random;
+    struct inode *inodes;
+    struct names now, medium, changes; /* medium + changes, in order = now */
+    bool powered;
+    uint64_t operations, cut_at, flushes, fail_flush_at, capacity;
+};
+
+static struct name *names_find(struct names *names, const char *path)
+{
+    for (size_t i = 0; i < names->count; i++)
+        if (strcmp(names->list[i].path, path) == 0) return &names->list[i];
+    return NULL;
+}
+
+static void names_add(struct names *names, const char *path, struct inode *inode, bool directory)
+{
+    if (names->count == names->room) {
+        names->room = names->room == 0 ? 16 : 2 * names->room;
+        names->list = realloc(names->list, names->room * sizeof *names->list);
+        lk_assert(names->list != NULL);
+    }
+    struct name *name = &names->list[names->count++];
+    snprintf(name->path, sizeof name->path, "%s", path);
+    name->inode = inode;
+    name->directory = directory;
+}
+
+static void names_remove(struct names *names, size_t i)
+{
+    memmove(&names->list[i], &names->list[i + 1], (names->count - i - 1) * sizeof *names->list);
+    names->count--;
+}
+
+static void names_set(struct names *names, const char *path, struct inode *inode, bool directory)
+{
+    struct name *name = names_find(names, path);
+    if (name != NULL && inode == NULL && !directory)
+        names_remove(names, (size_t)(name - names->list));
+    else if (name != NULL)
+        name->inode = inode;
+    else if (inode != NULL || directory)
+        names_add(names, path, inode, directory);
+}
+
+static void name_change(struct sim_disk *sim, const char *path, struct inode *inode, bool directory)
+{
+    names_set(&sim->now, path, inode, directory);
+    names_add(&sim->changes, path, inode, directory);
+}
+
+bool sim_disk_operation(struct sim_disk *sim, bool *ret_happened)
+{
+    *ret_happened = false;
+    if (!sim->powered) return false;
+    if (sim->operations++ != sim->cut_at) {
+        *ret_happened = true;
+        return true;
+    }
+    *ret_happened = random_chance(&sim->random, 1, 2);
+    return false;
+}
+
+/* After the last operation that may have happened. */
+static int operation_end(struct sim_disk *sim, bool alive)
+{
+    if (alive) return 0;
+    if (sim->powered) sim_disk_power_cut(sim);
+    return LOCKSTEP_EIO;
+}
+
+static void inode_reserve(struct inode *inode, uint64_t bytes)
+{
+    if (bytes <= inode->room) return;
+    uint64_t room = inode->room == 0 ? 65536 : inode->room;
+    while (room < bytes) room *= 2;
+    inode->now = realloc(inode->now, room);
+    inode->medium = realloc(inode->medium, room);
+    inode->dirty = realloc(inode->dirty, room / SECTOR_BYTES);
+    lk_assert(inode->now != NULL && inode->medium != NULL && inode->dirty != NULL);
+    memset(inode->now + inode->room, 0, room - inode->room);
+    memset(inode->medium + inode->room, 0, room - inode->room);
+    memset(inode->dirty + inode->room / SECTOR_BYTES, 0, (room - inode->room) / SECTOR_BYTES);
+    inode->room = room;
+}
+
+static int disk_open(void *context, const char *path, int flags, struct disk_file **ret)
+{
+    struct sim_disk *sim = context;
+    bool happened;
+    if (!sim->powered) return LOCKSTEP_EIO;
+    struct name *name = names_find(&sim->now, path);
+    if (name != NULL && name->directory) return LOCKSTEP_EINVAL;
+    if (name != NULL && (flags & DISK_CREATE) && (flags & DISK_EXCLUSIVE)) return LOCKSTEP_EEXIST;
+    if (name == NULL && !(flags & DISK_CREATE)) return LOCKSTEP_ENOTFOUND;
+    if (name != NULL && (flags & DISK_LOCK) && name->inode->locked) return LOCKSTEP_ELOCKED;
+    struct inode *inode = name != NULL ? name->inode : NULL;
+    if (inode == NULL) {
+        bool alive = sim_disk_operation(sim, &happened);
+        if (happened) {
+            inode = calloc(1, sizeof *inode);
+            lk_assert(inode != NULL);
+            inode->next = sim->inodes;
+            sim->inodes = inode;
+            inode_reserve(inode, 1);
+            name_change(sim, path, inode, false);
+        }
+        int rc = operation_end(sim, alive);
+        if (rc != 0) return rc;
+    }
+    struct disk_file *file = calloc(1, sizeof *file);
+    lk_assert(file != NULL);
+    *file =
+        (struct disk_file){.sim = sim, .inode = inode, .read_only = flags & DISK_READ_ONLY, .locks = flags & DISK_LOCK};
+    if (file->locks) inode->locked = true;
+    *ret = file;
+    return 0;
+}
+
+static void disk_close(struct disk_file *file)
+{
+    if (file == NULL) return;
+    if (file->locks) file->inode->locked = false;
+    free(file);
+}
+
+static int disk_size(struct disk_file *file, uint64_t *ret)
+{
+    if (!file->sim->powered) return LOCKSTEP_EIO;
+    *ret = file->inode->bytes;
+    return 0;
+}
+
+static int disk_pread(struct disk_file *file, void *to, size_t bytes, uint64_t offset, size_t *ret_bytes)
+{
+    const struct inode *inode = file->inode;
+    if (!file->sim->powered) return LOCKSTEP_EIO;
+    *ret_bytes = 0;
+    if (offset >= inode->bytes) return 0;
+    *ret_bytes = bytes < inode->bytes - offset ? bytes : (size_t)(inode->bytes - offset);
+    memcpy(to, inode->now + offset, *ret_bytes);
+    return 0;
+}
+
+static uint64_t used_bytes(const struct sim_disk *sim)
+{
+    uint64_t used = 0;
+    for (size_t i = 0; i < sim->now.count; i++)
+        if (sim->now.list[i].inode != NULL) used += sim->now.list[i].inode->bytes;
+    return used;
+}
+
+static int disk_pwritev(struct disk_file *file, const struct iovec *parts, int count, uint64_t offset)
+{
+    struct sim_disk *sim = file->sim;
+    struct inode *inode = file->inode;
+    uint64_t bytes = 0;
+    bool happened;
+    lk_assert(!file->read_only);
+    for (int i = 0; i < count; i++) bytes += parts[i].iov_len;
+    if (sim->powered && offset + bytes > inode->bytes && sim->capacity != UINT64_MAX &&
+        used_bytes(sim) + (offset + bytes - inode->bytes) > sim->capacity)
+        return LOCKSTEP_ENOSPC;
+    bool alive = sim_disk_operation(sim, &happened);
+    if (happened && bytes > 0) {
+        inode_reserve(inode, offset + bytes);
+        uint64_t at = offset;
+        for (int i = 0; i < count; i++) {
+            memcpy(inode->now + at, parts[i].iov_base, parts[i].iov_len);
+            at += parts[i].iov_len;
+        }
+        if (at > inode->bytes) inode->bytes = at;
+        for (uint64_t sector = offset / SECTOR_BYTES; sector <= (at - 1) / SECTOR_BYTES; sector++)
+            inode->dirty[sector] = 1;
+    }
+    return operation_end(sim, alive);
+}
+
+static void inode_flush(struct inode *inode)
+{
+    for (uint64_t sector = 0; sector < inode->room / SECTOR_BYTES; sector++)
+        if (inode->dirty[sector])
+            memcpy(inode->medium + sector * SECTOR_BYTES, inode->now + sector * SECTOR_BYTES, SECTOR_BYTES);
+    memset(inode->dirty, 0, inode->room / SECTOR_BYTES);
+    inode->medium_bytes = inode->bytes;
+}
+
+static int disk_flush(struct disk_file *file, bool metadata)
+{
+    struct sim_disk *sim = file->sim;
+    bool happened;
+    (void)metadata; /* a changed size is data that reading needs: fdatasync writes it too */
+    if (sim->powered && sim->flushes++ >= sim->fail_flush_at) return LOCKSTEP_EIO;
+    bool alive = sim_disk_operation(sim, &happened);
+    if (happened) inode_flush(file->inode);
+    return operation_end(sim, alive);
+}
+
+static int disk_drop_cache(struct disk_file *file)
+{
+    return file->sim->powered ? 0 : LOCKSTEP_EIO;
+}
+
+static int disk_truncate(struct disk_file *file, uint64_t bytes)
+{
+    struct inode *inode = file->inode;
+    bool happened;
+    bool alive = sim_disk_operation(file->sim, &happened);
+    if (happened) {
+        inode_reserve(inode, bytes);
+        if (bytes < inode->bytes) {
+            memset(inode->now + bytes, 0, inode->bytes - bytes);
+            for (uint64_t s = bytes / SECTOR_BYTES; s <= (inode->bytes - 1) / SECTOR_BYTES; s++) inode->dirty[s] = 1;
+        }
+        inode->bytes = bytes;
+    }
+    return operation_end(file->sim, alive);
+}
+
+static int disk_rename(void *context, const char *from, const char *to)
+{
+    struct sim_disk *sim = context;
+    bool happened;
+    struct name *name = names_find(&sim->now, from);
+    if (sim->powered && name == NULL) return LOCKSTEP_ENOTFOUND;
+    bool alive = sim_disk_operation(sim, &happened);
+    if (happened) {
+        struct inode *inode = name->inode;
+        /* One change on the medium: never neither name, never half. */
+        name_change(sim, to, inode, false);
+        names_set(&sim->now, from, NULL, false);
+        names_add(&sim->changes, from, NULL, false);
+    }
+    return operation_end(sim, alive);
+}
+
+static int disk_unlink(void *context, const char *path)
+{
+    struct sim_disk *sim = context;
+    bool happened;
+    if (sim->powered && names_find(&sim->now, path) == NULL) return LOCKSTEP_ENOTFOUND;
+    bool alive = sim_disk_operation(sim, &happened);
+    if (happened) name_change(sim, path, NULL, false);
+    return operation_end(sim, alive);
+}
+
+static int disk_make_directory(void *context, const char *path)
+{
+    struct sim_disk *sim = context;
+    bool happened;
+    if (sim->powered && names_find(&sim->now, path) != NULL) return 0;
+    bool alive = sim_disk_operation(sim, &happened);
+    if (happened) name_change(sim, path, NULL, true);
+    return operation_end(sim, alive);
+}
+
+/* Every name change so far becomes durable: the disk has few directories, and one journal for their names. */
+static int disk_flush_directory(void *context, const char *path)
+{
+    struct sim_disk *sim = context;
+    bool happened;
+    (void)path;
+    bool alive = sim_disk_operation(sim, &happened);
+    if (happened) {
+        for (size_t i = 0; i < sim->changes.count; i++) {
+            const struct name *change = &sim->changes.list[i];
+            names_set(&sim->medium, change->path, change->inode, change->directory);
+        }
+        sim->changes.count = 0;
+    }
+    return operation_end(sim, alive);
+}
+
+static int disk_exists(void *context, const char *path, bool *ret)
+{
+    struct sim_disk *sim = context;
+    if (!sim->powered) return LOCKSTEP_EIO;
+    *ret = names_find(&sim->now, path) != NULL;
+    return 0;
+}
+
+static int disk_free_bytes(void *context, const char *path, uint64_t *ret)
+{
+    struct sim_disk *sim = context;
+    (void)path;
+    if (!sim->powered) return LOCKSTEP_EIO;
+    uint64_t used = used_bytes(sim);
+    *ret = sim->capacity == UINT64_MAX ? UINT64_C(1) << 50 : sim->capacity > used ? sim->capacity - used : 0;
+    return 0;
+}
+
+static int disk_file_system(void *context, const char *path, char *ret, size_t room)
+{
+    (void)context;
+    (void)path;
+    snprintf(ret, room, "sim");
+    return 0;
+}
+
+struct sim_disk *sim_disk_open(uint64_t seed)
+{
+    struct sim_disk *sim = calloc(1, sizeof *sim);
+    lk_assert(sim != NULL);
+    random_seed(&sim->random, seed);
+    sim->powered = true;
+    sim->cut_at = sim->fail_flush_at = sim->capacity = UINT64_MAX;
+    sim->disk = (struct disk){
+        .context = sim,
+        .open = disk_open,
+        .close = disk_close,
+        .size = disk_size,
+        .pread = disk_pread,
+        .pwritev = disk_pwritev,
+        .flush = disk_flush,
+        .drop_cache = disk_drop_cache,
+        .truncate = disk_truncate,
+        .rename = disk_rename,
+        .unlink = disk_unlink,
+        .make_directory = disk_make_directory,
+        .flush_directory = disk_flush_directory,
+        .exists = disk_exists,
+        .free_bytes = disk_free_bytes,
+        .file_system = disk_file_system,
+    };
+    return sim;
+}
+
+void sim_disk_close(struct sim_disk *sim)
+{
+    if (sim == NULL) return;
+    while (sim->inodes != NULL) {
+        struct inode *inode = sim->inodes;
+        sim->inodes = inode->next;
+        free(inode->now);
+        free(inode->medium);
+        free(inode->dirty);
+        free(inode);
+    }
+    free(sim->now.list);
+    free(sim->medium.list);
+    free(sim->changes.list);
+    free(sim);
+}
+
+const struct disk *sim_disk(struct sim_disk *sim)
+{
+    return &sim->disk;
+}
+
+void sim_disk_power_cut(struct sim_disk *sim)
+{
+    sim->powered = false;
+    for (struct inode *inode = sim->inodes; inode != NULL; inode = inode->next) {
+        /* A third of the cuts keeps all, a third nothing, a third some: files differ. */
+        uint64_t mood = random_below(&sim->random, 3);
+        for (uint64_t sector = 0; sector < inode->room / SECTOR_BYTES; sector++) {
+            if (!inode->dirty[sector]) continue;
+            if (mood == 0 || (mood == 1 && random_chance(&sim->random, 1, 2)))
+                memcpy(inode->medium + sector * SECTOR_BYTES, inode->now + sector * SECTOR_BYTES, SECTOR_BYTES);
+            inode->dirty[sector] = 0;
+        }
+        if (inode->bytes != inode->medium_bytes && random_chance(&sim->random, 1, 2))
+            inode->medium_bytes = inode->bytes;
+        if (inode->medium_bytes < inode->room)
+            memset(inode->medium + inode->medium_bytes, 0, inode->room - inode->medium_bytes);
+    }
+    size_t kept = sim->changes.count == 0 ? 0 : (size_t)random_below(&sim->random, sim->changes.count + 1);
+    for (size_t i = 0; i < kept; i++) {
+        const struct name *change = &sim->changes.list[i];
+        names_set(&sim->medium, change->path, change->inode, change->directory);
+    }
+    sim->changes.count = 0;
+}
+
+void sim_disk_power_cut_after(struct sim_disk *sim, uint64_t operations)
+{
+    sim->cut_at = sim->operations + operations;
+}
+
+void sim_disk_power_on(struct sim_disk *sim)
+{
+    lk_assert(!sim->powered);
+    sim->powered = true;
+    sim->cut_at = sim->fail_flush_at = UINT64_MAX;
+    for (struct inode *inode = sim->inodes; inode != NULL; inode = inode->next) {
+        lk_assert(!inode->locked);
+        memcpy(inode->now, inode->medium, inode->room);
+        inode->bytes = inode->medium_bytes;
+    }
+    sim->now.count = 0;
+    for (size_t i = 0; i < sim->medium.count; i++) {
+        const struct name *name = &sim->medium.list[i];
+        names_add(&sim->now, name->path, name->inode, name->directory);
+    }
+}
+
+bool sim_disk_powered(const struct sim_disk *sim)
+{
+    return sim->powered;
+}
+
+uint64_t sim_disk_operations(const struct sim_disk *sim)
+{
+    return sim->operations;
+}
+
+void sim_disk_fail_flush_after(struct sim_disk *sim, uint64_t flushes)
+{
+    sim->fail_flush_at = flushes == UINT64_MAX ? UINT64_MAX : sim->flushes + flushes;
+}
+
+void sim_disk_capacity(struct sim_disk *sim, uint64_t bytes)
+{
+    sim->capacity = bytes;
+}
+
+uint8_t *sim_disk_bytes(struct sim_disk *sim, const char *path, uint64_t *ret_bytes)
+{
+    struct name *name = names_find(&sim->now, path);
+    if (name == NULL || name->inode == NULL) return NULL;
+    *ret_bytes = name->inode->bytes;
+    return name->inode->now;
+}

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/sim_net.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "lockstep/errors.h"
+
+struct packet {
+    struct packet *next; /* by due time, then by sending */
+    uint64_t due_ns;
+    unsigned from;
+    raft_member from_id;
+    uint8_t type;
+    struct raft_message message;
+    size_t bytes;
+    uint8_t body[];
+};
+
+struct end {
+    struct transport transport; /* first: ops find the end by it */
+    struct sim_net *net;
+    unsigned slot;
+    bool attached;
+    struct transport_owner owner;
+    struct transport_hello hello;
+    struct packet *inbox; /* ordered */
+    struct packet *handed;
+    bool refused[RAFT_MEMBERS_MAX]; /* [to]: our hello was refused there */
+    char reason[RAFT_MEMBERS_MAX][TRANSPORT_REASON_BYTES_MAX];
+};
+
+struct sim_net {
+    struct random *random;
+    const uint64_t *now_ns;
+    struct sim_net_faults faults;
+    struct end ends[RAFT_MEMBERS_MAX];
+    bool cut[RAFT_MEMBERS_MAX][RAFT_MEMBERS_MAX];
+};
+
+struct sim_net *sim_net_open(struct random *random, const uint64_t *now_ns)
+{
+    struct sim_net *net = calloc(1, sizeof *net);
+    lk_assert(net != NULL);
+    net->random = random;
+    net->now_ns = now_ns;
+    return net;
+}
+
+static void inbox_clear(struct end *end)
+{
+    free(end->handed);
+    end->handed = NULL;
+    while (end->inbox != NULL) {
+        struct packet *packet = end->inbox;
+        end->inbox = packet->next;
+        free(packet);
+    }
+}
+
+void sim_net_close(struct sim_net *net)
+{
+    if (net == NULL) return;
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) inbox_clear(&net->ends[i]);
+    free(net);
+}
+
+void sim_net_faults_set(struct sim_net *net, const struct sim_net_faults *faults)
+{
+    net->faults = *faults;
+}
+
+void sim_net_cut(struct sim_net *net, unsigned from, unsigned to, bool cut)
+{
+    net->cut[from][to] = cut;
+    if (!cut) return;
+    for (struct packet **at = &net->ends[to].inbox; *at != NULL;) {
+        struct packet *packet = *at;
+        if (packet->from != from) {
+            at = &packet->next;
+            continue;
+        }
+        *at = packet->next;
+        free(packet);
+    }
+}
+
+static void deliver(struct sim_net *net, struct end *to, const struct packet *packet)
+{
+    struct packet *copy = malloc(sizeof *copy + packet->bytes);
+    lk_assert(copy != NULL);
+    memcpy(copy, packet, sizeof *copy + packet->bytes);
+    copy->due_ns = *net->now_ns + random_between(net->random, net->faults.delay_ns_min, net->faults.delay_ns_max);
+    struct packet **at = &to->inbox;
+    while (*at != NULL && (*at)->due_ns <= copy->due_ns) at = &(*at)->next;
+    copy->next = *at;
+    *at = copy;
+}
+
+static bool hello_accepted(struct end *end, unsigned to_slot)
+{
+    struct end *to = &end->net->ends[to_slot];
+    if (!to->attached) {
+        snprintf(end->reason[to_slot], sizeof end->reason[to_slot], "connection refused");
+        return false;
+    }
+    return to->owner.hello_check(to->owner.context, end->slot, &end->hello, end->reason[to_slot]) == 0;
+}
+
+static int net_send(struct transport *t, const struct transport_send *send)
+{
+    struct end *end = (struct end *)t;
+    struct sim_net *net = end->net;
+    if (!hello_accepted(end, send->slot)) return LOCKSTEP_EUNREACHABLE;
+    size_t bytes = send->body_bytes + send->more_bytes + send->ring_bytes + send->blocks_bytes;
+    struct packet *packet = calloc(1, sizeof *packet + bytes);
+    lk_assert(packet != NULL);
+    packet->from = end->slot;
+    packet->from_id = end->hello.member_id;
+    packet->type = send->type;
+    packet->bytes = bytes;
+    if (send->message != NULL) packet->message = *send->message;
+    uint8_t *to = packet->body;
+    if (send->body_bytes > 0) memcpy(to, send->body, send->body_bytes);
+    to += send->body_bytes;
+    if (send->more_bytes > 0) memcpy(to, send->more, send->more_bytes);
+    to += send->more_bytes;
+    if (send->ring_bytes > 0)
+        memcpy(to, ring_at(end->owner.ring(end->owner.context), send->ring_from), send->ring_bytes);
+    else if (send->blocks_bytes > 0)
+        memcpy(to, send->blocks, send->blocks_bytes);
+    bool lost = net->cut[end->slot][send->slot] || random_chance(net->random, net->faults.loss_per_1000, 1000);
+    if (!lost) deliver(net, &net->ends[send->slot], packet);
+    if (!lost && random_chance(net->random, net->faults.duplicate_per_1000, 1000))
+        deliver(net, &net->ends[send->slot], packet);
+    free(packet);
+    return 0;
+}
+
+static uint64_t net_queued_bytes(struct transport *t, unsigned slot)
+{
+    (void)t;
+    (void)slot;
+    return 0;
+}
+
+static bool net_blocks_idle(struct transport *t, unsigned slot)
+{
+    (void)t;
+    (void)slot;
+    return true; /* copied at send */
+}
+
+static bool net_next(struct transport *t, struct transport_frame *ret)
+{
+    struct end *end = (struct end *)t;
+    lk_assert(end->handed == NULL);
+    struct packet *packet = end->inbox;
+    if (packet == NULL || packet->due_ns > *end->net->now_ns) return false;
+    end->inbox = packet->next;
+    end->handed = packet;
+    *ret = (struct transport_frame){.slot = packet->from,
+                                    .member_id = packet->from_id,
+                                    .type = packet->type,
+                                    .message = packet->message,
+                                    .body = packet->body,
+                                    .body_bytes = packet->bytes};
+    return true;
+}
+
+static void net_consume(struct transport *t)
+{
+    struct end *end = (struct end *)t;
+    lk_assert(end->handed != NULL);
+    free(end->handed);
+    end->handed = NULL;
+}
+
+static void net_flush(struct transport *t)
+{
+    (void)t;
+}
+
+static void net_hello_set(struct transport *t, const struct transport_hello *hello)
+{
+    ((struct end *)t)->hello = *hello;
+}
+
+static void net_peer_status(struct transport *t, unsigned slot, struct transport_peer_status *ret)
+{
+    struct end *end = (struct end *)t;
+    *ret = (struct transport_peer_status){.connected_out = end->net->ends[slot].attached,
+                                          .connected_in = end->net->ends[slot].attached,
+                                          .member_id = end->net->ends[slot].hello.member_id};
+    snprintf(ret->reason, sizeof ret->reason, "%s", end->reason[slot]);
+}
+
+static uint64_t net_frames_refused(struct transport *t)
+{
+    (void)t;
+    return 0;
+}
+
+static void net_close(struct transport *t)
+{
+    struct end *end = (struct end *)t;
+    sim_net_detach(end->net, end->slot);
+}
+
+static const struct transport_ops net_ops = {
+    .send = net_send,
+    .queued_bytes = net_queued_bytes,
+    .blocks_idle = net_blocks_idle,
+    .next = net_next,
+    .consume = net_consume,
+    .flush = net_flush,
+    .hello_set = net_hello_set,
+    .peer_status = net_peer_status,
+    .frames_refused = net_frames_refused,
+    .close = net_close,
+};
+
+struct transport *sim_net_attach(struct sim_net *net, unsigned slot, const struct transport_owner *owner,
+                                 const struct transport_hello *hello)
+{
+    struct end *end = &net->ends[slot];
+    lk_assert(!end->attached);
+    *end = (struct end){.transport.ops = &net_ops, .net = net, .slot = slot, .attached = true};
+    end->owner = *owner;
+    end->hello = *hello;
+    return &end->transport;
+}
+
+void sim_net_detach(struct sim_net *net, unsigned slot)
+{
+    inbox_clear(&net->ends[slot]);
+    net->ends[slot].attached = false;
+}
+
+uint64_t sim_net_next_ns(const struct sim_net *net)
+{
+    uint64_t next = UINT64_MAX;
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++)
+        if (net->ends[i].inbox != NULL && net->ends[i].inbox->due_ns < next) next = net->ends[i].inbox->due_ns;
+    return next;
+}
+
+bool sim_net_due(const struct sim_net *net, unsigned slot)
+{
+    return net->ends[slot].inbox != NULL && net->ends[slot].inbox->due_ns <= *net->now_ns;
+}

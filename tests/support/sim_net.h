@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sim_net.h - a network in memory behind transport/transport.h: seeded loss, delay, duplication and cuts.
+ * One thread. Frames are copied at send (ring bytes included), wait on their link until their time has come, and are
+ * handed out in order of that time; equal times in order of sending. No pointer or hash order decides anything. */
+#ifndef LOCKSTEP_TESTS_SUPPORT_SIM_NET_H
+#define LOCKSTEP_TESTS_SUPPORT_SIM_NET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/random.h"
+#include "transport/transport.h"
+
+struct sim_net;
+
+struct sim_net_faults {
+    uint64_t delay_ns_min, delay_ns_max; /* of every frame, each drawn anew: frames overtake each other */
+    uint32_t loss_per_1000, duplicate_per_1000;
+};
+
+struct sim_net *sim_net_open(struct random *random, const uint64_t *now_ns);
+void sim_net_close(struct sim_net *net);
+void sim_net_faults_set(struct sim_net *net, const struct sim_net_faults *faults);
+/* One direction. What is on its way is lost. */
+void sim_net_cut(struct sim_net *net, unsigned from, unsigned to, bool cut);
+
+/* A node's end. Its peers see it once it is attached; detaching (a crash) loses what is on its way to it. */
+struct transport *sim_net_attach(struct sim_net *net, unsigned slot, const struct transport_owner *owner,
+                                 const struct transport_hello *hello);
+void sim_net_detach(struct sim_net *net, unsigned slot);
+/* When the next frame is due anywhere; UINT64_MAX = none. */
+uint64_t sim_net_next_ns(const struct sim_net *net);
+bool sim_net_due(const struct sim_net *net, unsigned slot);
+
+#endif
