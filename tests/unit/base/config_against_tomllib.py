@@ -105,7 +105,7 @@ def judge(sample):
 
 def main():
     seed = int(os.environ.get("LOCKSTEP_SEED", "0x7031"), 0)
-    rounds = 1000 if "LOCKSTEP_SHORT" in os.environ else 10000
+    rounds = 100000 if "LOCKSTEP_FULL" in os.environ else 1000 if "LOCKSTEP_SHORT" in os.environ else 10000
     print(f"LOCKSTEP_SEED={seed:#x}")
     rng = random.Random(seed)
     as_bytes = [s if isinstance(s, bytes) else s.encode() for s in
