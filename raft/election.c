@@ -36,23 +36,15 @@ static bool has_leader_apart_from(const struct raft *r, raft_member asker)
     return r->now_ns - r->contact_ns < r->options.election_timeout_ns_min;
 }
 
-/* splitmix64 */
-static uint64_t random_next(struct raft *r)
-{
-    uint64_t z = (r->random += 0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-}
-
 static void restart_election_timer(struct raft *r)
 {
     uint64_t shortest = r->options.election_timeout_ns_min;
-    r->election_deadline_ns = r->now_ns + shortest + random_next(r) % shortest;
+    r->election_deadline_ns = r->now_ns + shortest + random_below(&r->random, shortest);
 }
 
 void raft_election_open(struct raft *r)
 {
+    random_seed(&r->random, r->options.random_seed);
     restart_election_timer(r);
 }
 
@@ -61,6 +53,13 @@ static bool is_majority_granted(const struct raft *r)
     uint64_t granted[RAFT_MEMBERS_MAX];
     for (uint32_t i = 0; i < r->configuration.count; i++) granted[i] = r->members[i].vote == VOTE_GRANTED;
     return raft_quorum_reached(&r->configuration, granted) == 1;
+}
+
+bool raft_may_campaign(const struct raft *r)
+{
+    /* the term's first block takes a term run: without one left a leader could do nothing */
+    return raft_configuration_is_voter(&r->configuration, r->options.self) &&
+           raft_log_has_room(&r->log, r->hard.term + 1);
 }
 
 static void ask_all(struct raft *r)
@@ -227,9 +226,7 @@ void raft_election_time(struct raft *r)
         return;
     }
     if (r->now_ns >= r->election_deadline_ns) {
-        /* one more run is needed for the term's first block; without it a leader could do nothing */
-        if (raft_configuration_is_voter(&r->configuration, r->options.self) &&
-            raft_log_has_room(&r->log, r->hard.term + 1))
+        if (raft_may_campaign(r))
             prevote_start(r);
         else
             restart_election_timer(r);

@@ -13,6 +13,7 @@
 #define LOCKSTEP_RAFT_INTERNAL_H
 
 #include "base/assert.h"
+#include "base/random.h"
 #include "lockstep/errors.h"
 #include "raft/log.h"
 #include "raft/persist.h"
@@ -63,7 +64,7 @@ struct transfer {
 struct raft {
     struct raft_options options;
     uint64_t now_ns; /* never falls */
-    uint64_t random;
+    struct random random;
     bool disk_failed;
 
     enum raft_role role;
@@ -117,6 +118,8 @@ void raft_emit(struct raft_effects *fx, const struct raft_message *message);
 /* With raft_campaign the only ways to change role or term. leader 0 = not known. A lower term than ours is a bug. */
 void raft_become_follower(struct raft *r, raft_term term, raft_member leader);
 void raft_campaign(struct raft *r, bool transfer);
+/* Only voters do (T11). */
+bool raft_may_campaign(const struct raft *r);
 void raft_election_open(struct raft *r);
 void raft_election_prevote(struct raft *r, const struct raft_message *m);
 void raft_election_vote(struct raft *r, const struct raft_message *m);

@@ -31,7 +31,6 @@ struct raft *raft_open(void *memory, const struct raft_options *options, const s
     memset(r, 0, sizeof *r); /* 1 MiB of it are term runs: once, at start */
     r->options = *options;
     r->now_ns = now_ns;
-    r->random = options->random_seed;
     r->role = RAFT_FOLLOWER;
     r->hard = start->hard_state;
     raft_log_open(&r->log, start);

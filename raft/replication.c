@@ -157,10 +157,11 @@ static void send_heartbeats(struct raft *r, struct raft_effects *fx)
     for (uint32_t i = 0; i < r->configuration.count; i++) {
         if (is_self(r, i)) continue;
         struct progress *p = &r->members[i].progress;
+        raft_index match = p->match >= r->log.base_index ? p->match : 0; /* below it the term is not known */
         struct raft_message m = raft_message_to(r, r->configuration.members[i].id, RAFT_HEARTBEAT);
         m.as.heartbeat = (struct raft_heartbeat){
-            .match_index = p->match,
-            .match_term = raft_log_term_at(&r->log, p->match),
+            .match_index = match,
+            .match_term = raft_log_term_at(&r->log, match),
             .commit = r->commit,
             .round = r->round,
         };

@@ -72,8 +72,7 @@ void raft_transfer_end(struct raft *r, int done)
 void raft_transfer_timeout_now(struct raft *r, const struct raft_message *m)
 {
     if (r->role != RAFT_FOLLOWER || m->term != r->hard.term || m->from != r->leader) return;
-    if (!raft_configuration_is_voter(&r->configuration, r->options.self)) return;
-    raft_campaign(r, true);
+    if (raft_may_campaign(r)) raft_campaign(r, true);
 }
 
 void raft_transfer_take(struct raft *r, struct raft_effects *fx)

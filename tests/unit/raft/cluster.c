@@ -507,6 +507,40 @@ void cluster_drop(struct cluster *c, uint32_t at)
     memmove(&c->messages[at], &c->messages[at + 1], (--c->message_count - at) * sizeof c->messages[0]);
 }
 
+static bool is_message(const struct raft_message *m, raft_member from, raft_member to, enum raft_message_type type)
+{
+    return m->from == from && m->to == to && m->type == type;
+}
+
+const struct raft_message *cluster_sent(const struct cluster *c, raft_member from, raft_member to,
+                                        enum raft_message_type type)
+{
+    for (uint32_t i = c->message_count; i > 0; i--)
+        if (is_message(&c->messages[i - 1]->message, from, to, type)) return &c->messages[i - 1]->message;
+    return NULL;
+}
+
+uint32_t cluster_sent_count(const struct cluster *c, raft_member from, raft_member to, enum raft_message_type type)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < c->message_count; i++) count += is_message(&c->messages[i]->message, from, to, type);
+    return count;
+}
+
+void cluster_drop_all(struct cluster *c)
+{
+    while (c->message_count > 0) cluster_drop(c, c->message_count - 1);
+}
+
+void cluster_deliver_to(struct cluster *c, raft_member to)
+{
+    for (uint32_t i = 0; i < c->message_count;)
+        if (c->messages[i]->message.to == to)
+            cluster_deliver(c, i, false, false);
+        else
+            i++;
+}
+
 int cluster_inject(struct cluster_core *core, const struct raft_message *message, const struct raft_entry *entries,
                    uint32_t entry_count)
 {

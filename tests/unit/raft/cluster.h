@@ -130,6 +130,14 @@ bool cluster_load_done(struct cluster_core *core, bool readable, bool merge);
 int cluster_deliver(struct cluster *c, uint32_t at, bool keep, bool merge);
 void cluster_drop(struct cluster *c, uint32_t at);
 
+/* The newest message of this type on its way, NULL if there is none; count them; forget all that is on its way. */
+const struct raft_message *cluster_sent(const struct cluster *c, raft_member from, raft_member to,
+                                        enum raft_message_type type);
+uint32_t cluster_sent_count(const struct cluster *c, raft_member from, raft_member to, enum raft_message_type type);
+void cluster_drop_all(struct cluster *c);
+/* Deliver, in order, all that is on its way to `to`. */
+void cluster_deliver_to(struct cluster *c, raft_member to);
+
 /* Step a message that no core sent. */
 int cluster_inject(struct cluster_core *core, const struct raft_message *message, const struct raft_entry *entries,
                    uint32_t entry_count);
