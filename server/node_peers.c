@@ -89,6 +89,18 @@ static uint64_t room_for(struct node *node, uint64_t bytes)
     return room;
 }
 
+/* Blocks that may cut others need more: the cut ones stay as dead bytes, and then room is kept to publish every block
+ * that is not stored once more. Without that much, nothing is taken: the leader asks again. */
+static uint64_t room_for_append(struct node *node, const struct raft_append *append, uint64_t bytes)
+{
+    uint64_t room = room_for(node, bytes);
+    if (room < bytes || append->previous_index >= raft_last_index(node->raft)) return room;
+    struct ring_status status;
+    ring_status_read(node->ring, &status);
+    uint64_t need = 2 * bytes + status.live_bytes;
+    return ring_room(node->ring, need) >= need ? room : 0;
+}
+
 static void raft_frame(struct node *node, const struct transport_frame *frame)
 {
     const struct raft_message *message = &frame->message;
@@ -119,7 +131,7 @@ static void raft_frame(struct node *node, const struct transport_frame *frame)
     event.as.message.message = message;
     event.as.message.entries = node->entries;
     event.as.message.entry_count = (uint32_t)count;
-    event.as.message.room_bytes = room_for(node, frame->body_bytes);
+    if (count > 0) event.as.message.room_bytes = room_for_append(node, &message->as.append, frame->body_bytes);
     node_step(node, &event, &result);
     if (result.error == LOCKSTEP_EINVAL) node->frames_refused++;
     if (result.error == LOCKSTEP_EPROTO)
