@@ -207,7 +207,7 @@ static void run_one(struct world *w)
 #undef CONSIDER
     if (c->now_ns < due && end_turns(w)) return; /* what the takes bring may be due earlier */
     if (c->now_ns < due) c->now_ns = due;
-    struct cluster_core *core = &c->cores[which];
+    struct cluster_core *core = &c->cores[what == MESSAGE ? 0 : which]; /* else it is the place of a message */
     switch (what) {
     case ACT: act(w); break;
     case TIME: cluster_time(core); break;
