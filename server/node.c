@@ -505,6 +505,7 @@ uint32_t node_retry_after_ms(const struct node *node)
 int node_transfer(struct node *node, const char *target, uint64_t tag)
 {
     lk_assert(!node->in_turn);
+    node->env.wake(node->env.context, NODE_LOOP);
     if (!atomic_load_explicit(&node->born, memory_order_relaxed)) return LOCKSTEP_EUNAVAILABLE;
     if (!raft_is_leader(node->raft)) return node->leader != 0 ? LOCKSTEP_ENOTLEADER : LOCKSTEP_EUNAVAILABLE;
     if (node->transfer_waits) return LOCKSTEP_EUNAVAILABLE;
@@ -527,6 +528,7 @@ int node_transfer(struct node *node, const char *target, uint64_t tag)
 void node_stop(struct node *node)
 {
     if (node->stopping) return;
+    node->env.wake(node->env.context, NODE_LOOP);
     node->stopping = true;
     node->stop_deadline_ns = node->now_ns + NODE_STOP_NS;
     node->changed = true;

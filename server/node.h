@@ -109,6 +109,7 @@ struct node_command {
 };
 
 /* Propose one command. Its bytes are copied (into the open block, or into a frame for the leader) before it returns.
+ * A turn is due then: this call, and the others that ask for something, wake NODE_LOOP.
  * may_forward  on a follower: send it to the leader, once
  * 0: `proposed` will be called with this tag exactly once. Otherwise surely not appended:
  * ENOTLEADER (node_leader says who) · EFULL back off · EUNAVAILABLE no leader, starting, draining · ETOOBIG · EINVAL */

@@ -224,6 +224,7 @@ void node_proposals_answer(struct node *node, const struct host_answer *answer)
 int node_propose(struct node *node, const struct node_command *command, bool may_forward, uint64_t tag)
 {
     lk_assert(!node->in_turn);
+    node->env.wake(node->env.context, NODE_LOOP);
     int rc = node_propose_from(node, command, NODE_ORIGIN_HERE, tag);
     if (rc != LOCKSTEP_ENOTLEADER || !may_forward) return rc;
     if (command->payload_bytes > node->options.command_bytes_max) return LOCKSTEP_ETOOBIG;

@@ -201,6 +201,7 @@ void node_reads_answer(struct node *node, const struct host_answer *answer)
 int node_query(struct node *node, const struct node_query *query, bool may_forward, uint64_t tag)
 {
     lk_assert(!node->in_turn);
+    node->env.wake(node->env.context, NODE_LOOP);
     int rc = node_query_from(node, query, NODE_ORIGIN_HERE, tag);
     if (rc != LOCKSTEP_ENOTLEADER || !may_forward) return rc;
     return node_forward_query(node, query, tag);

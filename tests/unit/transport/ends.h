@@ -4,8 +4,6 @@
 #ifndef LOCKSTEP_TESTS_UNIT_TRANSPORT_ENDS_H
 #define LOCKSTEP_TESTS_UNIT_TRANSPORT_ENDS_H
 
-#include <uv.h>
-
 #include "transport/tcp.h"
 
 enum { ENDS_MAX = 3, ENDS_FRAMES_MAX = 4096, ENDS_BLOCK_BYTES_MAX = 256 << 10 };
