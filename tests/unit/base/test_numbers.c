@@ -229,8 +229,35 @@ START_TEST(numbers_that_are_not_quite_right_are_refused_and_change_nothing)
 }
 END_TEST
 
+START_TEST(mistyped_word_finds_the_nearest_or_none)
+{
+    static const char *const words[] = {"heartbeat", "election_timeout", "ring", "block", "map"};
+    static const char *const meant[][2] = {
+        {"heartbeet", "heartbeat"},
+        {"hartbeat", "heartbeat"},
+        {"heatrbeat", "heartbeat"},
+        {"rnig", "ring"},
+        {"rings", "ring"},
+        {"blokc", "block"},
+        {"map", "map"},
+        {"electiontimeout", "election_timeout"},
+        {"journal", NULL},
+        {"", NULL},
+        {"rg", NULL},
+    };
+    for (size_t i = 0; i < sizeof meant / sizeof *meant; i++) {
+        const char *nearest = text_nearest(meant[i][0], words, 5);
+        if (meant[i][1] == NULL)
+            ck_assert_msg(nearest == NULL, "%s", meant[i][0]);
+        else
+            ck_assert_str_eq(nearest, meant[i][1]);
+    }
+}
+END_TEST
+
 static void add(TCase *tests)
 {
+    tcase_add_test(tests, mistyped_word_finds_the_nearest_or_none);
     tcase_add_test(tests, crc32c_has_the_standard_values);
     tcase_add_test(tests, crc32c_of_pieces_equals_crc32c_of_the_whole_and_the_table_agrees);
     tcase_add_test(tests, random_numbers_are_the_published_sequence);
