@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""grpcio as a client of lockstep: the stubs, channels without retries, and what an answer says of a command's fate."""
+import grpc
+import grpc.aio
+
+from harness import settings  # noqa: F401  (puts the stubs on the path)
+from lockstep.v1 import lockstep_pb2 as pb
+from lockstep.v1 import lockstep_pb2_grpc as rpc
+
+APPLIED, NOT_APPENDED, UNKNOWN = "applied", "not-appended", "unknown"
+
+# gRPC's own retries would hide what we count. A node that comes back is dialled again at once.
+OPTIONS = (
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_send_message_length", 16 << 20),
+    ("grpc.use_local_subchannel_pool", 1),  # else two channels to one address share its connection
+)
+NO_FORWARD = (("lockstep-forward", "no"),)
+
+
+def trailers_of(metadata):
+    return dict(metadata or ())
+
+
+def trailers(error):
+    """Trailing metadata of a failed or finished call as a dict."""
+    return trailers_of(error.trailing_metadata())
+
+
+def fate(error):
+    """Of a command whose call failed: only the trailer says that it surely was not appended."""
+    return NOT_APPENDED if trailers(error).get("lockstep-outcome") == "not-appended" else UNKNOWN
+
+
+OUTCOMES = {pb.OUTCOME_APPLIED: APPLIED, pb.OUTCOME_NOT_APPENDED: NOT_APPENDED, pb.OUTCOME_UNKNOWN: UNKNOWN}
+
+
+class Client:
+    """The blocking one, to one endpoint."""
+
+    def __init__(self, endpoint, options=()):
+        self.endpoint = endpoint
+        self.channel = grpc.insecure_channel(endpoint, options=(*OPTIONS, *options))
+        self.lockstep = rpc.LockstepStub(self.channel)
+        self.admin = rpc.AdminStub(self.channel)
+
+    def close(self):
+        self.channel.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def status(self, timeout=2.0):
+        return self.admin.Status(pb.StatusRequest(), timeout=timeout)
+
+    def propose(self, command, timeout=5.0, forward=True, **fields):
+        return self.lockstep.Propose(pb.ProposeRequest(command=command, **fields), timeout=timeout,
+                                     metadata=() if forward else NO_FORWARD)
+
+    def query(self, query, timeout=5.0, forward=True, **fields):
+        return self.lockstep.Query(pb.QueryRequest(query=query, **fields), timeout=timeout,
+                                   metadata=() if forward else NO_FORWARD)
+
+    def transfer(self, target="", timeout=10.0):
+        return self.admin.TransferLeader(pb.TransferLeaderRequest(target=target), timeout=timeout)

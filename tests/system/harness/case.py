@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The base of the system tests: a directory that goes, processes that end, the seed, and the tails of logs on failure."""
+import random
+import shutil
+import tempfile
+import unittest
+
+from harness import settings
+from harness.cluster import Cluster
+from harness.history import judge
+
+
+def say(text):
+    print(text, flush=True)
+
+
+class Case(unittest.TestCase):
+    def run(self, result=None):
+        self._result = result if result is not None else self.defaultTestResult()
+        self._troubles = len(self._result.failures) + len(self._result.errors)
+        return super().run(self._result)
+
+    def failed(self):
+        return len(self._result.failures) + len(self._result.errors) > self._troubles
+
+    def setUp(self):
+        say(f"seed {settings.SEED}: LOCKSTEP_SEED={settings.SEED} replays the choices of {self.id()}")
+        self.random = random.Random(f"{settings.SEED} {self.id()}")
+        settings.TEMPORARY.mkdir(parents=True, exist_ok=True)
+        self.directory = tempfile.mkdtemp(prefix=f"{self._testMethodName[:40]}-", dir=settings.TEMPORARY)
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+
+    def cluster(self, **options):
+        """A cluster whose processes end with this test. Not started."""
+        cluster = Cluster(options.pop("directory", self.directory), **options)
+        self.addCleanup(self._close, cluster)
+        return cluster
+
+    def _close(self, cluster):
+        if self.failed():
+            say(cluster.tails())
+        cluster.close()
+
+    def seed(self):
+        return self.random.getrandbits(32)
+
+    def judge(self, cluster, load):
+        """After the load has stopped: all nodes become equal, stop cleanly, and their logs bear out what clients saw."""
+        statuses = cluster.wait_equal()
+        cluster.wait_hashes()
+        cluster.stop()
+        logs = {node.name: node.dump() for node in cluster.nodes}
+        applied = min(s.applied_index for s in statuses.values())
+        say("verdict: " + judge(load.commands, load.reads, logs, applied))
+
+
+def main():
+    unittest.main(verbosity=2)

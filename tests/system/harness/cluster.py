@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cluster of real processes in one directory: started, killed, stopped for a while, asked, and read when stopped."""
+import itertools
+import os
+import pathlib
+import signal
+import socket
+import time
+
+import grpc
+
+from harness import process, settings
+from harness.api import Client
+from harness.history import parse_dump
+
+_ports = itertools.count(20000 + os.getpid() * 37 % 9000)
+
+
+def free_port():
+    """A port in 20000-29999 that nobody listens at; below the range from which the kernel takes ports by itself."""
+    for _ in range(10000):
+        port = 20000 + (next(_ports) - 20000) % 10000
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: TIME_WAIT is no hindrance
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise AssertionError("no free port in 20000-29999")
+
+
+def until(condition, seconds, what):
+    """Ask again every 10 ms until it is true; returns what it returned. what: a text, or a function that makes one."""
+    end = time.monotonic() + seconds
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
+        time.sleep(0.01)
+
+
+class Node:
+    def __init__(self, cluster, name, host="127.0.0.1", prefix=(), ports=None):
+        self.cluster, self.name, self.host, self.prefix = cluster, name, host, tuple(prefix)
+        client, peer = ports or (free_port(), free_port())
+        self.client_port, self.peer_port = client, peer
+        self.client_endpoint, self.peer_endpoint = f"{host}:{client}", f"{host}:{peer}"
+        self.data = cluster.directory / name
+        self.output = cluster.directory / f"{name}.log"
+        self.environment = {}
+        self.popen = None
+        self._client = None
+
+    # ---- life and death ----
+
+    def start(self, arguments=()):
+        assert self.popen is None, f"{self.name} runs already"
+        command = [settings.PROGRAM, "serve", "--config", self.cluster.config, "--node", self.name, *arguments]
+        self.popen = process.start(command, self.output, self.environment, prefix=self.prefix)
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    def running(self):
+        return self.popen is not None and self.popen.poll() is None
+
+    def kill(self):
+        """kill -9. Checks that it was alive until now: a node that ended by itself is a bug, not a fault of ours."""
+        assert self.running(), f"{self.name} ended by itself with {self.popen and self.popen.poll()}\n{self.tail()}"
+        self.popen.send_signal(signal.SIGKILL)
+        self.popen.wait(10)
+        self.popen = None
+
+    def terminate(self, seconds=15):
+        """SIGTERM. Returns the exit code."""
+        assert self.running(), f"{self.name} ended by itself with {self.popen and self.popen.poll()}\n{self.tail()}"
+        self.popen.send_signal(signal.SIGTERM)
+        return self.wait_exit(seconds)
+
+    def wait_exit(self, seconds=15):
+        code = self.popen.wait(settings.patience(seconds))
+        self.popen = None
+        return code
+
+    def pause(self):
+        self.popen.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.popen.send_signal(signal.SIGCONT)
+
+    # ---- asking ----
+
+    @property
+    def client(self):
+        """A lasting connection. A node that starts again is dialled again by gRPC."""
+        if self._client is None:
+            self._client = Client(self.client_endpoint)
+        return self._client
+
+    def status(self, timeout=1.0):
+        """Its status, or None if it gives no answer now."""
+        if not self.running():
+            return None
+        try:
+            return self.client.status(timeout)
+        except grpc.RpcError:
+            return None
+
+    def resident_bytes(self):
+        return process.resident_bytes(self.pid)
+
+    def tail(self, lines=40):
+        try:
+            text = self.output.read_bytes().decode("utf-8", "replace").splitlines()[-lines:]
+        except FileNotFoundError:
+            text = []
+        return f"---- {self.name}: the last of {self.output.name}\n" + "\n".join(text)
+
+    def dump(self):
+        """Its log, offline: the node is stopped."""
+        assert not self.running()
+        code, _, errors = 0, "", ""
+        output = self.cluster.directory / f"{self.name}.dump"
+        code, _, errors = process.run([settings.DUMP_LOG, self.data, output, self.cluster.ring, self.cluster.journal],
+                                      seconds=settings.patience(60))
+        assert code == 0, f"dump_log of {self.name}: exit {code}: {errors}"
+        return parse_dump(output.read_bytes())
+
+    def close(self):
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self.popen is not None:
+            self.popen.send_signal(signal.SIGKILL) if self.popen.poll() is None else None
+            self.popen.wait(10)
+            self.popen = None
+
+
+class Cluster:
+    """nodes: how many. sections: {"limits": {"ring": "8MiB"}, ...} over the defaults below.
+    network: a harness.network.Network that gives every node an address of its own."""
+
+    ring, journal = 16 << 20, 64 << 20
+
+    def __init__(self, directory, nodes=3, machine="kv", name="system", sections=None, network=None):
+        self.directory = pathlib.Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.name, self.machine = name, machine
+        self.config = self.directory / "lockstep.toml"
+        names = [f"n{i + 1}" for i in range(nodes)]
+        if network is None:
+            self.nodes = [Node(self, n) for n in names]
+        else:
+            self.nodes = [Node(self, n, network.address(n), network.prefix(n), (7401, 7501)) for n in names]
+        self.sections = {
+            "raft": {"election_timeout": "1000ms", "heartbeat": "200ms"} if settings.SLOW else {},
+            "limits": {"ring": f"{self.ring}B"},
+            "storage": {"journal": f"{self.journal}B", "map": "16GiB"},
+        }
+        for section, values in (sections or {}).items():
+            self.sections.setdefault(section, {}).update(values)
+        self.write_config()
+
+    def write_config(self):
+        text = f'cluster = "{self.name}"\nmachine = "{self.machine}"\n'
+        for node in self.nodes:
+            text += (f'[node.{node.name}]\nclient = "{node.client_endpoint}"\npeer = "{node.peer_endpoint}"\n'
+                     f'data = "{node.name}"\n')
+        for section, values in self.sections.items():
+            if values:
+                text += f"[{section}]\n" + "".join(
+                    f'{k} = {v if isinstance(v, int) else chr(34) + v + chr(34)}\n' for k, v in values.items())
+        self.config.write_text(text)
+
+    def __getitem__(self, name):
+        return next(n for n in self.nodes if n.name == name)
+
+    def endpoints(self):
+        return [n.client_endpoint for n in self.nodes]
+
+    def running(self):
+        return [n for n in self.nodes if n.running()]
+
+    def start(self):
+        for node in self.nodes:
+            if not node.running():
+                node.start()
+        return self
+
+    def tails(self):
+        return "\n".join(n.tail() for n in self.nodes)
+
+    # ---- waiting, always bounded ----
+
+    def check_alive(self):
+        for node in self.nodes:
+            if node.popen is not None and node.popen.poll() is not None:
+                raise AssertionError(f"{node.name} ended by itself with {node.popen.poll()}\n{node.tail()}")
+
+    def leader(self, seconds=20, among=None):
+        """The node that leads in the highest term, known to a majority of those that run."""
+        def find():
+            self.check_alive()
+            seen = [(n, s) for n in (among or self.running()) if (s := n.status(0.5)) is not None]
+            leaders = [(s.term, n) for n, s in seen if s.role == "leader"]
+            if not leaders:
+                return None
+            term, leader = max(leaders, key=lambda pair: pair[0])
+            agree = sum(1 for _, s in seen if s.term == term and s.leader == leader.name)
+            return leader if agree * 2 > len(self.nodes) else None
+        return until(find, settings.patience(seconds), lambda: f"a leader\n{self.tails()}")
+
+    def followers(self, leader):
+        return [n for n in self.running() if n is not leader]
+
+    def wait_equal(self, seconds=30):
+        """Every node has applied the same, which is all that the leader has. Returns the statuses by name.
+        Nobody proposes meanwhile."""
+        def equal():
+            self.check_alive()
+            seen = {n.name: n.status() for n in self.nodes}
+            if any(s is None for s in seen.values()) or sum(s.role == "leader" for s in seen.values()) != 1:
+                return None
+            applied = {(s.last_index, s.commit_index, s.applied_index, s.applied_position) for s in seen.values()}
+            if len(applied) != 1:
+                return None
+            last, commit, index, _ = applied.pop()
+            return seen if last == commit == index else None
+
+        def shown():
+            lines = [f"{n.name}: {s and (s.role, s.term, s.last_index, s.commit_index, s.applied_index)}"
+                     for n in self.nodes for s in [n.status()]]
+            return "all nodes equal\n" + "\n".join(lines) + "\n" + self.tails()
+        return until(equal, settings.patience(seconds), shown)
+
+    def wait_hashes(self, seconds=15):
+        """State and reply hashes are equal at an equal index. Nobody proposes meanwhile."""
+        def equal():
+            seen = [n.status() for n in self.nodes]
+            if any(s is None for s in seen) or len({s.hash_index for s in seen}) != 1:
+                return None
+            return seen if seen[0].hash_index > 0 else None
+        seen = until(equal, settings.patience(seconds), "hashes at an equal index")
+        for what in ("state_hash", "reply_hash"):
+            values = {s.name: getattr(s, what).hex() for s in seen}
+            assert len(set(values.values())) == 1, f"{what} differs at index {seen[0].hash_index}: {values}"
+            assert all(values.values()), f"{what} is empty: {values}"
+        return seen
+
+    # ---- ending ----
+
+    def stop(self):
+        """SIGTERM to all, one after the other; every exit code is 0."""
+        for node in self.nodes:
+            if node.running():
+                code = node.terminate()
+                assert code == 0, f"{node.name} answered SIGTERM with exit {code}\n{node.tail()}"
+
+    def close(self):
+        """Kill what runs. Raises if a node ended by itself or a sanitizer or an assertion spoke."""
+        trouble = [f"{n.name} ended by itself with {n.popen.poll()}\n{n.tail()}" for n in self.nodes
+                   if n.popen is not None and n.popen.poll() is not None]
+        for node in self.nodes:
+            node.close()
+        for node in self.nodes:
+            if node.output.exists():
+                data = node.output.read_bytes()
+                for report in process.REPORTS:
+                    if report in data:
+                        at = data.index(report)
+                        trouble.append(f"{node.name} reports:\n" + data[at:at + 6000].decode("utf-8", "replace"))
+        if trouble:
+            raise AssertionError("\n".join(trouble))

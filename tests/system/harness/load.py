@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Load from asynchronous grpcio clients in a thread of its own; the fate of every command is recorded exactly.
+
+Workers come in three kinds: unary (one command in flight each), streams (several messages in flight each, several
+commands a message) and readers (linearizable queries for the register, which one more worker writes). Each begins at
+another node, follows lockstep-leader and goes on to the next node after any failure. No command is ever sent twice: a
+failed one keeps its outcome and the next one is another command.
+"""
+import asyncio
+import random
+import threading
+import time
+
+import grpc
+import grpc.aio
+
+from harness import api
+from harness.api import APPLIED, NOT_APPENDED, pb, rpc
+from harness.history import REGISTER, Command, Read
+
+COMMAND_SECONDS = 5.0  # deadline of a unary command
+PAUSE_SECONDS = 0.005  # after a failure, so that a cluster without leader is not asked in a circle
+
+
+class Load:
+    """with Load(cluster.endpoints(), seed) as load: ...; load.commands and load.reads belong to the caller after it."""
+
+    def __init__(self, endpoints, seed, unary=24, streams=4, messages=2, per_message=8, readers=2, bytes_max=512,
+                 forward=True):
+        self.endpoints = list(endpoints)
+        self.seed = seed
+        self.shape = (unary, streams, messages, per_message, readers)
+        self.bytes_max = bytes_max
+        self.forward = forward
+        self.commands, self.reads = [], []
+        self.in_flight = 0
+        self.in_flight_max = 0
+        self.acknowledged = 0
+        self.last_trouble = ""
+        self._newest_began = 0.0  # of all commands that were acknowledged: when the one sent last was sent
+        self._stopping = False
+        self._trouble = None
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+
+    # ---- the caller's thread ----
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self, seconds=60):
+        """Send no more, wait for what is in flight, bounded."""
+        self._stopping = True
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            raise AssertionError(f"{self.in_flight} commands got no answer within {seconds} s of the last one sent")
+        if self._trouble is not None:
+            raise self._trouble
+
+    def wait(self, condition, seconds, what):
+        end = time.monotonic() + seconds
+        while not condition():
+            if self._trouble is not None:
+                raise self._trouble
+            if time.monotonic() > end:
+                raise AssertionError(f"not within {seconds} s: {what}; in flight {self.in_flight}, acknowledged "
+                                     f"{self.acknowledged}, last trouble: {self.last_trouble}")
+            time.sleep(0.002)
+
+    def wait_in_flight(self, count=64, seconds=30):
+        """So many commands are in flight at this moment, and acknowledgements come in."""
+        before = self.acknowledged
+        self.wait(lambda: self.in_flight >= count and self.acknowledged > before, seconds, f"{count} commands in flight")
+
+    def wait_acknowledged(self, more, seconds=30):
+        goal = self.acknowledged + more
+        self.wait(lambda: self.acknowledged >= goal, seconds, f"{more} acknowledgements")
+
+    def wait_writable(self, since, seconds=30):
+        """Until a command that was sent after `since` is acknowledged. Returns the seconds that it took."""
+        self.wait(lambda: self._newest_began > since, seconds, "a command sent after the fault is acknowledged")
+        return min(c.ended for c in list(self.commands) if c.outcome == APPLIED and c.began > since) - since
+
+    # ---- the load's thread ----
+
+    def _run(self):
+        try:
+            asyncio.run(self._main())
+        except Exception as trouble:  # shown to the caller by wait() and stop()
+            self._trouble = trouble
+
+    async def _main(self):
+        unary, streams, messages, per_message, readers = self.shape
+        channels = [grpc.aio.insecure_channel(e, options=api.OPTIONS) for e in self.endpoints]
+        self._stubs = [rpc.LockstepStub(channel) for channel in channels]
+        workers = [self._unary(n) for n in range(unary)]
+        workers += [self._stream(1000 + n, messages, per_message) for n in range(streams)]
+        if readers > 0:
+            workers += [self._writer(2000)] + [self._reader(3000 + n) for n in range(readers)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for channel in channels:
+                await channel.close()
+
+    def _command(self, worker, number, rng):
+        """The next command of a worker: its payload is found nowhere else."""
+        verb = rng.randrange(4)
+        if verb == 0:
+            payload = b"incr total%d %d" % (worker, number + 1)
+        elif verb == 1:
+            payload = b"append log%d %d." % (worker, number)
+        else:
+            size = rng.randrange(self.bytes_max) if rng.randrange(8) == 0 else rng.randrange(48)
+            payload = b"put key%d.%d =" % (worker, number) + rng.randbytes(size).replace(b"\n", b"_")
+        return self._begin(payload)
+
+    def _begin(self, payload):
+        command = Command(payload, time.monotonic())
+        self.commands.append(command)
+        self.in_flight += 1
+        self.in_flight_max = max(self.in_flight_max, self.in_flight)
+        return command
+
+    def _applied(self, command, response):
+        command.applied(response, time.monotonic())
+        self.in_flight -= 1
+        self.acknowledged += 1
+        self._newest_began = max(self._newest_began, command.began)
+
+    def _failed(self, command, outcome, why):
+        command.failed(outcome, why, time.monotonic())
+        self.in_flight -= 1
+        self.last_trouble = why
+
+    def _next(self, at, trailers):
+        """Where to go after a failure: to the leader that the node names, else to the next node."""
+        leader = trailers.get("lockstep-leader")
+        return self.endpoints.index(leader) if leader in self.endpoints else (at + 1) % len(self.endpoints)
+
+    async def _propose(self, at, command, metadata):
+        try:
+            response = await self._stubs[at].Propose(pb.ProposeRequest(command=command.payload),
+                                                     timeout=COMMAND_SECONDS, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            self._failed(command, api.fate(error), f"{self.endpoints[at]}: {error.code().name}: {error.details()}")
+            await asyncio.sleep(PAUSE_SECONDS)
+            return self._next(at, api.trailers(error))
+        self._applied(command, response)
+        return at
+
+    async def _unary(self, worker):
+        rng = random.Random(self.seed * 10007 + worker)
+        at, number = worker % len(self.endpoints), 0
+        metadata = () if self.forward and worker % 2 == 0 else api.NO_FORWARD
+        while not self._stopping:
+            at = await self._propose(at, self._command(worker, number, rng), metadata)
+            number += 1
+
+    async def _writer(self, worker):
+        at, number = worker % len(self.endpoints), 0
+        while not self._stopping:
+            number += 1
+            at = await self._propose(at, self._begin(b"put %s %d" % (REGISTER, number)), ())
+            await asyncio.sleep(0.001)
+
+    async def _reader(self, worker):
+        """Goes round: each read asks another node, followers too, so that a stale one is noticed."""
+        at = worker
+        while not self._stopping:
+            at = (at + 1) % len(self.endpoints)
+            began = time.monotonic()
+            try:
+                response = await self._stubs[at].Query(pb.QueryRequest(query=b"get " + REGISTER), timeout=2.0)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(PAUSE_SECONDS)
+                continue
+            self.reads.append(Read(began, time.monotonic(), response))
+            await asyncio.sleep(0.002)
+
+    async def _stream(self, worker, messages, per_message):
+        rng = random.Random(self.seed * 10007 + worker)
+        at, number = worker % len(self.endpoints), 0
+        while not self._stopping:
+            call = self._stubs[at].ProposeStream()
+            waiting = []  # messages sent and not answered, oldest first
+            error = None
+            try:
+                while waiting or not self._stopping:
+                    while len(waiting) < messages and not self._stopping:
+                        batch = [self._command(worker, number + i, rng) for i in range(per_message)]
+                        number += per_message
+                        waiting.append(batch)
+                        await call.write(pb.ProposeStreamRequest(
+                            commands=[pb.ProposeRequest(command=c.payload) for c in batch]))
+                    if not waiting:
+                        break
+                    answer = await asyncio.wait_for(call.read(), COMMAND_SECONDS * 2)
+                    if answer is grpc.aio.EOF:
+                        break
+                    self._answered(waiting.pop(0), answer)
+                if not waiting:
+                    await call.done_writing()
+                    await asyncio.wait_for(call.read(), COMMAND_SECONDS)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.TimeoutError, grpc.aio.UsageError) as e:
+                error = e
+            at = await self._stream_ended(call, at, waiting, error)
+
+    def _answered(self, batch, answer):
+        if len(answer.results) != len(batch):
+            raise AssertionError(f"{len(batch)} commands got {len(answer.results)} results in one answer")
+        for command, result in zip(batch, answer.results):
+            outcome = api.OUTCOMES.get(result.outcome)
+            if outcome == APPLIED:
+                self._applied(command, result.response)
+            elif outcome is None:
+                raise AssertionError(f"a result without outcome: {result}")
+            else:
+                self._failed(command, outcome, f"stream: {result.error}")
+
+    async def _stream_ended(self, call, at, waiting, error):
+        """What was not answered is unknown, unless the trailer says that nothing of the stream's rest was appended."""
+        try:
+            if isinstance(error, asyncio.TimeoutError):
+                call.cancel()
+            code, details = await asyncio.wait_for(call.code(), COMMAND_SECONDS), await call.details()
+            found = api.trailers_of(await call.trailing_metadata())
+        except (grpc.aio.AioRpcError, asyncio.TimeoutError) as e:
+            code, details, found = "no status", str(e), {}
+        outcome = NOT_APPENDED if found.get("lockstep-outcome") == "not-appended" else api.UNKNOWN
+        for batch in waiting:
+            for command in batch:
+                self._failed(command, outcome, f"{self.endpoints[at]}: stream: {code}: {details}: {error!r}")
+        if code == grpc.StatusCode.OK and not waiting:
+            return at
+        await asyncio.sleep(PAUSE_SECONDS)
+        return self._next(at, found)

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the programs lie, how long a test may be, and the seed. All from the environment, all with a default.
+
+LOCKSTEP_BUILD     the build folder (default: build/ beside this tree)
+LOCKSTEP_SEED      replays the random choices of a printed seed; what processes and disks do is not replayed
+LOCKSTEP_FULL=1    every loop at full length: 20 kill rounds
+LOCKSTEP_SHORT=1   every loop at its shortest, for sanitizer builds: 1 round
+"""
+import os
+import pathlib
+import random
+import sys
+
+SOURCE = pathlib.Path(__file__).resolve().parents[3]
+BUILD = pathlib.Path(os.environ.get("LOCKSTEP_BUILD", SOURCE / "build")).resolve()
+PROGRAM = BUILD / "lockstep"
+DUMP_LOG = BUILD / "tests" / "system" / "dump_log"
+TEMPORARY = BUILD / "tests" / "system" / "tmp"  # beside the build, not /tmp: that may be memory, which is no disk
+
+FULL = os.environ.get("LOCKSTEP_FULL", "") not in ("", "0")
+SHORT = not FULL and os.environ.get("LOCKSTEP_SHORT", "") not in ("", "0")
+SLOW = os.environ.get("LOCKSTEP_SANITIZER", "none") != "none"  # instrumented programs: several times slower
+
+SEED = int(os.environ.get("LOCKSTEP_SEED") or random.SystemRandom().getrandbits(32))
+
+# The stubs are made by meson.
+sys.path.insert(0, str(BUILD / "tests" / "system" / "stubs"))
+
+
+def by_length(short, normal, full):
+    return short if SHORT else full if FULL else normal
+
+
+def patience(seconds):
+    """A bound that only a hang reaches; instrumented programs get more."""
+    return seconds * 4 if SLOW else seconds
