@@ -120,7 +120,7 @@ size_t grpc_timeout_format(uint64_t ns, char *to)
     return count + 1;
 }
 
-int grpc_status_of_http(int http_status)
+enum grpc_status grpc_status_of_http(int http_status)
 {
     switch (http_status) {
     case 400: return GRPC_INTERNAL;

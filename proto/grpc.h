@@ -30,11 +30,11 @@ enum grpc_status {
 };
 
 enum {
-    GRPC_PREFIX_BYTES = 5,                /* one flag byte (1 = compressed), four bytes of length, big-endian */
-    GRPC_HEADER_LIST_BYTES_MAX = 8192,    /* names, values and 32 bytes an entry, as HTTP/2 counts them */
-    GRPC_STATUS_MESSAGE_BYTES_MAX = 1024, /* a longer grpc-message is cut */
-    GRPC_PAIRS_MAX = 16,                  /* metadata that is kept or sent, a call */
-    GRPC_PAIRS_BYTES_MAX = 1024,          /* of names and values together */
+    GRPC_PREFIX_BYTES = 5,               /* one flag byte (1 = compressed), four bytes of length, big-endian */
+    GRPC_HEADER_LIST_BYTES_MAX = 8192,   /* names, values and 32 bytes an entry, as HTTP/2 counts them */
+    GRPC_STATUS_MESSAGE_BYTES_MAX = 384, /* a longer grpc-message is cut, after percent-encoding */
+    GRPC_PAIRS_MAX = 4,                  /* metadata that is kept or sent, a call */
+    GRPC_PAIRS_BYTES_MAX = 432,          /* of names and values together */
 };
 
 /* A piece of somebody else's text, not terminated. */
@@ -73,6 +73,6 @@ int grpc_timeout_parse(struct grpc_text text, uint64_t *ret_ns);
 size_t grpc_timeout_format(uint64_t ns, char *to);
 
 /* A status for a response without grpc-status, from its HTTP status (the document's table). */
-int grpc_status_of_http(int http_status);
+enum grpc_status grpc_status_of_http(int http_status);
 
 #endif

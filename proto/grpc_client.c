@@ -44,7 +44,8 @@ struct grpc_client {
     struct grpc_client_limits limits;
     struct grpc_client_ops ops;
     void *owner;
-    struct pool_budget budget;
+    struct pool_budget protocol; /* nghttp2's memory, calls, metadata: bounded by the server's limit of calls */
+    struct pool_budget messages; /* inboxes and outboxes */
     nghttp2_mem mem;
     nghttp2_session *session;
     struct grpc_client_call *calls;  /* all, ended ones included */
@@ -57,7 +58,7 @@ struct grpc_client {
     char authority[272];
 };
 
-enum { STATUS_NONE = -1 };
+enum { STATUS_NONE = -1, MESSAGE_BYTES_MAX = 1008 /* of other servers' longer texts; fills a piece of the pool */ };
 
 static struct grpc_client_call *find(struct grpc_client *client, int32_t stream)
 {
@@ -90,7 +91,7 @@ static void end_call(struct grpc_client_call *call, const struct grpc_client_res
 
 static void end_locally(struct grpc_client_call *call, int status, const char *message, bool untouched)
 {
-    struct grpc_client_result result = {.status = status, .message = grpc_text(message), .untouched = untouched};
+    struct grpc_client_result result = {.status = (int)status, .message = grpc_text(message), .untouched = untouched};
     end_call(call, &result);
 }
 
@@ -140,7 +141,7 @@ static void reset(struct grpc_client_call *call)
 static int keep_pair(struct grpc_client_call *call, struct grpc_text name, struct grpc_text value)
 {
     if (call->pairs == NULL) {
-        call->pairs = pool_take(&call->client->budget, sizeof *call->pairs);
+        call->pairs = pool_take(&call->client->protocol, sizeof *call->pairs);
         if (call->pairs == NULL) return NGHTTP2_ERR_CALLBACK_FAILURE;
         grpc_pairs_init(call->pairs);
     }
@@ -151,10 +152,10 @@ static int keep_pair(struct grpc_client_call *call, struct grpc_text name, struc
 static int keep_message(struct grpc_client_call *call, struct grpc_text value)
 {
     if (call->message == NULL) {
-        call->message = pool_take(&call->client->budget, GRPC_STATUS_MESSAGE_BYTES_MAX);
+        call->message = pool_take(&call->client->protocol, MESSAGE_BYTES_MAX);
         if (call->message == NULL) return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
-    call->message_bytes = grpc_percent_decode(value, call->message, GRPC_STATUS_MESSAGE_BYTES_MAX);
+    call->message_bytes = grpc_percent_decode(value, call->message, MESSAGE_BYTES_MAX);
     return 0;
 }
 
@@ -251,7 +252,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, cons
     while (!call->ended) {
         const uint8_t *message;
         size_t message_bytes;
-        rc = grpc_inbox_next(&call->inbox, &client->budget, client->limits.message_bytes_max, &bytes, &n, &message,
+        rc = grpc_inbox_next(&call->inbox, &client->messages, client->limits.message_bytes_max, &bytes, &n, &message,
                              &message_bytes);
         if (rc < 0) message_refused(call, rc);
         if (rc <= 0) break;
@@ -276,10 +277,10 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
 static void call_free(struct grpc_client_call *call)
 {
     struct grpc_client *client = call->client;
-    grpc_inbox_close(&call->inbox, &client->budget);
-    grpc_outbox_close(&call->outbox, &client->budget);
-    pool_give(&client->budget, call->message);
-    pool_give(&client->budget, call->pairs);
+    grpc_inbox_close(&call->inbox, &client->messages);
+    grpc_outbox_close(&call->outbox, &client->messages);
+    pool_give(&client->protocol, call->message);
+    pool_give(&client->protocol, call->pairs);
     if (call->previous != NULL)
         call->previous->next = call->next;
     else
@@ -287,7 +288,7 @@ static void call_free(struct grpc_client_call *call)
     if (call->next != NULL) call->next->previous = call->previous;
     if (client->recent == call) client->recent = NULL;
     client->stream_count--;
-    pool_give(&client->budget, call);
+    pool_give(&client->protocol, call);
 }
 
 static int on_close(nghttp2_session *session, int32_t stream, uint32_t error, void *user)
@@ -309,7 +310,7 @@ static ssize_t read_messages(nghttp2_session *session, int32_t stream, uint8_t *
     (void)stream;
     struct grpc_client *client = user;
     struct grpc_client_call *call = source->ptr;
-    size_t used = grpc_outbox_read(&call->outbox, &client->budget, to, room);
+    size_t used = grpc_outbox_read(&call->outbox, &client->messages, to, room);
     if (call->outbox.bytes == 0 && call->half_closed) {
         *flags |= NGHTTP2_DATA_FLAG_EOF;
     } else if (used == 0) {
@@ -334,7 +335,7 @@ int grpc_client_start(struct grpc_client *client, const char *path, uint64_t tim
     if (client->stream_count >=
         nghttp2_session_get_remote_settings(client->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS))
         return LOCKSTEP_EFULL;
-    struct grpc_client_call *call = pool_take(&client->budget, sizeof *call);
+    struct grpc_client_call *call = pool_take(&client->protocol, sizeof *call);
     if (call == NULL) return LOCKSTEP_EFULL;
     *call = (struct grpc_client_call){
         .client = client, .user = user, .status = STATUS_NONE, .window = client->limits.call_window_bytes};
@@ -359,7 +360,7 @@ int grpc_client_start(struct grpc_client *client, const char *path, uint64_t tim
     if (call->stream < 0) {
         int rc = call->stream == NGHTTP2_ERR_STREAM_ID_NOT_AVAILABLE ? LOCKSTEP_ECLOSED : LOCKSTEP_EFULL;
         client->draining |= rc == LOCKSTEP_ECLOSED; /* 2^30 calls: this connection is used up */
-        pool_give(&client->budget, call);
+        pool_give(&client->protocol, call);
         return rc;
     }
     call->next = client->calls;
@@ -382,7 +383,7 @@ int grpc_client_claim(struct grpc_client_call *call, size_t bytes_max, uint8_t *
     lk_assert(!call->half_closed);
     size_t waiting = call->outbox.bytes;
     if (waiting == 0 || waiting + bytes_max + GRPC_PREFIX_BYTES <= call->client->limits.call_send_bytes_max)
-        return grpc_outbox_claim(&call->outbox, &call->client->budget, bytes_max, ret);
+        return grpc_outbox_claim(&call->outbox, &call->client->messages, bytes_max, ret);
     call->was_full = true;
     call->client->call_full = true;
     return LOCKSTEP_EFULL;
@@ -441,7 +442,7 @@ static int session_open(struct grpc_client *client)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
-    client->mem = grpc_session_memory(&client->budget);
+    client->mem = grpc_session_memory(&client->protocol);
     rc = nghttp2_session_client_new3(&client->session, callbacks, client, option, &client->mem);
 done:
     nghttp2_option_del(option);
@@ -460,7 +461,8 @@ int grpc_client_open(struct pool *pool, const struct grpc_client_limits *limits,
     *client = (struct grpc_client){.limits = *limits,
                                    .ops = *ops,
                                    .owner = owner,
-                                   .budget = {.pool = pool, .bytes_max = limits->connection_bytes_max}};
+                                   .protocol = {.pool = pool, .bytes_max = pool->bytes_max},
+                                   .messages = {.pool = pool, .bytes_max = limits->messages_bytes_max}};
     memcpy(client->authority, authority, strlen(authority) + 1);
     if (session_open(client) != 0) goto fail;
     const nghttp2_settings_entry settings[] = {
@@ -489,7 +491,8 @@ void grpc_client_close(struct grpc_client *client)
     nghttp2_session_del(client->session);
     while (client->calls != NULL) call_free(client->calls);
     lk_assert(client->call_count == 0);
-    lk_assert(client->budget.bytes == 0);
+    lk_assert(client->protocol.bytes == 0);
+    lk_assert(client->messages.bytes == 0);
     free(client);
 }
 

@@ -19,10 +19,10 @@ struct grpc_client;
 struct grpc_client_call;
 
 struct grpc_client_limits {
-    size_t message_bytes_max;    /* a longer response ends its call with RESOURCE_EXHAUSTED */
-    size_t call_window_bytes;    /* credit for response bytes that the owner has not consumed, a call */
-    size_t call_send_bytes_max;  /* queued request bytes, a call; one message always fits */
-    size_t connection_bytes_max; /* of the pool, for this connection */
+    size_t message_bytes_max;   /* a longer response ends its call with RESOURCE_EXHAUSTED */
+    size_t call_window_bytes;   /* credit for response bytes that the owner has not consumed, a call */
+    size_t call_send_bytes_max; /* queued request bytes, a call; one message always fits */
+    size_t messages_bytes_max;  /* of the pool, for all messages of this connection */
 };
 
 /* How a call ended. Views, valid during the callback. */

@@ -65,7 +65,8 @@ struct grpc_conn {
     struct grpc_conn_limits limits;
     struct grpc_conn_ops ops;
     void *owner;
-    struct pool_budget budget;
+    struct pool_budget protocol; /* nghttp2's memory, calls, metadata */
+    struct pool_budget messages; /* inboxes and outboxes */
     nghttp2_mem mem;
     nghttp2_session *session;
     struct grpc_call *calls;  /* all, finished ones that still send included */
@@ -151,7 +152,7 @@ static void end_answer(struct grpc_call *call, enum grpc_status status, const st
     lk_assert(call->answer == ANSWER_MESSAGES);
     call->status = status;
     if (pairs->count > 0) {
-        call->trailers = pool_take(&conn->budget, sizeof *pairs);
+        call->trailers = pool_take(&conn->protocol, sizeof *pairs);
         if (call->trailers == NULL) { /* a status that lost its outcome would say less than is true */
             conn->failed = true;
             return;
@@ -183,7 +184,7 @@ static void end_by_codec(struct grpc_call *call, enum grpc_status status, const 
     struct grpc_pairs pairs;
     grpc_pairs_init(&pairs);
     cancel(call);
-    grpc_inbox_close(&call->inbox, &call->conn->budget);
+    grpc_inbox_close(&call->inbox, &call->conn->messages);
     grpc_pairs_add_message(&pairs, grpc_text(message));
     if (status == GRPC_UNIMPLEMENTED) grpc_pairs_add(&pairs, grpc_text("grpc-accept-encoding"), grpc_text("identity"));
     end_answer(call, status, &pairs);
@@ -195,7 +196,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
 {
     struct grpc_conn *conn = user;
     if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0; /* a request's trailers say nothing in gRPC */
-    struct grpc_call *call = pool_take(&conn->budget, sizeof *call);
+    struct grpc_call *call = pool_take(&conn->protocol, sizeof *call);
     if (call == NULL) return NGHTTP2_ERR_CALLBACK_FAILURE;
     memset(call, 0, offsetof(struct grpc_call, path));
     call->conn = conn;
@@ -222,7 +223,7 @@ static bool content_type_is_grpc(struct grpc_text value)
 static int keep_metadata(struct grpc_call *call, struct grpc_text name, struct grpc_text value)
 {
     if (call->metadata == NULL) {
-        call->metadata = pool_take(&call->conn->budget, sizeof *call->metadata);
+        call->metadata = pool_take(&call->conn->protocol, sizeof *call->metadata);
         if (call->metadata == NULL) return NGHTTP2_ERR_CALLBACK_FAILURE;
         grpc_pairs_init(call->metadata);
     }
@@ -364,7 +365,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, cons
     while (!call->finished) {
         const uint8_t *message;
         size_t message_bytes;
-        rc = grpc_inbox_next(&call->inbox, &conn->budget, conn->limits.message_bytes_max, &bytes, &n, &message,
+        rc = grpc_inbox_next(&call->inbox, &conn->messages, conn->limits.message_bytes_max, &bytes, &n, &message,
                              &message_bytes);
         if (rc < 0) message_refused(call, rc);
         if (rc <= 0) break;
@@ -392,17 +393,17 @@ static void call_free(struct grpc_call *call)
     struct grpc_conn *conn = call->conn;
     lk_assert(conn->queued_bytes >= call->outbox.bytes);
     conn->queued_bytes -= call->outbox.bytes;
-    grpc_inbox_close(&call->inbox, &conn->budget);
-    grpc_outbox_close(&call->outbox, &conn->budget);
-    pool_give(&conn->budget, call->metadata);
-    pool_give(&conn->budget, call->trailers);
+    grpc_inbox_close(&call->inbox, &conn->messages);
+    grpc_outbox_close(&call->outbox, &conn->messages);
+    pool_give(&conn->protocol, call->metadata);
+    pool_give(&conn->protocol, call->trailers);
     if (call->previous != NULL)
         call->previous->next = call->next;
     else
         conn->calls = call->next;
     if (call->next != NULL) call->next->previous = call->previous;
     if (conn->recent == call) conn->recent = NULL;
-    pool_give(&conn->budget, call);
+    pool_give(&conn->protocol, call);
 }
 
 static int on_close(nghttp2_session *session, int32_t stream, uint32_t error, void *user)
@@ -425,7 +426,7 @@ static ssize_t read_replies(nghttp2_session *session, int32_t stream, uint8_t *t
     (void)stream;
     struct grpc_conn *conn = user;
     struct grpc_call *call = source->ptr;
-    size_t used = grpc_outbox_read(&call->outbox, &conn->budget, to, room);
+    size_t used = grpc_outbox_read(&call->outbox, &conn->messages, to, room);
     conn->queued_bytes -= used;
     if (call->outbox.bytes > 0) return (ssize_t)used;
     if (call->finished) {
@@ -449,7 +450,7 @@ static bool fits(const struct grpc_call *call, size_t bytes)
 int grpc_call_claim(struct grpc_call *call, size_t bytes_max, uint8_t **ret)
 {
     lk_assert(call->opened);
-    if (fits(call, bytes_max)) return grpc_outbox_claim(&call->outbox, &call->conn->budget, bytes_max, ret);
+    if (fits(call, bytes_max)) return grpc_outbox_claim(&call->outbox, &call->conn->messages, bytes_max, ret);
     call->was_full = true;
     call->conn->call_full = true;
     return LOCKSTEP_EFULL;
@@ -537,7 +538,7 @@ static int session_open(struct grpc_conn *conn)
     nghttp2_option_set_max_continuations(option, 8);
     /* A client whose deadlines all pass at once resets every call it has; a hostile one never stops. */
     nghttp2_option_set_stream_reset_rate_limit(option, 4 * (uint64_t)conn->limits.calls_max, conn->limits.calls_max);
-    conn->mem = grpc_session_memory(&conn->budget);
+    conn->mem = grpc_session_memory(&conn->protocol);
     rc = nghttp2_session_server_new3(&conn->session, callbacks, conn, option, &conn->mem);
 done:
     nghttp2_option_del(option);
@@ -552,10 +553,12 @@ int grpc_conn_open(struct pool *pool, const struct grpc_conn_limits *limits, con
     lk_assert(limits->call_window_bytes <= INT32_MAX);
     struct grpc_conn *conn = malloc(sizeof *conn);
     if (conn == NULL) return LOCKSTEP_ENOMEM;
-    *conn = (struct grpc_conn){.limits = *limits,
-                               .ops = *ops,
-                               .owner = owner,
-                               .budget = {.pool = pool, .bytes_max = limits->connection_bytes_max}};
+    *conn = (struct grpc_conn){
+        .limits = *limits,
+        .ops = *ops,
+        .owner = owner,
+        .protocol = {.pool = pool, .bytes_max = GRPC_CONN_BYTES + (size_t)limits->calls_max * GRPC_CALL_BYTES},
+        .messages = {.pool = pool, .bytes_max = limits->messages_bytes_max}};
     if (session_open(conn) != 0) goto fail;
     const nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits->calls_max},
@@ -582,7 +585,8 @@ void grpc_conn_close(struct grpc_conn *conn)
     while (conn->calls != NULL) call_free(conn->calls);
     lk_assert(conn->call_count == 0);
     lk_assert(conn->queued_bytes == 0);
-    lk_assert(conn->budget.bytes == 0);
+    lk_assert(conn->protocol.bytes == 0);
+    lk_assert(conn->messages.bytes == 0);
     free(conn);
 }
 
@@ -650,5 +654,5 @@ size_t grpc_conn_queued_bytes(const struct grpc_conn *conn)
 
 size_t grpc_conn_held_bytes(const struct grpc_conn *conn)
 {
-    return conn->budget.bytes;
+    return conn->protocol.bytes + conn->messages.bytes;
 }

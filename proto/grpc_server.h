@@ -10,8 +10,9 @@
  *    stream. The connection's credit goes back as bytes come in, because partial messages of many calls could use all
  *    of it and then wait for each other for ever; what partial messages hold is bounded by the budget instead, and the
  *    call that would pass it is refused.
- * 4  Memory of one connection never exceeds limits.connection_bytes_max, nghttp2's own included: then the connection
- *    ends. Replies are bounded by call and by connection below that: LOCKSTEP_EFULL.
+ * 4  Memory of one connection is bounded twice: messages by limits.messages_bytes_max, where passing the bound fails
+ *    the call (RESOURCE_EXHAUSTED), and the protocol, nghttp2's memory included, by GRPC_CONN_BYTES + calls_max *
+ *    GRPC_CALL_BYTES, where it ends the connection. A good client never comes to the second.
  * 5  What a client sends is answered in the call (a status) where the call can be told, else ends the connection. */
 #ifndef LOCKSTEP_PROTO_GRPC_SERVER_H
 #define LOCKSTEP_PROTO_GRPC_SERVER_H
@@ -22,13 +23,15 @@
 struct grpc_conn;
 struct grpc_call;
 
+enum { GRPC_CONN_BYTES = 512 << 10, GRPC_CALL_BYTES = 4096 };
+
 struct grpc_conn_limits {
-    uint32_t calls_max;          /* open at a time; more are refused by RST_STREAM(REFUSED_STREAM) */
-    size_t message_bytes_max;    /* a longer request ends its call with RESOURCE_EXHAUSTED */
-    size_t call_window_bytes;    /* credit for request bytes that the owner has not consumed, a call */
-    size_t call_send_bytes_max;  /* replies that wait, a call; one reply always fits */
-    size_t conn_send_bytes_max;  /* replies that wait, all calls; one reply always fits */
-    size_t connection_bytes_max; /* of the pool, for this connection */
+    uint32_t calls_max;         /* open at a time; more are refused by RST_STREAM(REFUSED_STREAM) */
+    size_t message_bytes_max;   /* a longer request ends its call with RESOURCE_EXHAUSTED */
+    size_t call_window_bytes;   /* credit for request bytes that the owner has not consumed, a call */
+    size_t call_send_bytes_max; /* replies that wait, a call; one reply always fits */
+    size_t conn_send_bytes_max; /* replies that wait, all calls; one reply always fits */
+    size_t messages_bytes_max;  /* of the pool: requests that have come in part, and replies that wait */
 };
 
 /* What the request's headers said. Views, valid until the call ends. */

@@ -27,8 +27,8 @@ size_t grpc_session_send(nghttp2_session *session, struct grpc_rest *rest, uint8
 /* Names and values, copied, bounded. */
 struct grpc_pairs {
     size_t count, bytes;
-    struct grpc_pair pair[GRPC_PAIRS_MAX + 1]; /* a status message, and the owner's */
-    char text[GRPC_STATUS_MESSAGE_BYTES_MAX + GRPC_PAIRS_BYTES_MAX + 16];
+    struct grpc_pair pair[GRPC_PAIRS_MAX + 1];                            /* a status message, and the owner's */
+    char text[GRPC_STATUS_MESSAGE_BYTES_MAX + GRPC_PAIRS_BYTES_MAX + 16]; /* in all: one piece of 1 KiB */
 };
 
 void grpc_pairs_init(struct grpc_pairs *pairs);

@@ -8,6 +8,21 @@
 
 #include "base/assert.h"
 
+/* Under AddressSanitizer every piece goes back to the allocator, so that a use after the giving is seen. */
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define POOL_SANITIZED 1
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define POOL_SANITIZED 1
+#endif
+#ifdef POOL_SANITIZED
+static const bool keeps_pieces = false;
+#else
+static const bool keeps_pieces = true;
+#endif
+
 struct pool_piece {
     size_t bytes; /* head included */
     union {
@@ -92,7 +107,7 @@ void pool_give(struct pool_budget *budget, void *bytes)
     lk_assert(piece->as.owner == budget);
     lk_assert(budget->bytes >= piece->bytes);
     budget->bytes -= piece->bytes;
-    if (piece->bytes > POOL_PIECE_BYTES_MAX) {
+    if (!keeps_pieces || piece->bytes > POOL_PIECE_BYTES_MAX) {
         release(pool, piece);
         return;
     }

@@ -140,11 +140,11 @@ void pair_init(struct pair *pair)
                                                     .call_window_bytes = 256 << 10,
                                                     .call_send_bytes_max = 256 << 10,
                                                     .conn_send_bytes_max = 8 << 20,
-                                                    .connection_bytes_max = 32 << 20};
+                                                    .messages_bytes_max = 32 << 20};
     pair->client_limits = (struct grpc_client_limits){.message_bytes_max = 4 << 20,
                                                       .call_window_bytes = 256 << 10,
                                                       .call_send_bytes_max = 8 << 20,
-                                                      .connection_bytes_max = 64 << 20};
+                                                      .messages_bytes_max = 64 << 20};
     pool_open(&pair->pool, 256 << 20);
     pair->echo = true;
 }

@@ -7,7 +7,7 @@
 #include "proto/grpc_client.h"
 #include "proto/grpc_server.h"
 
-enum { PAIR_CALLS_MAX = 2048, PAIR_BYTES_MAX = 8 << 20 };
+enum { PAIR_CALLS_MAX = 512 };
 
 /* What one side saw of one call. */
 struct pair_call {
@@ -22,7 +22,7 @@ struct pair_call {
     uint64_t timeout_ns;
     char forward[64]; /* metadata lockstep-forward */
     int status;
-    char message[2048];
+    char message[256];
     bool from_server, untouched;
     char leader[64]; /* trailer lockstep-leader */
 };

@@ -390,6 +390,38 @@ START_TEST(an_answer_over_the_clients_limit_ends_its_call_alone)
 }
 END_TEST
 
+/* The sum behind GRPC_CONN_BYTES and GRPC_CALL_BYTES: all calls at once, each with metadata, replies and trailers. */
+START_TEST(a_good_client_never_comes_to_the_protocols_bound)
+{
+    enum { CALLS = 500 };
+    pair_init(&pair);
+    pair.server_limits.calls_max = CALLS;
+    pair.echo = false;
+    pair_open(&pair);
+    ck_assert(pair_run(&pair));
+    const struct grpc_pair forward = {grpc_text("lockstep-forward"), grpc_text("no")};
+    const struct grpc_pair leader = {grpc_text("lockstep-leader"), grpc_text("127.0.0.1:7402")};
+    for (unsigned i = 0; i < CALLS; i++) {
+        struct grpc_client_call *call;
+        ck_assert_int_eq(grpc_client_start(pair.client, "/x", 0, &forward, 1, &pair.at_client[i], &call), 0);
+        pair.at_client[i].started = call;
+        ck_assert_int_eq(grpc_client_message(call, (const uint8_t *)"x", 1), 0);
+    }
+    ck_assert(pair_run(&pair));
+    ck_assert_uint_eq(grpc_conn_call_count(pair.server), CALLS);
+    for (unsigned i = 0; i < CALLS; i++) {
+        struct grpc_call *served = pair.at_server[i].served;
+        pair.at_server[i].served = NULL;
+        ck_assert_int_eq(grpc_call_reply(served, (const uint8_t *)"y", 1), 0);
+        grpc_call_finish(served, GRPC_ABORTED, grpc_text("a message"), &leader, 1);
+    }
+    ck_assert_uint_lt(grpc_conn_held_bytes(pair.server), GRPC_CONN_BYTES + CALLS * GRPC_CALL_BYTES);
+    ck_assert(pair_run(&pair));
+    for (unsigned i = 0; i < CALLS; i++) ck_assert_int_eq(pair.at_client[i].status, GRPC_ABORTED);
+    pair_close(&pair);
+}
+END_TEST
+
 START_TEST(a_claim_is_filled_in_place)
 {
     set_up();
@@ -430,6 +462,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_call_behind_a_goaway_is_untouched);
     tcase_add_test(tests, calls_that_never_left_are_untouched_when_the_connection_is_lost);
     tcase_add_test(tests, an_answer_over_the_clients_limit_ends_its_call_alone);
+    tcase_add_test(tests, a_good_client_never_comes_to_the_protocols_bound);
     tcase_add_test(tests, a_claim_is_filled_in_place);
 }
 
