@@ -120,7 +120,6 @@ int raft_follow_append(struct raft *r, const struct raft_event *event, struct ra
         if (contradicts && entries[same].index <= settled(r)) return LOCKSTEP_EPROTO;
         validate(r, a->previous_index + same);
         if (same < count) accept(r, entries + same, count - same, event->as.message.room_bytes, ret);
-        if (r->ack.rejected && r->ack.rejected_index <= r->validated) r->ack.rejected = false;
     }
     learn_commit(r, a->commit);
     return 0;
