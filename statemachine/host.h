@@ -15,7 +15,7 @@
 
 #include "base/ids.h"
 #include "statemachine/plugin.h"
-#include "storage/storage.h"
+#include "storage/log.h"
 
 struct host;
 

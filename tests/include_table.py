@@ -28,7 +28,7 @@ FOLDERS = {
     "storage": ["base/", "proto/block.h"],
     "transport": ["base/", "proto/", "raft/message.h", "storage/ring.h", "storage/storage.h"],
     "statemachine/machines": ["lockstep/"],
-    "statemachine": ["base/", "lockstep/", "proto/block.h", "storage/ring.h", "storage/storage.h"],
+    "statemachine": ["base/", "lockstep/", "proto/block.h", "storage/ring.h", "storage/log.h"],
     "server": ["lockstep/", "base/", "raft/", "proto/", "storage/", "transport/", "statemachine/"],
     "client": ["lockstep/", "base/", "proto/"],
     "cli": ["lockstep/", "base/", "raft/", "proto/", "storage/", "transport/", "statemachine/", "server/", "client/"],
@@ -46,6 +46,8 @@ HOMES = {
     "isa-l": ["base/crc32c.c"],
     "xxhash.h": ["statemachine/"],
     "dlfcn.h": ["statemachine/plugin.c"],
+    "elf.h": ["statemachine/plugin.c"],
+    "link.h": ["statemachine/plugin.c"],
     "check.h": ["tests/"],
     "sanitizer/": ["base/", "tests/"],
 }
