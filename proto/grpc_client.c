@@ -54,7 +54,7 @@ struct grpc_client {
     uint32_t stream_count;           /* calls in the list */
     struct grpc_rest rest;
     bool call_full;
-    bool draining, failed;
+    bool greeted, draining, failed;
     char authority[272];
 };
 
@@ -210,6 +210,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         client->draining = true;
         return 0;
     }
+    if (frame->hd.type == NGHTTP2_SETTINGS) client->greeted = true;
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
     if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) return 0;
     struct grpc_client_call *call = find(client, frame->hd.stream_id);
@@ -531,6 +532,11 @@ size_t grpc_client_send(struct grpc_client *client, uint8_t *to, size_t room)
 bool grpc_client_wants_write(const struct grpc_client *client)
 {
     return client->rest.bytes > 0 || (!client->failed && nghttp2_session_want_write(client->session));
+}
+
+bool grpc_client_greeted(const struct grpc_client *client)
+{
+    return client->greeted;
 }
 
 bool grpc_client_finished(const struct grpc_client *client)

@@ -63,6 +63,10 @@ int grpc_client_receive(struct grpc_client *client, const uint8_t *bytes, size_t
 size_t grpc_client_send(struct grpc_client *client, uint8_t *to, size_t room);
 bool grpc_client_wants_write(const struct grpc_client *client);
 
+/* True once the server's first settings have come: it speaks HTTP/2, and its limits are known. A call that is started
+ * before that may go to anything that listens there. */
+bool grpc_client_greeted(const struct grpc_client *client);
+
 /* True when the connection is of no more use: it failed, or a GOAWAY was received and the last call has ended. */
 bool grpc_client_finished(const struct grpc_client *client);
 

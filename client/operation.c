@@ -1,0 +1,511 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* operation.c - one request, one answer: attempts, pauses, deadlines, and what is known when it ends.
+ * Thread: the owner's. Owns: operations, the heap of their times, the list of those that wait for a connection.
+ *
+ *   WAITING -> SENT [operation_place] -> free [operation_end]
+ *                     -> SLEEPING [attempt_failed] -> WAITING [operation_turn]
+ *   any state -> free at its deadline [operation_turn]
+ *
+ * C1, C2  (client.h) live in attempt_failed(): the one place that decides whether something is sent again. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "client/internal.h"
+
+static const char *const paths[] = {
+    [OPERATION_PROPOSE] = "/lockstep.v1.Lockstep/Propose", [OPERATION_QUERY] = "/lockstep.v1.Lockstep/Query",
+    [OPERATION_STATUS] = "/lockstep.v1.Admin/Status",      [OPERATION_TRANSFER] = "/lockstep.v1.Admin/TransferLeader",
+    [OPERATION_HEALTH] = "/grpc.health.v1.Health/Check",
+};
+
+/* --- the heap of times: the earliest is heap[0] --- */
+
+static void heap_set(struct lockstep_client *client, uint32_t at, struct operation *operation)
+{
+    client->heap[at] = operation;
+    operation->heap_at = at;
+}
+
+/* Put the operation, whose time has changed, or that fills a hole at `at`, where it belongs. */
+static void heap_move(struct lockstep_client *client, uint32_t at, struct operation *operation)
+{
+    while (at > 0 && operation->due_ns < client->heap[(at - 1) / 2]->due_ns) {
+        heap_set(client, at, client->heap[(at - 1) / 2]);
+        at = (at - 1) / 2;
+    }
+    for (;;) {
+        uint32_t child = 2 * at + 1;
+        if (child >= client->heap_count) break;
+        if (child + 1 < client->heap_count && client->heap[child + 1]->due_ns < client->heap[child]->due_ns) child++;
+        if (operation->due_ns <= client->heap[child]->due_ns) break;
+        heap_set(client, at, client->heap[child]);
+        at = child;
+    }
+    heap_set(client, at, operation);
+}
+
+static void heap_remove(struct lockstep_client *client, struct operation *operation)
+{
+    uint32_t at = operation->heap_at;
+    lk_assert(at < client->heap_count);
+    lk_assert(client->heap[at] == operation);
+    struct operation *last = client->heap[--client->heap_count];
+    if (last != operation) heap_move(client, at, last);
+}
+
+/* --- the list of those that wait for a connection --- */
+
+static void wait_for_connection(struct lockstep_client *client, struct operation *operation)
+{
+    operation->state = OPERATION_WAITING;
+    operation->next = NULL;
+    operation->previous = client->waiting_last;
+    if (client->waiting_last != NULL)
+        client->waiting_last->next = operation;
+    else
+        client->waiting_first = operation;
+    client->waiting_last = operation;
+    client->fresh = true;
+}
+
+static void wait_no_more(struct lockstep_client *client, struct operation *operation)
+{
+    if (operation->previous != NULL)
+        operation->previous->next = operation->next;
+    else
+        client->waiting_first = operation->next;
+    if (operation->next != NULL)
+        operation->next->previous = operation->previous;
+    else
+        client->waiting_last = operation->previous;
+}
+
+/* --- beginning and end --- */
+
+static int heap_grow(struct lockstep_client *client)
+{
+    uint32_t room = client->heap_room == 0 ? 64 : client->heap_room * 2;
+    struct operation **heap = realloc(client->heap, room * sizeof heap[0]);
+    if (heap == NULL) return LOCKSTEP_ENOMEM;
+    client->heap = heap;
+    client->heap_room = room;
+    return 0;
+}
+
+int operation_start(struct lockstep_client *client, enum operation_kind kind, size_t request_bytes,
+                    uint32_t deadline_ms, struct operation **ret)
+{
+    if (client->closing) return LOCKSTEP_ECLOSED;
+    if (request_bytes > LOCKSTEP_MESSAGE_BYTES_MAX) return LOCKSTEP_ETOOBIG;
+    if (client->running == client->options.operations_max) return LOCKSTEP_EFULL;
+    if (client->heap_count == client->heap_room && heap_grow(client) != 0) return LOCKSTEP_EFULL;
+    struct operation *operation = client->free_operations;
+    if (operation != NULL)
+        client->free_operations = operation->next;
+    else
+        operation = malloc(sizeof *operation);
+    if (operation == NULL) return LOCKSTEP_EFULL;
+    uint8_t *request = pool_take(&client->requests, request_bytes + 1); /* an empty message is a message */
+    if (request == NULL) {
+        operation->next = client->free_operations;
+        client->free_operations = operation;
+        return LOCKSTEP_EFULL;
+    }
+    if (deadline_ms == 0) deadline_ms = client->options.deadline_ms;
+    uint64_t now_ns = client_now_ns();
+    memset(operation, 0, offsetof(struct operation, small));
+    operation->owner = CALL_OPERATION;
+    operation->client = client;
+    operation->kind = kind;
+    operation->request = request;
+    operation->request_bytes = (uint32_t)request_bytes;
+    operation->started_ns = now_ns;
+    operation->deadline_ms = deadline_ms;
+    operation->deadline_ns = now_ns + deadline_ms * CLIENT_MS_NS;
+    operation->due_ns = operation->deadline_ns;
+    client->running++;
+    client->heap_count++;
+    heap_move(client, client->heap_count - 1, operation);
+    wait_for_connection(client, operation);
+    *ret = operation;
+    return 0;
+}
+
+/* Take it out of everything it is in; its memory stays until operation_free. */
+static void retire(struct operation *operation)
+{
+    struct lockstep_client *client = operation->client;
+    lk_assert(operation->state != OPERATION_FREE);
+    if (operation->state == OPERATION_WAITING) wait_no_more(client, operation);
+    if (operation->state == OPERATION_SENT) {
+        endpoint_paid(operation->at, 1);
+        if (operation->call != NULL) grpc_client_cancel(operation->call);
+    }
+    operation->state = OPERATION_FREE;
+    heap_remove(client, operation);
+    client->running--;
+}
+
+static void release(struct operation *operation)
+{
+    struct lockstep_client *client = operation->client;
+    pool_give(&client->requests, operation->request);
+    if (operation->answer != operation->small) pool_give(&client->requests, operation->answer);
+    operation->next = client->free_operations;
+    client->free_operations = operation;
+}
+
+/* The callback sees an operation that has left: it may start others. */
+static void operation_end(struct operation *operation, const struct lockstep_result *result,
+                          const struct lockstep_status *status)
+{
+    retire(operation);
+    if (operation->kind == OPERATION_STATUS)
+        operation->callback.status(operation->context, result, status);
+    else
+        operation->callback.result(operation->context, result);
+    release(operation);
+}
+
+void operation_drop(struct operation *operation)
+{
+    retire(operation);
+    release(operation);
+}
+
+static bool appends(const struct operation *operation)
+{
+    return operation->kind == OPERATION_PROPOSE;
+}
+
+static void end_failed(struct operation *operation, int error, bool may_be_appended, const char *text)
+{
+    struct lockstep_result result = {
+        .error = error,
+        .fate = may_be_appended && appends(operation) ? LOCKSTEP_UNKNOWN : LOCKSTEP_NOT_APPENDED,
+        .endpoint = operation->at != NULL ? operation->at->address : "",
+        .text = text,
+        .retry_after_ms = operation->retry_after_ms,
+    };
+    operation_end(operation, &result, NULL);
+}
+
+void operation_close_all(struct lockstep_client *client)
+{
+    while (client->heap_count > 0) {
+        struct operation *operation = client->heap[0];
+        end_failed(operation, LOCKSTEP_ECLOSED, operation->state == OPERATION_SENT, "the client was closed");
+    }
+}
+
+void operation_free_all(struct lockstep_client *client)
+{
+    while (client->free_operations != NULL) {
+        struct operation *next = client->free_operations->next;
+        free(client->free_operations);
+        client->free_operations = next;
+    }
+    free(client->heap);
+}
+
+/* --- attempts --- */
+
+/* Whether a node may forward this: only where this client has been unable, for a while, to reach the leader that the
+ * cluster names. Otherwise it goes there itself: one hop less, and a forwarded command can be lost on one more link. */
+static bool may_be_forwarded(const struct lockstep_client *client)
+{
+    return client->leader_hint != NULL && client->leader_hint->failures >= CLIENT_FORWARD_FAILURES;
+}
+
+/* WAITING -> SENT. 0, or the codec's error: nothing was started then. */
+static int attempt(struct operation *operation, struct endpoint *endpoint, uint64_t now_ns)
+{
+    static const struct grpc_pair no_forward = {{"lockstep-forward", 16}, {"no", 2}};
+    bool by_leader = operation->kind == OPERATION_PROPOSE || operation->kind == OPERATION_QUERY;
+    size_t pairs = by_leader && !may_be_forwarded(operation->client) ? 1 : 0;
+    struct grpc_client_call *call;
+    int rc = grpc_client_start(endpoint->codec, paths[operation->kind], operation->deadline_ns - now_ns, &no_forward,
+                               pairs, operation, &call);
+    if (rc != 0) return rc;
+    rc = grpc_client_message(call, operation->request, operation->request_bytes);
+    if (rc != 0) {
+        grpc_client_cancel(call);
+        return rc;
+    }
+    grpc_client_half_close(call);
+    wait_no_more(operation->client, operation);
+    operation->call = call;
+    operation->at = endpoint;
+    operation->state = OPERATION_SENT;
+    operation->attempts++;
+    endpoint_owe(endpoint, now_ns);
+    return 0;
+}
+
+/* Nobody can be reached: those that began before every listed endpoint was tried end now, not at their deadline. */
+static void end_unreachable(struct lockstep_client *client)
+{
+    if (client->waiting_first == NULL || endpoint_any_hope(client)) return;
+    uint64_t all_failed_ns = endpoint_all_failed_ns(client);
+    for (struct operation *o = client->waiting_first; o != NULL && o->started_ns <= all_failed_ns;
+         o = client->waiting_first)
+        end_failed(o, LOCKSTEP_EUNREACHABLE, false, lockstep_client_trouble(client));
+}
+
+void operation_place(struct lockstep_client *client, uint64_t now_ns)
+{
+    client->fresh = false;
+    while (client->waiting_first != NULL) {
+        struct endpoint *endpoint = endpoint_choose(client, now_ns);
+        if (endpoint == NULL) break;
+        struct operation *operation = client->waiting_first;
+        int rc = attempt(operation, endpoint, now_ns);
+        if (rc == LOCKSTEP_ECLOSED) {
+            endpoint->draining = true; /* others take over; endpoint_turn closes it when its calls have ended */
+            continue;
+        }
+        if (rc != 0) {
+            /* As many calls as the server allows: the end of one brings us here again; a budget, time. */
+            client->choose_again_ns = now_ns + CLIENT_RETRY_MS_MIN * CLIENT_MS_NS;
+            break;
+        }
+    }
+    end_unreachable(client);
+}
+
+void operation_turn(struct lockstep_client *client, uint64_t now_ns)
+{
+    while (client->heap_count > 0 && client->heap[0]->due_ns <= now_ns) {
+        struct operation *operation = client->heap[0];
+        if (now_ns < operation->deadline_ns) {
+            lk_assert(operation->state == OPERATION_SLEEPING);
+            operation->due_ns = operation->deadline_ns;
+            heap_move(client, 0, operation);
+            wait_for_connection(client, operation);
+            continue;
+        }
+        char text[LOCKSTEP_TEXT_BYTES_MAX];
+        if (operation->state == OPERATION_SENT) {
+            snprintf(text, sizeof text, "no answer within %" PRIu32 " ms", operation->deadline_ms);
+            snprintf(operation->at->cause, sizeof operation->at->cause, "%s", text);
+            end_failed(operation, LOCKSTEP_ETIMEDOUT, true, text);
+            continue;
+        }
+        int error = operation->last_error != 0 ? operation->last_error : LOCKSTEP_EUNREACHABLE;
+        const char *trouble = lockstep_client_trouble(client);
+        if (trouble[0] == 0) {
+            snprintf(text, sizeof text, "no connection took it within %" PRIu32 " ms", operation->deadline_ms);
+            trouble = text;
+        }
+        end_failed(operation, error, false, trouble);
+    }
+}
+
+static uint32_t number(struct grpc_text text)
+{
+    uint32_t value = 0;
+    for (size_t i = 0; i < text.bytes && text.at[i] >= '0' && text.at[i] <= '9' && value < 100000; i++)
+        value = value * 10 + (uint32_t)(text.at[i] - '0');
+    return value;
+}
+
+void attempt_read(const struct grpc_client_result *result, struct attempt *ret)
+{
+    *ret = (struct attempt){0};
+    bool retry_after = false;
+    for (size_t i = 0; i < result->pair_count; i++) {
+        const struct grpc_pair *pair = &result->pairs[i];
+        if (grpc_text_equals(pair->name, "lockstep-outcome")) {
+            ret->not_appended = grpc_text_equals(pair->value, "not-appended");
+        } else if (grpc_text_equals(pair->name, "lockstep-leader")) {
+            ret->leader = pair->value;
+        } else if (grpc_text_equals(pair->name, "lockstep-retry-after-ms")) {
+            ret->retry_after_ms = number(pair->value);
+            retry_after = true;
+        }
+    }
+    switch (result->status) {
+    case GRPC_OK: break;
+    case GRPC_UNAVAILABLE: ret->error = LOCKSTEP_EUNAVAILABLE; break;
+    case GRPC_FAILED_PRECONDITION:
+        ret->error = ret->leader.bytes > 0 || ret->not_appended ? LOCKSTEP_ENOTLEADER : LOCKSTEP_EINVAL;
+        break;
+    case GRPC_RESOURCE_EXHAUSTED: ret->error = retry_after ? LOCKSTEP_EFULL : LOCKSTEP_ETOOBIG; break;
+    case GRPC_DEADLINE_EXCEEDED: ret->error = LOCKSTEP_ETIMEDOUT; break;
+    case GRPC_ABORTED:
+    case GRPC_CANCELLED: ret->error = LOCKSTEP_EUNKNOWN; break;
+    case GRPC_INVALID_ARGUMENT:
+    case GRPC_OUT_OF_RANGE: ret->error = LOCKSTEP_EINVAL; break;
+    case GRPC_NOT_FOUND: ret->error = LOCKSTEP_ENOTFOUND; break;
+    case GRPC_ALREADY_EXISTS: ret->error = LOCKSTEP_EEXIST; break;
+    case GRPC_DATA_LOSS: ret->error = LOCKSTEP_ECORRUPT; break;
+    default: ret->error = LOCKSTEP_EPROTO; break;
+    }
+    if (ret->error == 0) return;
+    if (result->message.bytes > 0)
+        snprintf(ret->text, sizeof ret->text, "%.*s", (int)result->message.bytes, result->message.at);
+    else
+        snprintf(ret->text, sizeof ret->text, "%s (%s)", lockstep_error_text(ret->error),
+                 grpc_status_name(result->status));
+}
+
+static void sleep_until(struct operation *operation, uint64_t due_ns)
+{
+    operation->state = OPERATION_SLEEPING;
+    operation->due_ns = due_ns < operation->deadline_ns ? due_ns : operation->deadline_ns;
+    heap_move(operation->client, operation->heap_at, operation);
+}
+
+/* The call has ended without an answer. Send it again, or end it? */
+static void attempt_failed(struct operation *operation, struct attempt *failed, bool from_server)
+{
+    struct lockstep_client *client = operation->client;
+    bool may_be_appended = appends(operation) && !failed->not_appended;
+    if (!from_server && failed->error == LOCKSTEP_EUNAVAILABLE && may_be_appended) failed->error = LOCKSTEP_EUNKNOWN;
+    bool passing = failed->error == LOCKSTEP_ENOTLEADER || failed->error == LOCKSTEP_EFULL ||
+                   failed->error == LOCKSTEP_EUNAVAILABLE;
+    /* A transfer that was lost on the way may have happened; only what a server refused is asked again. */
+    bool may_repeat = !may_be_appended && (from_server || operation->kind != OPERATION_TRANSFER);
+    if (passing && may_be_appended) failed->error = LOCKSTEP_EUNKNOWN; /* a server that does not say so */
+    operation->retry_after_ms = failed->retry_after_ms;
+    if (from_server && passing) snprintf(operation->at->cause, sizeof operation->at->cause, "%s", failed->text);
+    if (!passing || !may_repeat) {
+        end_failed(operation, failed->error, may_be_appended, failed->text);
+        return;
+    }
+    endpoint_paid(operation->at, 1);
+    operation->call = NULL;
+    operation->last_error = failed->error;
+    uint64_t now_ns = client_now_ns();
+    if (failed->error == LOCKSTEP_EFULL) {
+        uint32_t ms = failed->retry_after_ms;
+        if (ms < 1) ms = 1;
+        sleep_until(operation, now_ns + ms * CLIENT_MS_NS);
+        return;
+    }
+    if (from_server) endpoint_pass(operation->at, failed->leader);
+    bool at_once = failed->leader.bytes > 0 && operation->redirects++ < CLIENT_REDIRECTS_AT_ONCE;
+    if (at_once) {
+        wait_for_connection(client, operation);
+        return;
+    }
+    operation->pause_ms = operation->pause_ms == 0 ? CLIENT_RETRY_MS_MIN : operation->pause_ms * 2;
+    if (operation->pause_ms > CLIENT_RETRY_MS_MAX) operation->pause_ms = CLIENT_RETRY_MS_MAX;
+    sleep_until(operation, now_ns + operation->pause_ms * CLIENT_MS_NS);
+}
+
+void operation_answer(struct operation *operation, const uint8_t *bytes, size_t n)
+{
+    operation->broken = operation->answered; /* one request, one answer */
+    if (operation->answered) return;
+    operation->answered = true;
+    operation->answer = n <= sizeof operation->small ? operation->small : pool_take(&operation->client->requests, n);
+    if (operation->answer == NULL) {
+        operation->broken = true;
+        return;
+    }
+    if (n > 0) memcpy(operation->answer, bytes, n);
+    operation->answer_bytes = (uint32_t)n;
+}
+
+static int read_answer(const struct operation *operation, struct lockstep_result *result,
+                       struct lockstep_status *status)
+{
+    const uint8_t *bytes = operation->answer;
+    size_t n = operation->answer_bytes;
+    switch (operation->kind) {
+    case OPERATION_PROPOSE: return message_proposal_read(bytes, n, result);
+    case OPERATION_QUERY: return message_query_read(bytes, n, result);
+    case OPERATION_STATUS: return message_status_read(bytes, n, status);
+    case OPERATION_TRANSFER: return message_transfer_read(bytes, n, result);
+    case OPERATION_HEALTH: return message_health_read(bytes, n, result);
+    }
+    lk_unreachable();
+}
+
+void operation_call_end(struct operation *operation, const struct grpc_client_result *call_result)
+{
+    lk_assert(operation->state == OPERATION_SENT);
+    operation->call = NULL; /* dead when this returns */
+    struct attempt attempt;
+    attempt_read(call_result, &attempt);
+    if (attempt.error != 0) {
+        attempt_failed(operation, &attempt, call_result->from_server);
+        return;
+    }
+    struct lockstep_result result = {.fate = LOCKSTEP_APPLIED, .endpoint = operation->at->address, .text = ""};
+    struct lockstep_status status;
+    int rc = operation->answered && !operation->broken ? read_answer(operation, &result, &status) : LOCKSTEP_EPROTO;
+    if (rc != 0) {
+        end_failed(operation, LOCKSTEP_EPROTO, true, "the answer is not what lockstep.v1 says");
+        return;
+    }
+    operation->at->cause[0] = 0;
+    operation_end(operation, &result, &status);
+}
+
+/* --- what client.h offers --- */
+
+int lockstep_propose(struct lockstep_client *client, const struct lockstep_proposal *proposal,
+                     lockstep_result_callback *callback, void *context)
+{
+    struct operation *operation;
+    int rc =
+        operation_start(client, OPERATION_PROPOSE, message_proposal_bytes(proposal), proposal->deadline_ms, &operation);
+    if (rc != 0) return rc;
+    message_proposal_write(operation->request, proposal);
+    operation->callback.result = callback;
+    operation->context = context;
+    return 0;
+}
+
+int lockstep_query(struct lockstep_client *client, const struct lockstep_query *query,
+                   lockstep_result_callback *callback, void *context)
+{
+    if (query->consistency != LOCKSTEP_LINEARIZABLE && query->consistency != LOCKSTEP_LOCAL) return LOCKSTEP_EINVAL;
+    struct operation *operation;
+    int rc = operation_start(client, OPERATION_QUERY, message_query_bytes(query), query->deadline_ms, &operation);
+    if (rc != 0) return rc;
+    message_query_write(operation->request, query);
+    operation->callback.result = callback;
+    operation->context = context;
+    return 0;
+}
+
+int lockstep_status(struct lockstep_client *client, uint32_t deadline_ms, lockstep_status_callback *callback,
+                    void *context)
+{
+    struct operation *operation;
+    int rc = operation_start(client, OPERATION_STATUS, 0, deadline_ms, &operation);
+    if (rc != 0) return rc;
+    operation->callback.status = callback;
+    operation->context = context;
+    return 0;
+}
+
+static int start_named(struct lockstep_client *client, enum operation_kind kind, const char *name, uint32_t deadline_ms,
+                       lockstep_result_callback *callback, void *context)
+{
+    struct operation *operation;
+    int rc = operation_start(client, kind, message_name_bytes(name), deadline_ms, &operation);
+    if (rc != 0) return rc;
+    message_name_write(operation->request, name);
+    operation->callback.result = callback;
+    operation->context = context;
+    return 0;
+}
+
+int lockstep_transfer(struct lockstep_client *client, const char *target, uint32_t deadline_ms,
+                      lockstep_result_callback *callback, void *context)
+{
+    return start_named(client, OPERATION_TRANSFER, target, deadline_ms, callback, context);
+}
+
+int lockstep_health(struct lockstep_client *client, const char *service, uint32_t deadline_ms,
+                    lockstep_result_callback *callback, void *context)
+{
+    return start_named(client, OPERATION_HEALTH, service, deadline_ms, callback, context);
+}
