@@ -9,7 +9,8 @@
  * - Only a block that contradicts cuts: late and repeated appends leave what matches alone (T20).
  * - A contradiction at or below commit, or below v within a term, or a second leader in one term, is damage: EPROTO,
  *   nothing is changed (T14).
- * - One ack a take, however many messages came and flushes completed. */
+ * - One ack a take, however many messages came and flushes completed; none for blocks that wait for the disk: the flush
+ *   acks them. Heartbeats are acked at once, and say how far we are. */
 #include "raft/internal.h"
 
 /* The message's term is at least ours; follow its sender. EPROTO: this term has another leader. */
@@ -18,7 +19,6 @@ static int follow(struct raft *r, const struct raft_message *m)
     if (m->term == r->hard.term && r->leader != 0 && r->leader != m->from) return LOCKSTEP_EPROTO;
     raft_become_follower(r, m->term, m->from);
     raft_election_hear_leader(r);
-    r->ack.due = true;
     return 0;
 }
 
@@ -122,6 +122,8 @@ int raft_follow_append(struct raft *r, const struct raft_event *event, struct ra
         if (same < count) accept(r, entries + same, count - same, event->as.message.room_bytes, ret);
     }
     learn_commit(r, a->commit);
+    /* blocks that were taken are acked by their flush; all else has nothing to wait for */
+    if (ret->accept_first == 0 || r->ack.full) r->ack.due = true;
     return 0;
 }
 
@@ -138,6 +140,7 @@ int raft_follow_heartbeat(struct raft *r, const struct raft_message *m)
         return LOCKSTEP_EPROTO;
     validate(r, h->match_index);
     learn_commit(r, h->commit);
+    r->ack.due = true;
     return 0;
 }
 

@@ -108,6 +108,7 @@ static void progress_lost(struct progress *p, const struct raft_ack *ack)
 void raft_progress_ack(struct progress *p, const struct raft_ack *ack, const struct raft_log *log,
                        const struct raft_options *options, uint64_t now_ns)
 {
+    bool was_silent = now_ns - p->heard_ns >= options->election_timeout_ns_min;
     lk_assert(p->match < p->next);
     lk_assert(ack->durable_index <= ack->validated_index && ack->validated_index <= log->last_index);
     p->heard_ns = now_ns;
@@ -115,9 +116,11 @@ void raft_progress_ack(struct progress *p, const struct raft_ack *ack, const str
     if (p->match < ack->durable_index) p->match = ack->durable_index; /* old and repeated acks are normal */
     window_release(p);
 
-    if (p->state == RAFT_PROGRESS_PROBE && ack->validated_index >= p->next - 1) {
-        if (ack->validated_index >= p->next) p->backoff_ns = p->pause_until_ns = 0; /* it took the block */
-        if (p->pause_until_ns == 0) {
+    if (p->state == RAFT_PROGRESS_PROBE) {
+        bool took = ack->validated_index >= p->next, fits = ack->validated_index >= p->next - 1;
+        if (took) p->backoff_ns = p->pause_until_ns = 0;
+        if (took ||
+            (fits && !p->probe_sent && p->pause_until_ns == 0)) { /* else the block is on its way, or unwelcome */
             p->state = RAFT_PROGRESS_REPLICATE;
             p->mark_round = 0;
         }
@@ -128,6 +131,8 @@ void raft_progress_ack(struct progress *p, const struct raft_ack *ack, const str
         progress_full(p, ack, options, now_ns);
     else if (ack->rejected)
         progress_refused(p, ack, log);
+    else if (was_silent && (p->state == RAFT_PROGRESS_PROBE || ack->validated_index < p->next - 1))
+        progress_lost(p, ack); /* it was away: what was sent meanwhile went nowhere */
     else if (p->mark_round != 0 && ack->round >= p->mark_round) {
         p->mark_round = 0;
         if (p->state == RAFT_PROGRESS_PROBE || ack->validated_index < p->mark_index) progress_lost(p, ack);

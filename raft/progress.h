@@ -14,6 +14,7 @@
  * Loss: a heartbeat that leaves while blocks are not durable there sets a mark (what was sent, and the round after
  * the heartbeat's). An ack of that round that has not seen the marked block means that it was lost; an ack that has
  * seen it means a slow disk. One round of grace, because a heartbeat may overtake an append (T24).
+ * After a silence of an election timeout the first ack is enough.
  * Source: etcd raft's tracker; thesis 10.2.1. */
 #ifndef LOCKSTEP_RAFT_PROGRESS_H
 #define LOCKSTEP_RAFT_PROGRESS_H

@@ -305,10 +305,9 @@ static void check_reads(struct cluster_core *core, const struct raft_effects *fx
 static void put_on_network(struct cluster_core *core, const struct raft_send *send)
 {
     struct cluster *c = core->cluster;
-    if (c->message_count == CLUSTER_MESSAGES_MAX) {
-        c->dropped++;
-        return;
-    }
+    raft_member to = send->message.to;
+    if (to >= 1 && to <= c->count && c->cut[core->id - 1][to - 1]) return;
+    if (c->message_count == CLUSTER_MESSAGES_MAX) return; /* lost, like any message */
     struct cluster_message *m = allocate(1, sizeof *m);
     m->message = send->message;
     if (send->first != 0) {
@@ -405,8 +404,9 @@ int cluster_time(struct cluster_core *core)
 int cluster_propose(struct cluster_core *core, uint32_t bytes, bool merge)
 {
     struct cluster *c = core->cluster;
-    if (!raft_may_propose(core->raft, bytes) || core->last + 1 == CLUSTER_BLOCKS_MAX)
-        return raft_is_leader(core->raft) ? LOCKSTEP_EFULL : LOCKSTEP_ENOTLEADER;
+    if (!raft_is_leader(core->raft)) return LOCKSTEP_ENOTLEADER;
+    if (cluster_status(c, core->id).transferring) return LOCKSTEP_EUNAVAILABLE;
+    if (!raft_may_propose(core->raft, bytes) || core->last + 1 == CLUSTER_BLOCKS_MAX) return LOCKSTEP_EFULL;
     uint64_t uncommitted = 0;
     for (raft_index i = core->commit + 1; i <= core->last; i++) uncommitted += core->log[i].bytes;
     bool first_of_term = raft_term_at(core->raft, core->last) != raft_current_term(core->raft);

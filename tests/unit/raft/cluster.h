@@ -86,7 +86,7 @@ struct cluster {
 
     struct cluster_message *messages[CLUSTER_MESSAGES_MAX]; /* on their way, oldest first; owned */
     uint32_t message_count;
-    uint64_t dropped; /* for lack of room above */
+    bool cut[CLUSTER_CORES_MAX][CLUSTER_CORES_MAX]; /* [from - 1][to - 1]: what is sent there is lost */
 
     struct cluster_block *committed; /* [1..committed_last], by whoever committed it first */
     raft_term *committed_in;         /* by a leader of which term */

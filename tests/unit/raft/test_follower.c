@@ -77,8 +77,7 @@ START_TEST(an_ack_is_held_until_the_term_and_the_block_are_durable) /* R7 */
     ck_assert_uint_eq(cluster_sent_count(c, 1, 2, RAFT_ACK), 1);
     cluster_drop_all(c);
     ck_assert_int_eq(append(2, 3, 2, TERMS(2), 0), 0);
-    ck_assert_uint_eq(ack()->durable_index, 3); /* at once, of what is durable */
-    ck_assert_uint_eq(ack()->validated_index, 4);
+    ck_assert_ptr_null(cluster_sent(c, 1, 2, RAFT_ACK)); /* one ack for one append: the flush brings it */
     cluster_disk_done(core, false);
     ck_assert_uint_eq(ack()->durable_index, 4);
     cluster_close(c);
@@ -115,7 +114,6 @@ START_TEST(flushes_of_one_turn_are_acked_once)
     open_with(TERMS(1), 0, 1);
     append(1, 1, 1, TERMS(1), 0);
     append(1, 2, 1, TERMS(1), 0);
-    cluster_drop_all(c);
     cluster_disk_done(core, true);
     cluster_disk_done(core, true);
     cluster_take(core);

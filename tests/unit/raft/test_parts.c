@@ -252,14 +252,14 @@ static void open_peer(raft_index next)
 static void ack(raft_index durable, raft_index validated, uint64_t round)
 {
     struct raft_ack a = {.durable_index = durable, .validated_index = validated, .round = round};
-    raft_progress_ack(&peer, &a, ten, &options, 2000);
+    raft_progress_ack(&peer, &a, ten, &options, 1100);
     raft_progress_check(&peer, 10);
 }
 
 static void refuse(raft_index rejected, raft_index hint, raft_term hint_term)
 {
     struct raft_ack a = {.rejected = true, .rejected_index = rejected, .hint_index = hint, .hint_term = hint_term};
-    raft_progress_ack(&peer, &a, ten, &options, 2000);
+    raft_progress_ack(&peer, &a, ten, &options, 1100);
     raft_progress_check(&peer, 10);
 }
 
@@ -370,6 +370,44 @@ START_TEST(a_lost_append_is_found_by_two_heartbeat_rounds) /* T24: one round of 
 }
 END_TEST
 
+START_TEST(the_first_word_after_a_long_silence_says_what_was_lost)
+{
+    open_peer(1);
+    ack(0, 0, 0);
+    raft_progress_sent(&peer, 4, 50);
+    struct raft_ack back = {.validated_index = 2, .durable_index = 2};
+    raft_progress_ack(&peer, &back, ten, &options, 1100 + options.election_timeout_ns_min - 1);
+    ck_assert_int_eq(peer.state, RAFT_PROGRESS_REPLICATE);
+    raft_progress_ack(&peer, &back, ten, &options, 9000);
+    ck_assert_int_eq(peer.state, RAFT_PROGRESS_PROBE);
+    ck_assert_uint_eq(peer.next, 3);
+}
+END_TEST
+
+START_TEST(a_silence_with_nothing_outstanding_changes_nothing)
+{
+    open_peer(1);
+    ack(0, 0, 0);
+    raft_progress_sent(&peer, 4, 50);
+    ack(4, 4, 0);
+    struct raft_ack back = {.validated_index = 4, .durable_index = 4};
+    raft_progress_ack(&peer, &back, ten, &options, 9000);
+    ck_assert_int_eq(peer.state, RAFT_PROGRESS_REPLICATE);
+}
+END_TEST
+
+START_TEST(an_answer_to_a_heartbeat_does_not_send_a_probe_twice)
+{
+    open_peer(7);
+    raft_progress_sent(&peer, 7, 50);
+    ack(6, 6, 1); /* the probe will fit, and is still on its way */
+    ck_assert(!raft_progress_may_send(&peer, 1100));
+    ack(6, 7, 1);
+    ck_assert_int_eq(peer.state, RAFT_PROGRESS_REPLICATE);
+    ck_assert_uint_eq(peer.next, 8);
+}
+END_TEST
+
 START_TEST(a_slow_disk_is_not_taken_for_a_loss)
 {
     open_peer(1);
@@ -462,6 +500,9 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_refusal_answers_only_the_probe_that_is_out);
     tcase_add_test(tests, a_refusal_skips_the_terms_that_cannot_match);
     tcase_add_test(tests, a_lost_append_is_found_by_two_heartbeat_rounds);
+    tcase_add_test(tests, the_first_word_after_a_long_silence_says_what_was_lost);
+    tcase_add_test(tests, a_silence_with_nothing_outstanding_changes_nothing);
+    tcase_add_test(tests, an_answer_to_a_heartbeat_does_not_send_a_probe_twice);
     tcase_add_test(tests, a_slow_disk_is_not_taken_for_a_loss);
     tcase_add_test(tests, blocks_that_a_restart_forgot_are_sent_again);
     tcase_add_test(tests, a_lost_probe_is_sent_again);

@@ -31,7 +31,6 @@ struct world {
     struct cluster *c;
     struct random random;
     struct profile profile;
-    bool cut[CLUSTER_CORES_MAX][CLUSTER_CORES_MAX]; /* from, to */
     uint64_t paused_until_ns[CLUSTER_CORES_MAX];
     uint64_t restart_at_ns[CLUSTER_CORES_MAX];
     uint64_t load_at_ns[CLUSTER_CORES_MAX];
@@ -102,9 +101,8 @@ static void deliver(struct world *w, uint32_t at)
 {
     struct cluster *c = w->c;
     struct cluster_message *m = c->messages[at];
-    uint64_t from = m->message.from - 1, to = m->message.to - 1;
-    struct cluster_core *core = &c->cores[to];
-    if (w->cut[from][to] || chance(w, w->profile.loss_percent)) {
+    struct cluster_core *core = cluster_core(c, m->message.to);
+    if (chance(w, w->profile.loss_percent)) {
         cluster_drop(c, at);
         return;
     }
@@ -124,13 +122,13 @@ static void deliver(struct world *w, uint32_t at)
 static void cut_links(struct world *w)
 {
     uint32_t kind = (uint32_t)draw(w, 4);
-    memset(w->cut, 0, sizeof w->cut);
+    memset(w->c->cut, 0, sizeof w->c->cut);
     if (kind == 0) return; /* healed */
     for (uint32_t i = 0; i < w->c->count; i++)
         for (uint32_t k = 0; k < w->c->count; k++) {
-            if (kind == 1) w->cut[i][k] = (i == draw(w, w->c->count)) != (k == draw(w, w->c->count));
-            if (kind == 2) w->cut[i][k] = (i % 2) != (k % 2);
-            if (kind == 3) w->cut[i][k] = chance(w, 30); /* one direction alone is usual */
+            if (kind == 1) w->c->cut[i][k] = (i == draw(w, w->c->count)) != (k == draw(w, w->c->count));
+            if (kind == 2) w->c->cut[i][k] = (i % 2) != (k % 2);
+            if (kind == 3) w->c->cut[i][k] = chance(w, 30); /* one direction alone is usual */
         }
 }
 
@@ -232,7 +230,7 @@ static void heal(struct world *w)
 {
     w->healed = true;
     w->profile = (struct profile){.delay_ns_max = 2 * MS, .slow_ns_max = 1, .disk_ns_max = 2 * MS};
-    memset(w->cut, 0, sizeof w->cut);
+    memset(w->c->cut, 0, sizeof w->c->cut);
     for (uint32_t i = 0; i < w->c->count; i++) {
         w->paused_until_ns[i] = 0;
         w->restart_at_ns[i] = w->c->now_ns;
