@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* server.c - one node as a process: everything that the node knows only as doors, opened around it and closed again.
+ * Thread: the loop's, which is the process's first.
+ *
+ *   log -> machine -> loop -> client port -> node -> peer port (-> fault filter) -> threads -> turns
+ *
+ * Start: an error is one line on stderr, `lockstep: what: why; what to do`, and everything opened is closed again.
+ * Stop (SIGTERM, SIGINT): the node hands leadership over and lets what is appended finish, the front answers it; then
+ * everything is closed in reverse order and the process exits 0. A second signal, or STOP_MS, ends the waiting.
+ * Failure of a running node (R8, damage, FATAL): the reason goes to the log and the process ends at once, without
+ * closing: a thread may stand in a flush that never returns, and nothing that is not durable was promised. */
+#include "server/server.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "lockstep/errors.h"
+#include "server/front.h"
+#include "server/loop.h"
+#include "transport/fault.h"
+#include "transport/tcp.h"
+
+enum { STOP_MS = 8000, FILES_BESIDES_CONNECTIONS = 256 };
+
+struct server {
+    struct server_options options; /* a copy: plugin, disk and kv are filled in */
+    struct plugin plugin;
+    struct log *log;
+    struct loop *loop;
+    struct front *front;
+    struct node *node;
+    struct transport *transport;
+    struct threads *threads;
+    bool stopping;
+    uint64_t stop_deadline_ns;
+};
+
+/* --- signals and limits of the process --- */
+
+/* Memory that is mapped from a file went away under a reader: nothing can go on, and it must not look like a bug. */
+static void on_bus_error(int number)
+{
+    static const char text[] =
+        "lockstep: a mapped file could not be read (SIGBUS): it was truncated by somebody, or its disk failed; look at "
+        "the kernel's log and the data directory, then start again\n";
+    (void)number;
+    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    _exit(SERVER_EXIT_DAMAGED);
+}
+
+static void process_prepare(uint32_t connections)
+{
+    const struct sigaction bus = {.sa_handler = on_bus_error, .sa_flags = (int)SA_RESETHAND};
+    const struct sigaction ignore = {.sa_handler = SIG_IGN};
+    (void)sigaction(SIGBUS, &bus, NULL);
+    (void)sigaction(SIGPIPE, &ignore, NULL);
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+    rlim_t wanted = connections + FILES_BESIDES_CONNECTIONS;
+    if (files.rlim_cur >= wanted) return;
+    files.rlim_cur = wanted < files.rlim_max ? wanted : files.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &files); /* with fewer the front refuses earlier: no error */
+}
+
+/* --- turns --- */
+
+static int exit_of(int error)
+{
+    switch (error) {
+    case 0: return SERVER_EXIT_OK;
+    case LOCKSTEP_EINVAL: return SERVER_EXIT_USAGE;
+    case LOCKSTEP_ECORRUPT: return SERVER_EXIT_DAMAGED;
+    default: return SERVER_EXIT_FAILED;
+    }
+}
+
+_Noreturn static void end_failed(struct server *server, int error, const char *why)
+{
+    log_format(server->log, NODE_LOG_ERROR, "server", "the node ends: %s", why);
+    log_close(server->log);
+    /* EINVAL is no usage error once the node runs: the machine said FATAL. */
+    _exit(error == LOCKSTEP_ECORRUPT ? SERVER_EXIT_DAMAGED : SERVER_EXIT_FAILED);
+}
+
+static uint64_t turn(void *context)
+{
+    struct server *server = context;
+    const char *why = NULL;
+    node_drain(server->node);
+    front_flush(server->front);
+    int failed = node_failed(server->node, &why);
+    if (failed != 0) end_failed(server, failed, why);
+    uint64_t deadline = node_deadline_ns(server->node);
+    if (!server->stopping) return deadline;
+    const struct node_env *env = loop_env(server->loop);
+    bool late = env->now_ns(env->context) >= server->stop_deadline_ns;
+    if (late) log_line(server->log, NODE_LOG_WARN, "server", "not everything finished in time: stopping anyway");
+    if (late || (node_drained(server->node) && front_drained(server->front))) loop_end(server->loop);
+    return deadline < server->stop_deadline_ns ? deadline : server->stop_deadline_ns;
+}
+
+static void stop(void *context, unsigned count)
+{
+    struct server *server = context;
+    const struct node_env *env = loop_env(server->loop);
+    uint64_t now = env->now_ns(env->context);
+    if (count > 1) {
+        log_line(server->log, NODE_LOG_WARN, "server", "second signal: stopping at once");
+        server->stop_deadline_ns = now;
+        return;
+    }
+    log_line(server->log, NODE_LOG_INFO, "server", "stopping: handing leadership over, finishing what is appended");
+    server->stopping = true;
+    server->stop_deadline_ns = now + STOP_MS * UINT64_C(1000000);
+    node_stop(server->node);
+    front_stop(server->front);
+}
+
+static uint64_t work(void *context, enum node_part part)
+{
+    return node_work(context, part);
+}
+
+static void report_faults(void *context, const char *text)
+{
+    log_line(context, NODE_LOG_WARN, "transport", text);
+}
+
+static void front_log(void *context, enum node_log_level level, const char *part, const char *text)
+{
+    log_line(context, level, part, text);
+}
+
+/* --- opening, each with the sentence that people see --- */
+
+static int machine_open(struct server *server, char *why, size_t why_room)
+{
+    const struct server_options *o = &server->options;
+    const char *data = o->node.data_directory;
+    char path[4096], copies[4096 + 16];
+    int rc = plugin_find(o->machine, o->base_directory, path, sizeof path, why, why_room);
+    if (rc != 0) return rc;
+    if (mkdir(data, 0700) != 0 && errno != EEXIST) {
+        (void)snprintf(why, why_room, "data directory %.800s: cannot be made: %s; make the folder above it", data,
+                       strerror(errno));
+        return LOCKSTEP_EIO;
+    }
+    (void)snprintf(copies, sizeof copies, "%s/plugins", data);
+    return plugin_load(path, copies, NULL, &server->plugin, why, why_room);
+}
+
+static int client_port_open(struct server *server, char *why, size_t why_room)
+{
+    const struct server_options *o = &server->options;
+    const struct front_options options = {
+        .loop = loop_uv(server->loop),
+        .listen = o->listen_client,
+        .connections_max = o->connections_max,
+        .grpc_message_bytes_max = o->grpc_message_bytes_max,
+        .proposals_max = o->node.proposals_max,
+        .queries_max = o->node.queries_max,
+        .log_context = server->log,
+        .log = front_log,
+    };
+    return front_open(&options, &server->front, why, why_room);
+}
+
+static int node_start(struct server *server, char *why, size_t why_room)
+{
+    struct node_options *o = &server->options.node;
+    o->plugin = &server->plugin;
+    o->disk = disk_posix();
+    o->kv = kv_lmdb();
+    const struct node_owner owner = front_node_owner(server->front);
+    return node_open(o, loop_env(server->loop), &owner, &server->node, why, why_room);
+}
+
+static int peer_port_open(struct server *server, char *why, size_t why_room)
+{
+    const struct server_options *o = &server->options;
+    struct tcp_options tcp = {
+        .loop = loop_uv(server->loop),
+        .owner = node_transport_owner(server->node),
+        .self = o->node.self,
+        .peer_count = o->node.member_count,
+        .listen = o->listen_peer,
+        .queued_bytes_max = o->node.append_inflight_bytes_max,
+    };
+    struct fault_options fault = {
+        .loop = tcp.loop,
+        .owner = tcp.owner,
+        .peer_count = tcp.peer_count,
+        .rules = o->faults,
+        .seed = loop_env(server->loop)->random(loop_env(server->loop)->context),
+        .report_context = server->log,
+        .report = report_faults,
+    };
+    node_transport_hello(server->node, &tcp.hello);
+    for (unsigned i = 0; i < tcp.peer_count; i++) {
+        tcp.peers[i].name = fault.peers[i] = o->node.members[i].name;
+        tcp.peers[i].address = o->node.members[i].peer;
+    }
+    int rc = tcp_open(&tcp, &server->transport, why, why_room);
+    if (rc != 0 || o->faults[0] == 0) return rc;
+    fault.inner = server->transport;
+    rc = fault_open(&fault, &server->transport, why, why_room);
+    if (rc == 0) log_format(server->log, NODE_LOG_WARN, "transport", "faults are being made: rules=%s", o->faults);
+    return rc;
+}
+
+static void close_all(struct server *server)
+{
+    threads_close(server->threads);
+    if (server->loop != NULL) *loop_threads(server->loop) = NULL;
+    if (server->transport != NULL) server->transport->ops->close(server->transport);
+    front_close(server->front);
+    loop_close(server->loop);
+    node_close(server->node);
+    log_close(server->log);
+}
+
+static int failed_to_start(struct server *server, int code, const char *why)
+{
+    close_all(server);
+    (void)fprintf(stderr, "lockstep: %s\n", why);
+    free(server);
+    return code;
+}
+
+int server_run(const struct server_options *options)
+{
+    char why[NODE_WHY_BYTES_MAX] = "out of memory";
+    struct server *server = calloc(1, sizeof *server);
+    if (server == NULL) {
+        (void)fprintf(stderr, "lockstep: %s\n", why);
+        return SERVER_EXIT_FAILED;
+    }
+    server->options = *options;
+    const struct node_options *o = &server->options.node;
+    const char *debug = getenv("LOCKSTEP_DEBUG");
+    process_prepare(options->connections_max);
+
+    int rc = log_open(o->members[o->self].name, STDERR_FILENO, debug != NULL && *debug != 0, &server->log);
+    if (rc != 0) return failed_to_start(server, exit_of(rc), why);
+    rc = machine_open(server, why, sizeof why);
+    if (rc == LOCKSTEP_EIO || rc == LOCKSTEP_ENOSPC || rc == LOCKSTEP_ENOMEM)
+        return failed_to_start(server, SERVER_EXIT_FAILED, why);
+    if (rc != 0) return failed_to_start(server, SERVER_EXIT_USAGE, why); /* not this file, not this machine */
+    rc = loop_open(server->log, &server->loop);
+    if (rc != 0) (void)snprintf(why, sizeof why, "event loop: %s", lockstep_error_text(rc));
+    if (rc == 0) rc = client_port_open(server, why, sizeof why);
+    if (rc == 0) rc = node_start(server, why, sizeof why);
+    if (rc == 0) rc = peer_port_open(server, why, sizeof why);
+    if (rc != 0) return failed_to_start(server, exit_of(rc), why);
+    node_attach(server->node, server->transport);
+    rc = threads_open(work, server->node, loop_threads(server->loop));
+    server->threads = *loop_threads(server->loop);
+    if (rc != 0) return failed_to_start(server, SERVER_EXIT_FAILED, "threads: the system starts no more of them");
+    front_attach(server->front, server->node);
+    log_format(server->log, NODE_LOG_INFO, "server", "started: cluster=%s client=%s peer=%s machine=%s/%s data=%s",
+               o->cluster, options->listen_client, options->listen_peer, server->plugin.name, server->plugin.version,
+               o->data_directory);
+
+    const struct loop_owner owner = {.context = server, .turn = turn, .stop = stop};
+    loop_run(server->loop, &owner);
+    log_line(server->log, NODE_LOG_INFO, "server", "stopped");
+    close_all(server);
+    free(server);
+    return SERVER_EXIT_OK;
+}
