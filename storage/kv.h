@@ -6,6 +6,7 @@
 #ifndef LOCKSTEP_STORAGE_KV_H
 #define LOCKSTEP_STORAGE_KV_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,15 +15,17 @@ struct kv_txn; /* a transaction, read or write */
 
 struct kv {
     void *context;
-    /* why: a sentence for people. ECORRUPT (size or meta pages), EVERSION, EIO, ENOSPC, ENOMEM */
-    int (*open)(void *context, const char *directory, uint64_t map_bytes, uint32_t tables, struct kv_map **ret,
-                char *why, size_t why_room);
+    /* Open the map in a directory. What is there was flushed before it is read (J3).
+     * why: a sentence for people. ENOTFOUND (there is none, and it may not be made), ECORRUPT (size or meta pages), EVERSION, EIO, ENOSPC, ENOMEM, EINVAL. Allocates. */
+    int (*open)(void *context, const char *directory, bool may_create, uint64_t map_bytes, uint32_t tables,
+                struct kv_map **ret, char *why, size_t why_room);
     void (*close)(struct kv_map *map); /* takes NULL */
     int (*begin_write)(struct kv_map *map, struct kv_txn **ret);
     int (*begin_read)(struct kv_map *map, struct kv_txn **ret);
     /* A read transaction may be put to sleep and renewed, which is cheaper than ending and beginning. */
     void (*reset)(struct kv_txn *txn);
     int (*renew)(struct kv_txn *txn);
+    /* ENOSPC: the map or the disk is full; abort, nothing is lost. */
     int (*put)(struct kv_txn *txn, uint32_t table, uint64_t key, const void *value, size_t bytes);
     /* Reserve room for a value to be filled before the next call. */
     int (*put_reserve)(struct kv_txn *txn, uint32_t table, uint64_t key, size_t bytes, void **ret);
@@ -30,8 +33,12 @@ struct kv {
     int (*erase)(struct kv_txn *txn, uint32_t table, uint64_t key);                                    /* ENOTFOUND */
     int (*first)(struct kv_txn *txn, uint32_t table, uint64_t *ret_key); /* ENOTFOUND: empty */
     int (*last)(struct kv_txn *txn, uint32_t table, uint64_t *ret_key);
-    int (*commit)(struct kv_txn *txn); /* ends it in any case */
-    void (*abort)(struct kv_txn *txn); /* takes NULL */
+    int (*seek)(struct kv_txn *txn, uint32_t table, uint64_t key, uint64_t *ret_key); /* the first at or above key */
+    int (*commit)(struct kv_txn *txn);                                                /* ends it in any case */
+    void (*abort)(struct kv_txn *txn);                                                /* takes NULL */
+    /* Have `bytes` of zero-filled, flushed file behind what is used (J6), so that a transaction finds its space and no
+     * commit depends on a grown size. The writer's thread, no transaction open. ENOSPC: nothing happened; EIO. */
+    int (*grow)(struct kv_map *map, uint64_t bytes);
     uint64_t (*file_bytes)(struct kv_map *map);
 };
 

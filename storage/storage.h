@@ -105,7 +105,8 @@ struct storage_status {
     uint64_t flushes, frames, blocks, bytes; /* journal, since start */
     uint64_t transactions;                   /* LMDB, since start */
     uint64_t journal_bytes, journal_used_bytes;
-    uint64_t flush_ns_last;
+    bool
+        log_stalled; /* no space for data.mdb to grow: blocks stay in ring and journal, appends are refused when full */
 };
 void storage_status_read(const struct storage *storage, struct storage_status *ret);
 

@@ -46,6 +46,8 @@ struct sim_kv {
     struct sim_disk *disk;
     struct version *committed;
     bool writing;
+    uint64_t capacity;
+    bool exists; /* something was committed once */
 };
 
 static void value_release(struct value *value)
@@ -101,8 +103,8 @@ static struct pair *pair_find(const struct version *version, uint32_t table, uin
     return &version->tables[table].pairs[place];
 }
 
-static int kv_open(void *context, const char *directory, uint64_t map_bytes, uint32_t tables, struct kv_map **ret,
-                   char *why, size_t why_room)
+static int kv_open(void *context, const char *directory, bool may_create, uint64_t map_bytes, uint32_t tables,
+                   struct kv_map **ret, char *why, size_t why_room)
 {
     struct sim_kv *sim = context;
     (void)map_bytes;
@@ -110,6 +112,10 @@ static int kv_open(void *context, const char *directory, uint64_t map_bytes, uin
     if (!sim_disk_powered(sim->disk)) {
         snprintf(why, why_room, "%s: no power", directory);
         return LOCKSTEP_EIO;
+    }
+    if (!may_create && !sim->exists) {
+        snprintf(why, why_room, "%s: there is no map", directory);
+        return LOCKSTEP_ENOTFOUND;
     }
     struct kv_map *map = calloc(1, sizeof *map);
     lk_assert(map != NULL);
@@ -243,6 +249,14 @@ static int kv_last(struct kv_txn *txn, uint32_t table, uint64_t *ret_key)
     return 0;
 }
 
+static int kv_seek(struct kv_txn *txn, uint32_t table, uint64_t key, uint64_t *ret_key)
+{
+    size_t place = pair_place(txn->version, table, key);
+    if (place == txn->version->tables[table].count) return LOCKSTEP_ENOTFOUND;
+    *ret_key = txn->version->tables[table].pairs[place].key;
+    return 0;
+}
+
 static void kv_abort(struct kv_txn *txn)
 {
     if (txn == NULL) return;
@@ -261,6 +275,7 @@ static int kv_commit(struct kv_txn *txn)
         struct version *old = sim->committed;
         sim->committed = txn->version;
         sim->committed->references++;
+        sim->exists = true;
         version_release(old);
     }
     kv_abort(txn);
@@ -269,7 +284,7 @@ static int kv_commit(struct kv_txn *txn)
     return LOCKSTEP_EIO;
 }
 
-static uint64_t kv_file_bytes(struct kv_map *map)
+static uint64_t value_bytes(const struct kv_map *map)
 {
     uint64_t bytes = 0;
     const struct version *version = map->sim->committed;
@@ -278,11 +293,24 @@ static uint64_t kv_file_bytes(struct kv_map *map)
     return bytes;
 }
 
+/* The map's bytes lie on no simulated disk; what it may take is set by sim_kv_capacity(). */
+static int kv_grow(struct kv_map *map, uint64_t bytes)
+{
+    if (!sim_disk_powered(map->sim->disk)) return LOCKSTEP_EIO;
+    return value_bytes(map) + bytes > map->sim->capacity ? LOCKSTEP_ENOSPC : 0;
+}
+
+static uint64_t kv_file_bytes(struct kv_map *map)
+{
+    return value_bytes(map);
+}
+
 struct sim_kv *sim_kv_open(struct sim_disk *disk)
 {
     struct sim_kv *sim = calloc(1, sizeof *sim);
     lk_assert(sim != NULL);
     sim->disk = disk;
+    sim->capacity = UINT64_MAX;
     sim->committed = calloc(1, sizeof *sim->committed);
     lk_assert(sim->committed != NULL);
     sim->committed->references = 1;
@@ -300,8 +328,10 @@ struct sim_kv *sim_kv_open(struct sim_disk *disk)
         .erase = kv_erase,
         .first = kv_first,
         .last = kv_last,
+        .seek = kv_seek,
         .commit = kv_commit,
         .abort = kv_abort,
+        .grow = kv_grow,
         .file_bytes = kv_file_bytes,
     };
     return sim;
@@ -317,6 +347,11 @@ void sim_kv_close(struct sim_kv *sim)
 const struct kv *sim_kv(struct sim_kv *sim)
 {
     return &sim->kv;
+}
+
+void sim_kv_capacity(struct sim_kv *sim, uint64_t bytes)
+{
+    sim->capacity = bytes;
 }
 
 uint8_t *sim_kv_value(struct sim_kv *sim, uint32_t table, uint64_t key, size_t *ret_bytes)

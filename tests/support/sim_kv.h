@@ -13,6 +13,9 @@ struct sim_kv *sim_kv_open(struct sim_disk *disk);
 void sim_kv_close(struct sim_kv *sim); /* before its disk; takes NULL */
 const struct kv *sim_kv(struct sim_kv *sim);
 
+/* It may not grow beyond so many bytes of values: ENOSPC. UINT64_MAX = no limit. */
+void sim_kv_capacity(struct sim_kv *sim, uint64_t bytes);
+
 /* A value's bytes, for tests that damage them; NULL = none. */
 uint8_t *sim_kv_value(struct sim_kv *sim, uint32_t table, uint64_t key, size_t *ret_bytes);
 

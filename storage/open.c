@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* open.c - from a directory to a storage that may promise again.
+ * Thread: the one that opens; the others do not run yet.
+ * J3  Nothing that is read counts as durable before this process has flushed it. Each file is flushed, its cached pages
+ *     dropped, and then read. The boot counter is raised durably; the live tail is written, packed, into frames of this
+ *     boot behind the last good frame, and flushed; then one transaction names {boot, Q}. Until that transaction the old
+ *     tail is the truth: frames of a boot that LMDB does not name are ignored and written over.
+ *
+ *   boot       the counter, and whether the first start came to its end
+ *   data.mdb   the log; names the journal by id and the boot whose frames count
+ *   journal    frames
+ *
+ * A first start: boot{1, not complete}, empty data.mdb, empty journal, one frame, the first transaction, boot{1,
+ * complete}. A crash anywhere in between leaves "not complete", and nothing was promised: it starts over. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/crc32c.h"
+#include "lockstep/errors.h"
+#include "storage/record_file.h"
+#include "storage/recovery.h"
+#include "storage/state.h"
+
+enum { BOOT_MAGIC = 0x5442534c /* "LSBT" */, BOOT_VERSION = 1 };
+
+struct boot_record {
+    uint32_t magic, crc, version, complete;
+    uint64_t boot, member_id;
+};
+
+/* What storage_open() works with until it is done. */
+struct opening {
+    const struct storage_options *options;
+    const char *journal_directory;
+    struct storage *storage;
+    struct boot_record boot;
+    bool has_table; /* data.mdb holds a state record */
+    struct kv_txn *txn;
+    struct recovery recovery;
+    char *why;
+    size_t why_room;
+};
+
+__attribute__((format(printf, 3, 4))) static int refuse(struct opening *o, int rc, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int count = snprintf(o->why, o->why_room, "data directory %s: ", o->options->directory);
+    if (count > 0 && (size_t)count < o->why_room)
+        vsnprintf(o->why + count, o->why_room - (size_t)count, format, arguments);
+    va_end(arguments);
+    return rc;
+}
+
+static const char ADVICE_LOST[] =
+    "restore the directory from a copy, or give the node an empty one and run member replace";
+static const char ADVICE_DISK[] = "check the disk and its permissions";
+
+/* --- boot --------------------------------------------------------------------------------------------------------- */
+
+static uint32_t boot_crc(const struct boot_record *record)
+{
+    return crc32c(&record->version, sizeof *record - offsetof(struct boot_record, version));
+}
+
+static int boot_read(struct opening *o)
+{
+    uint8_t bytes[RECORD_FILE_BYTES_MAX];
+    size_t count = 0;
+    int rc = record_file_read(o->options->disk, o->options->directory, "boot", bytes, &count);
+    if (rc == LOCKSTEP_ENOTFOUND) return 0; /* all zeros: a first start */
+    if (rc != 0) return refuse(o, rc, "its file 'boot' cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
+    struct boot_record record;
+    if (count >= sizeof record) memcpy(&record, bytes, sizeof record);
+    if (count < sizeof record || record.magic != BOOT_MAGIC || record.crc != boot_crc(&record))
+        return refuse(o, LOCKSTEP_ECORRUPT, "its file 'boot' is damaged; %s", ADVICE_LOST);
+    if (record.version > BOOT_VERSION)
+        return refuse(o, LOCKSTEP_EVERSION, "written by a newer version of lockstep; install that version");
+    if (record.member_id != o->options->member_id)
+        return refuse(o, LOCKSTEP_EFOREIGN,
+                      "its file 'boot' belongs to member %016" PRIx64 ", this is %016" PRIx64 "; %s", record.member_id,
+                      o->options->member_id, ADVICE_LOST);
+    o->boot = record;
+    return 0;
+}
+
+static int boot_write(struct opening *o, uint64_t boot, bool complete)
+{
+    struct boot_record record = {.magic = BOOT_MAGIC,
+                                 .version = BOOT_VERSION,
+                                 .complete = complete,
+                                 .boot = boot,
+                                 .member_id = o->options->member_id};
+    record.crc = boot_crc(&record);
+    int rc = record_file_replace(o->options->disk, o->options->directory, "boot", &record, sizeof record);
+    if (rc != 0)
+        return refuse(o, rc, "its file 'boot' cannot be written: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
+    o->boot = record;
+    return 0;
+}
+
+/* --- the log ------------------------------------------------------------------------------------------------------ */
+
+static int table_open(struct opening *o)
+{
+    struct storage *s = o->storage;
+    const struct storage_options *options = o->options;
+    int rc = options->kv->open(options->kv->context, options->directory, !o->boot.complete, options->map_bytes, TABLES,
+                               &s->map, o->why, o->why_room);
+    if (rc != 0) return rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc;
+    rc = options->kv->begin_read(s->map, &o->txn);
+    if (rc != 0) return refuse(o, rc, "data.mdb cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
+    rc = table_state_read(options->kv, o->txn, &s->table);
+    if (rc == LOCKSTEP_ENOTFOUND && !o->boot.complete) return 0;
+    switch (rc) {
+    case 0: break;
+    case LOCKSTEP_ENOTFOUND:
+        return refuse(o, LOCKSTEP_ECORRUPT, "its log was lost: data.mdb is empty; %s", ADVICE_LOST);
+    case LOCKSTEP_EVERSION:
+        return refuse(o, rc, "data.mdb was written by a newer version of lockstep; install that version");
+    default: return refuse(o, rc, "the state record in data.mdb is damaged, votes may be lost; %s", ADVICE_LOST);
+    }
+    if (s->table.member_id != options->member_id || s->table.group != options->group)
+        return refuse(o, LOCKSTEP_EFOREIGN,
+                      "data.mdb belongs to member %016" PRIx64 ", group %" PRIu32 ", this is %016" PRIx64
+                      ", group %" PRIu32 "; %s",
+                      s->table.member_id, s->table.group, options->member_id, options->group, ADVICE_LOST);
+    if (s->table.boot > o->boot.boot)
+        return refuse(o, LOCKSTEP_ECORRUPT,
+                      "data.mdb knows boot %" PRIu64 ", but the counter in 'boot' says %" PRIu64
+                      ": the files are from different times; %s",
+                      s->table.boot, o->boot.boot, ADVICE_LOST);
+    o->has_table = true;
+    return 0;
+}
+
+static void table_birth(struct opening *o)
+{
+    const struct storage_options *options = o->options;
+    o->storage->table = (struct table_state){.group = options->group,
+                                             .member_id = options->member_id,
+                                             .journal_id = options->random_id,
+                                             .base = options->birth,
+                                             .last_index = options->birth.index,
+                                             .last_crc = options->birth.crc,
+                                             .q = journal_birth()};
+}
+
+/* The log's last block, and that it is the one the state record names: a tail that the map lost shows here. */
+static int table_last(struct opening *o)
+{
+    struct storage *s = o->storage;
+    uint64_t last = 0;
+    if (!o->has_table || s->table.last_index == s->table.base.index) {
+        s->stored_base = s->table.base;
+        return 0;
+    }
+    int rc = s->kv->last(o->txn, TABLE_BLOCKS, &last);
+    const uint8_t *block = NULL;
+    struct block_header header;
+    if (rc == 0) rc = table_block_read(s->kv, o->txn, s->table.last_index, &block, &header);
+    if (rc == LOCKSTEP_EVERSION)
+        return refuse(o, rc, "data.mdb holds a block of a newer version of lockstep; install that version");
+    if (rc == LOCKSTEP_EIO)
+        return refuse(o, rc, "data.mdb cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
+    if (rc != 0 || last != s->table.last_index || header.header_crc != s->table.last_crc)
+        return refuse(o, LOCKSTEP_ECORRUPT, "block %" PRIu64 " in data.mdb is damaged or missing; %s",
+                      s->table.last_index, ADVICE_LOST);
+    s->stored_base = block_base_after(&header);
+    return 0;
+}
+
+/* --- the journal -------------------------------------------------------------------------------------------------- */
+
+static int journal_find(struct opening *o)
+{
+    struct storage *s = o->storage;
+    const struct disk *disk = o->options->disk;
+    int rc = 0;
+    if (!o->has_table) rc = journal_create(disk, o->journal_directory, s->table.journal_id);
+    if (rc == 0) rc = journal_open(&s->journal, disk, o->journal_directory);
+    switch (rc) {
+    case 0: break;
+    case LOCKSTEP_ENOTFOUND:
+        return refuse(o, LOCKSTEP_ECORRUPT, "its journal is gone from %s: promises were lost; %s", o->journal_directory,
+                      ADVICE_LOST);
+    case LOCKSTEP_ECORRUPT: return refuse(o, rc, "the first page of its journal is damaged; %s", ADVICE_LOST);
+    case LOCKSTEP_EVERSION:
+        return refuse(o, rc, "its journal was written by a newer version of lockstep; install that version");
+    default:
+        return refuse(o, rc, "its journal in %s cannot be opened: %s; %s", o->journal_directory,
+                      lockstep_error_text(rc), ADVICE_DISK);
+    }
+    if (s->journal.id != s->table.journal_id)
+        return refuse(o, LOCKSTEP_EFOREIGN,
+                      "the journal in %s belongs to another directory; name the right journal_dir, or %s",
+                      o->journal_directory, ADVICE_LOST);
+    return 0;
+}
+
+/* What the journal says above the log. */
+static int replay(struct opening *o)
+{
+    struct storage *s = o->storage;
+    if (!o->has_table) {
+        o->recovery.end = s->table.q;
+        o->recovery.commit = s->table.base.index;
+        return 0;
+    }
+    char why[512] = "";
+    int rc = recovery_replay(&s->journal, s->kv, o->txn, &s->table, &s->stored_base, &o->recovery, why, sizeof why);
+    return rc == 0 ? 0 : refuse(o, rc, "%s", why);
+}
+
+/* --- the ring ----------------------------------------------------------------------------------------------------- */
+
+/* Read the live blocks from the journal into the ring, checked once more. */
+static int ring_fill(struct opening *o)
+{
+    struct storage *s = o->storage;
+    const struct recovery *recovery = &o->recovery;
+    for (size_t i = 0; i < recovery->block_count; i++) {
+        const struct recovery_block *from = &recovery->blocks[i];
+        struct block_header header;
+        uint8_t *to = NULL;
+        size_t count = 0;
+        struct block_base last = ring_last(s->ring);
+        int rc = from->bytes <= o->options->block_bytes_max ? ring_claim(s->ring, from->bytes, &to) : LOCKSTEP_EFULL;
+        if (rc != 0)
+            return refuse(o, LOCKSTEP_EINVAL,
+                          "its live blocks take %" PRIu64 " bytes (%zu blocks), the ring has %" PRIu64
+                          "; set [limits] ring to its old, larger size",
+                          recovery->blocks_bytes, recovery->block_count, s->ring_bytes);
+        rc = s->journal.disk->pread(s->journal.file, to, from->bytes, from->offset, &count);
+        if (rc != 0) return refuse(o, rc, "its journal cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
+        rc = block_header_read(to, count, &header);
+        if (rc == 0) rc = header.header_crc == from->crc ? block_body_check(to, &header) : LOCKSTEP_ECORRUPT;
+        if (rc == 0) rc = block_chain_check(&last, &header);
+        if (rc != 0)
+            return refuse(o, LOCKSTEP_ECORRUPT, "block %" PRIu64 " in its journal is damaged; %s", from->index,
+                          ADVICE_LOST);
+        ring_publish(s->ring, &header);
+    }
+    return 0;
+}
+
+/* --- this boot ---------------------------------------------------------------------------------------------------- */
+
+/* The live tail, packed, into frames of this boot; the hard state in each of them. At least one frame. */
+static int pack(struct opening *o)
+{
+    struct storage *s = o->storage;
+    struct block_base last = ring_last(s->ring);
+    raft_index first = s->stored_base.index + 1;
+    uint64_t limit = journal_linear(&s->shape, s->table.q.lap, s->table.q.offset) + journal_span(&s->shape);
+    struct request request = {
+        .has_hard_state = true, .hard_state = o->recovery.hard_state, .commit = o->recovery.commit, .pack = true};
+    s->group_now = (struct frame_group){.group = s->table.group,
+                                        .term = o->recovery.hard_state.term,
+                                        .vote = o->recovery.hard_state.vote,
+                                        .last_index = last.index,
+                                        .last_crc = last.crc,
+                                        .commit = o->recovery.commit};
+    do {
+        if (first <= last.index) {
+            struct ring_slot slot;
+            int found = ring_find(s->ring, first, &slot);
+            lk_assert(found == 0);
+            request.first = first;
+            request.pos = slot.pos;
+            request.bytes = (uint32_t)ring_pack(s->ring, first, last.index,
+                                                s->shape.frame_bytes_max - FRAME_HEADER_BYTES_MAX, &request.last);
+            request.count = (uint32_t)(request.last - first + 1);
+            first = request.last + 1;
+        }
+        storage_batch_add(s, &request);
+        if (journal_end_after(&s->journal, FRAME_HEADER_BYTES_MAX + request.bytes + FRAME_PAGE_BYTES) > limit)
+            return refuse(o, LOCKSTEP_ENOSPC,
+                          "its journal of %" PRIu64 " bytes has no room for the %" PRIu64
+                          " bytes of live blocks; set [storage] journal to a larger size",
+                          s->shape.bytes, o->recovery.blocks_bytes);
+        int rc = storage_frame_write(s);
+        if (rc != 0)
+            return refuse(o, rc, "its journal cannot be written: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
+    } while (first <= last.index);
+    s->pack_from_seq = 0;
+    return 0;
+}
+
+/* The boot begins to count: from here on recovery reads the frames that pack() wrote. */
+static int boot_commit(struct opening *o)
+{
+    struct storage *s = o->storage;
+    s->kv->abort(o->txn); /* it would keep the log's old pages */
+    o->txn = NULL;
+    struct table_state next = s->table;
+    next.boot = o->boot.boot;
+    next.shape = s->shape;
+    next.q = o->recovery.end;
+    next.hard_state = o->recovery.hard_state;
+    next.flushed_seq = s->journal.flushed_seq;
+    struct kv_txn *txn = NULL;
+    int rc = s->kv->grow(s->map, 1 << 18);
+    if (rc == 0) rc = s->kv->begin_write(s->map, &txn);
+    if (rc == 0) rc = table_state_write(s->kv, txn, &next);
+    if (rc == 0) {
+        rc = s->kv->commit(txn);
+        txn = NULL;
+    }
+    s->kv->abort(txn);
+    if (rc != 0) return refuse(o, rc, "data.mdb cannot be written: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
+    s->table = next;
+    return 0;
+}
+
+/* --- all of it ------------------------------------------------------------------------------------------------------ */
+
+static int check_options(struct opening *o)
+{
+    const struct storage_options *options = o->options;
+    lk_assert(options->member_id != 0);
+    if (options->journal_bytes < 4 * options->ring_bytes)
+        return refuse(o, LOCKSTEP_EINVAL,
+                      "a journal of %" PRIu64 " bytes is smaller than 4 rings of %" PRIu64
+                      "; raise [storage] journal or lower [limits] ring",
+                      options->journal_bytes, options->ring_bytes);
+    if (options->level != DURABILITY_LEVEL_FSYNC)
+        return refuse(o, LOCKSTEP_EINVAL, "durability level %d is not served; set durability = \"fsync\"",
+                      (int)options->level);
+    return 0;
+}
+
+static int memory_open(struct opening *o, uint32_t block_bytes_max)
+{
+    struct storage *s = o->storage;
+    const struct ring_options ring_options = {
+        .bytes = o->options->ring_bytes, .block_bytes_max = block_bytes_max, .group = o->options->group};
+    int rc = ring_open(&ring_options, &s->ring);
+    if (rc == LOCKSTEP_EINVAL)
+        return refuse(o, rc, "a ring of %" PRIu64 " bytes is no power of two from 64KiB on; change [limits] ring",
+                      o->options->ring_bytes);
+    /* Frames that may lie between Q and the newest: each takes a page at least. */
+    s->frame_room = journal_span(&s->shape) / FRAME_PAGE_BYTES + 2;
+    s->frames = calloc(s->frame_room, sizeof *s->frames);
+    if (rc != 0 || s->frames == NULL || !spsc_open(&s->requests, STORAGE_REQUESTS_MAX, sizeof(struct request)))
+        return refuse(o, LOCKSTEP_ENOMEM, "no memory for a ring of %" PRIu64 " bytes; free some or lower [limits] ring",
+                      o->options->ring_bytes);
+    return 0;
+}
+
+/* Everything that other threads and the loop start from. */
+static void counters_start(struct opening *o)
+{
+    struct storage *s = o->storage;
+    struct ring_status ring;
+    ring_status_read(s->ring, &ring);
+    struct block_base last = ring_last(s->ring);
+    s->submitted_pos = ring.tail;
+    s->submitted_last = last.index;
+    s->submitted_crc = last.crc;
+    s->hard_state = o->recovery.hard_state;
+    s->hard_state_durable = o->recovery.hard_state;
+    s->base_index = s->table.base.index;
+    s->frames_seen = s->table.q.seq;
+    storage_frames_look(s);
+    atomic_store(&s->durable_pos, ring.tail);
+    atomic_store(&s->taken_room_bytes, 0);
+    atomic_store(&s->durable_ticket, 0);
+    atomic_store(&s->stored, s->stored_base.index);
+    atomic_store(&s->commit, s->stored_base.index);
+    atomic_store(&s->reclaimed, journal_linear(&s->shape, s->table.q.lap, s->table.q.offset));
+}
+
+static int recovered_runs(struct opening *o, uint32_t *ret_count)
+{
+    struct storage *s = o->storage;
+    const struct recovery *recovery = &o->recovery;
+    int rc = table_runs_read(s->kv, o->txn, &s->table, (uint32_t)recovery->block_count, &s->runs);
+    if (rc == LOCKSTEP_ENOMEM) return refuse(o, rc, "out of memory; free some");
+    uint32_t count = (uint32_t)s->table.run_count;
+    raft_term term = count != 0 && rc == 0 ? s->runs[count - 1].term : s->table.base.term;
+    if (rc != 0 || term != s->stored_base.term)
+        return refuse(o, LOCKSTEP_ECORRUPT, "the terms of the log in data.mdb are damaged; %s", ADVICE_LOST);
+    for (size_t i = 0; i < recovery->block_count; i++) {
+        const struct recovery_block *block = &recovery->blocks[i];
+        if (count != 0 && s->runs[count - 1].term == block->term) continue;
+        s->runs[count++] = (struct storage_term_run){.first_index = block->index, .term = block->term};
+    }
+    *ret_count = count;
+    return 0;
+}
+
+static int open_steps(struct opening *o, struct storage_recovered *ret)
+{
+    const struct storage_options *options = o->options;
+    struct storage *s = o->storage;
+    /* A ring holds at least 4 of its largest blocks. */
+    uint64_t quarter = options->ring_bytes / 4;
+    uint32_t block_bytes_max = quarter < options->block_bytes_max ? (uint32_t)quarter : options->block_bytes_max;
+    uint32_t run_count = 0;
+    int rc = check_options(o);
+    if (rc == 0) rc = boot_read(o);
+    if (rc == 0 && o->boot.boot == 0) rc = boot_write(o, 1, false);
+    if (rc == 0) rc = table_open(o);
+    if (rc != 0) return rc;
+    if (!o->has_table) table_birth(o);
+    /* The journal keeps the size it has: a smaller one in the configuration does not cut it. */
+    uint64_t bytes = options->journal_bytes > s->table.shape.bytes ? options->journal_bytes : s->table.shape.bytes;
+    s->shape = journal_shape(bytes, block_bytes_max);
+    if (s->shape.frame_bytes_max < s->table.shape.frame_bytes_max)
+        s->shape.frame_bytes_max = s->table.shape.frame_bytes_max;
+    rc = table_last(o);
+    if (rc == 0) rc = journal_find(o);
+    if (rc == 0) rc = replay(o);
+    if (rc == 0) rc = recovered_runs(o, &run_count);
+    if (rc == 0) rc = memory_open(o, block_bytes_max);
+    if (rc != 0) return rc;
+    ring_start(s->ring, &s->stored_base);
+    rc = ring_fill(o);
+    if (rc == 0) rc = boot_write(o, o->has_table ? o->boot.boot + 1 : o->boot.boot, o->boot.complete != 0);
+    if (rc != 0) return rc;
+    journal_start(&s->journal, &s->shape, &o->recovery.end, o->boot.boot);
+    rc = pack(o);
+    if (rc == 0) rc = boot_commit(o);
+    if (rc == 0 && !o->boot.complete) rc = boot_write(o, o->boot.boot, true);
+    if (rc != 0) return rc;
+    counters_start(o);
+    *ret = (struct storage_recovered){.hard_state = o->recovery.hard_state,
+                                      .base = s->table.base,
+                                      .last = ring_last(s->ring),
+                                      .commit = o->recovery.commit,
+                                      .stored = s->stored_base.index,
+                                      .boot = o->boot.boot,
+                                      .runs = s->runs,
+                                      .run_count = run_count};
+    return 0;
+}
+
+int storage_open(const struct storage_options *options, struct storage **ret, struct storage_recovered *ret_recovered,
+                 char *why, size_t why_room)
+{
+    struct opening o = {.options = options,
+                        .journal_directory =
+                            options->journal_directory != NULL ? options->journal_directory : options->directory,
+                        .why = why,
+                        .why_room = why_room};
+    o.storage = calloc(1, sizeof *o.storage);
+    if (o.storage == NULL) return refuse(&o, LOCKSTEP_ENOMEM, "out of memory; free some");
+    o.storage->kv = options->kv;
+    o.storage->ring_bytes = options->ring_bytes;
+    o.storage->wake = options->wake;
+    o.storage->wake_context = options->wake_context;
+    int rc = open_steps(&o, ret_recovered);
+    if (o.txn != NULL) options->kv->abort(o.txn);
+    recovery_free(&o.recovery);
+    if (rc != 0) {
+        storage_close(o.storage);
+        return rc;
+    }
+    *ret = o.storage;
+    return 0;
+}
+
+void storage_close(struct storage *s)
+{
+    if (s == NULL) return;
+    journal_close(&s->journal);
+    if (s->map != NULL) s->kv->close(s->map);
+    spsc_close(&s->requests);
+    ring_close(s->ring);
+    free(s->frames);
+    free(s->runs);
+    free(s);
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* state.h - what the three threads of one storage share, and which of them may touch what. Private to storage/.
+ *
+ *   loop --requests--> journal thread --frames[]--> log thread --stored, reclaimed--> loop and journal thread
+ *
+ * Numbers only grow: a ticket counts requests, a frame seq counts frames, linear places count the journal's bytes.
+ * Everything that crosses is an atomic counter, or a record that such a counter hands over with release. */
+#ifndef LOCKSTEP_STORAGE_STATE_H
+#define LOCKSTEP_STORAGE_STATE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/queue.h"
+#include "storage/journal.h"
+#include "storage/storage.h"
+#include "storage/table.h"
+
+enum {
+    /* 1,024 persists may be outstanding; those with blocks are refused while half of the queue is taken, which leaves
+     * room for the parts of large ones, for a pack, and for all hard states. */
+    STORAGE_REQUESTS_MAX = 4096,
+    STORAGE_REQUESTS_BUSY = STORAGE_REQUESTS_MAX / 2,
+    STORAGE_TRANSACTION_BYTES_MAX = 4 << 20,
+    STORAGE_HARD_STATE_ROOM_BYTES = 4 << 20, /* J5: kept free for hard state and installs */
+};
+
+/* Loop to journal thread. Part of a persist, or of a pack: one contiguous range of the ring, small enough for a frame. */
+struct request {
+    uint64_t ticket;
+    bool has_hard_state, pack, pack_last;
+    struct storage_hard_state hard_state;
+    raft_index first, last; /* 0, 0 = no blocks */
+    uint32_t last_crc;
+    ring_pos pos;
+    uint32_t bytes, count;
+    raft_index commit;
+    uint64_t room_bytes; /* of the journal, at most */
+};
+
+/* Journal thread to log thread: one flushed frame. live_last is the log thread's own. */
+struct frame_entry {
+    struct journal_place place;
+    uint64_t linear_end;
+    struct storage_hard_state hard_state; /* after the frame */
+    raft_index cut;                       /* lowest index that the frame's blocks cut; UINT64_MAX = none */
+    raft_index last;                      /* highest block in the frame, 0 = none */
+    uint64_t pack_from_seq;               /* the last frame of a pack names its first; 0 */
+    raft_index pack_first;
+    raft_index live_last; /* no frame up to this one holds a live block above */
+};
+
+/* The loop's note of a request. */
+struct ticket {
+    uint64_t persist_seq; /* what is durable when the request is */
+    ring_pos pos;         /* where its new blocks begin; UINT64_MAX = it has none */
+};
+
+struct storage {
+    struct ring *ring;
+    const struct kv *kv;
+    struct kv_map *map;
+    struct journal_shape shape;
+    uint64_t ring_bytes;
+    raft_index base_index;
+    void (*wake)(void *context, enum storage_part part);
+    void *wake_context;
+    struct storage_term_run *runs; /* what recovery found; for the caller, until close */
+
+    /* --- loop --- */
+    uint64_t ticket; /* of the newest request */
+    uint64_t persist_seq;
+    ring_pos submitted_pos; /* end of the newest range that was submitted */
+    uint64_t submitted_room_bytes;
+    uint64_t pack_ticket; /* 0 = no pack is under way */
+    ring_pos pack_pos;
+    struct storage_hard_state hard_state; /* newest submitted */
+    raft_index submitted_last;            /* and its crc, which names all that was submitted and still counts */
+    uint32_t submitted_crc;
+    ring_pos log_woken_pos;
+    struct ticket tickets[STORAGE_REQUESTS_MAX];
+
+    /* --- loop to others --- */
+    struct spsc requests;
+    _Atomic uint64_t commit;
+
+    /* --- journal thread --- */
+    struct journal journal;
+    struct request batch[JOURNAL_PARTS_MAX]; /* taken from the queue, not written yet */
+    uint32_t batch_count;
+    uint64_t batch_bytes;
+    bool has_next; /* taken, belongs to the next frame */
+    struct request next;
+    struct frame_group group_now; /* state behind the last frame */
+    uint64_t pack_from_seq;
+    raft_index pack_first;
+    uint64_t last_frame_ns;
+    bool marker_due;
+
+    /* --- journal thread to others --- */
+    _Atomic uint64_t durable_ticket;
+    _Atomic uint64_t durable_pos;      /* ring bytes below are in flushed frames, or dead */
+    _Atomic uint64_t frames_flushed;   /* seq of the newest entry in frames[] */
+    _Atomic uint64_t journal_end;      /* linear */
+    _Atomic uint64_t taken_room_bytes; /* of submitted_room_bytes, what has become part of journal_end */
+    _Atomic bool journal_waits;        /* for reclaimed to grow */
+    struct frame_entry *frames;        /* entry of frame seq at seq % frame_room */
+    uint64_t frame_room;
+
+    /* --- log thread --- */
+    struct table_state table; /* as last committed */
+    struct block_base stored_base;
+    uint64_t frames_seen;
+    struct storage_hard_state hard_state_durable;
+    uint64_t pending_since_ns;
+    bool pending;
+    uint64_t stalled_until_ns;
+
+    /* --- log thread to others --- */
+    _Atomic uint64_t stored;
+    _Atomic uint64_t reclaimed; /* linear end of Q */
+    _Atomic bool log_idle;      /* sleeps until woken */
+    _Atomic bool pack_wanted;
+    _Atomic bool log_stalled;
+
+    /* --- anybody --- */
+    _Atomic int failed;
+    _Atomic(const char *) failed_why;
+    _Atomic uint64_t flushes, frame_count, block_count, block_bytes, transactions;
+};
+
+/* So much waiting for the log is worth a transaction at once. */
+static inline uint64_t storage_enough_bytes(const struct storage *storage)
+{
+    return storage->ring_bytes / 8 < 1 << 20 ? storage->ring_bytes / 8 : 1 << 20;
+}
+
+/* The first final error wins (R8). why: static. */
+void storage_fail(struct storage *storage, int error, const char *why);
+
+/* Write the batch as one frame. Journal thread, and the opener. EIO, ENOSPC: final. */
+int storage_frame_write(struct storage *storage);
+/* Put a request into the batch if it fits the frame that the batch will be. */
+bool storage_batch_add(struct storage *storage, const struct request *request);
+
+/* Take notice of the frames that were flushed since the last look. Log thread, and the opener. */
+void storage_frames_look(struct storage *storage);
+/* One transaction: blocks up to `last` (in the ring, held), the newest durable hard state, Q. Log thread.
+ * ENOSPC: nothing happened; all else is final. */
+int storage_transaction(struct storage *storage, raft_index last);
+
+#endif

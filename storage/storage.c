@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* storage.c - the loop's side of storage: persist, commit, reclaim, and the reader.
+ * Thread: loop, but for the calls marked in the headers. Owns: the ring as its writer, the journal's pin, tickets.
+ * J5  What is accepted can always be written once more, packed: storage_persist_fits() keeps that room free. */
+#include "storage/storage.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "lockstep/errors.h"
+#include "storage/state.h"
+
+enum { JOURNAL_OVERHEAD_BYTES = FRAME_HEADER_BYTES_MAX + FRAME_PAGE_BYTES }; /* a frame's header and padding */
+
+struct ring *storage_ring(struct storage *s)
+{
+    return s->ring;
+}
+
+/* --- persist ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t blocks_in_frame_max(const struct storage *s)
+{
+    return s->shape.frame_bytes_max - FRAME_HEADER_BYTES_MAX;
+}
+
+/* Journal bytes that so many bytes of blocks take at most, as frames that are as full as blocks allow: two frames in a
+ * row hold more than one frame can. */
+static uint64_t journal_room_bytes(const struct storage *s, uint64_t blocks_bytes)
+{
+    uint64_t frames = 2 * (blocks_bytes / blocks_in_frame_max(s)) + 1;
+    return blocks_bytes + frames * JOURNAL_OVERHEAD_BYTES;
+}
+
+static uint64_t hard_state_room_bytes(uint64_t span)
+{
+    return span / 8 < STORAGE_HARD_STATE_ROOM_BYTES ? span / 8 : STORAGE_HARD_STATE_ROOM_BYTES;
+}
+
+bool storage_persist_fits(const struct storage *s, uint64_t block_bytes)
+{
+    uint64_t outstanding = s->ticket - atomic_load_explicit(&s->durable_ticket, memory_order_acquire);
+    uint64_t parts = block_bytes / blocks_in_frame_max(s) + 2;
+    if (outstanding + parts > STORAGE_REQUESTS_BUSY) return false;
+
+    /* taken first, end after it: what moved from one to the other meanwhile is counted twice, never missed. */
+    uint64_t taken = atomic_load_explicit(&s->taken_room_bytes, memory_order_acquire);
+    uint64_t end = atomic_load_explicit(&s->journal_end, memory_order_acquire);
+    uint64_t span = journal_span(&s->shape);
+    uint64_t used = end - atomic_load_explicit(&s->reclaimed, memory_order_relaxed) + s->submitted_room_bytes - taken;
+    struct ring_status ring;
+    ring_status_read(s->ring, &ring);
+    uint64_t unsubmitted = ring.tail - s->submitted_pos; /* published in this turn */
+    used += journal_room_bytes(s, unsubmitted) + journal_room_bytes(s, block_bytes);
+    uint64_t packed = journal_room_bytes(s, ring.live_bytes + block_bytes);
+    /* A lap may end with an unused piece. */
+    return used + packed + hard_state_room_bytes(span) + s->shape.frame_bytes_max <= span;
+}
+
+static void submit(struct storage *s, struct request *request)
+{
+    request->ticket = ++s->ticket;
+    request->room_bytes = request->bytes + JOURNAL_OVERHEAD_BYTES;
+    s->submitted_room_bytes += request->room_bytes;
+    s->tickets[s->ticket % STORAGE_REQUESTS_MAX] = (struct ticket){
+        .persist_seq = s->persist_seq, .pos = request->count == 0 || request->pack ? UINT64_MAX : request->pos};
+    bool pushed = spsc_try_push(&s->requests, request);
+    lk_assert(pushed); /* storage_persist_fits() was asked */
+}
+
+/* Blocks first..last as requests of one contiguous range each. The caller's fields of *request go with each; those of a
+ * whole persist (its seq) only with the last. Returns how many; submits none if `dry`. */
+static uint32_t submit_ranges(struct storage *s, struct request *request, raft_index first, raft_index last, bool dry,
+                              uint64_t last_persist_seq)
+{
+    uint32_t parts = 0;
+    while (first <= last) {
+        struct ring_slot slot, end;
+        raft_index range_last = 0;
+        uint64_t bytes = ring_pack(s->ring, first, last, blocks_in_frame_max(s), &range_last);
+        lk_assert(bytes != 0 && bytes <= blocks_in_frame_max(s));
+        parts++;
+        if (!dry) {
+            int rc = ring_find(s->ring, first, &slot);
+            lk_assert(rc == 0);
+            rc = ring_find(s->ring, range_last, &end);
+            lk_assert(rc == 0);
+            request->first = first;
+            request->last = range_last;
+            request->last_crc = end.header_crc;
+            request->pos = slot.pos;
+            request->bytes = (uint32_t)bytes;
+            request->count = (uint32_t)(range_last - first + 1);
+            if (range_last == last) s->persist_seq = last_persist_seq;
+            request->pack_last = request->pack && range_last == last;
+            submit(s, request);
+            if (slot.pos + bytes > s->submitted_pos) s->submitted_pos = slot.pos + bytes;
+            request->has_hard_state = false;
+        }
+        first = range_last + 1;
+    }
+    return parts;
+}
+
+/* Hold what the journal thread still reads: everything from the first block of the oldest request on that has some. */
+static void move_pin(struct storage *s)
+{
+    uint64_t durable = atomic_load_explicit(&s->durable_ticket, memory_order_acquire);
+    if (durable >= s->pack_ticket) s->pack_ticket = 0;
+    ring_pos pos = s->pack_ticket != 0 ? s->pack_pos : UINT64_MAX;
+    for (uint64_t t = durable + 1; t <= s->ticket; t++) {
+        ring_pos low = s->tickets[t % STORAGE_REQUESTS_MAX].pos;
+        if (low == UINT64_MAX) continue;
+        if (low < pos) pos = low;
+        break; /* those behind it lie higher */
+    }
+    if (pos == UINT64_MAX) {
+        ring_unpin(s->ring, RING_PIN_JOURNAL);
+        return;
+    }
+    int rc = ring_pin(s->ring, RING_PIN_JOURNAL, pos);
+    lk_assert(rc == 0); /* held since it was submitted, and then it was not released */
+}
+
+void storage_persist(struct storage *s, const struct storage_persist *persist)
+{
+    lk_assert(persist->seq > s->persist_seq);
+    lk_assert(persist->has_hard_state || persist->first != 0);
+    struct request request = {
+        .has_hard_state = persist->has_hard_state, .hard_state = persist->hard_state, .commit = persist->commit};
+    if (persist->has_hard_state) s->hard_state = persist->hard_state;
+    if (persist->first == 0) {
+        s->persist_seq = persist->seq;
+        submit(s, &request);
+    } else {
+        lk_assert(persist->first <= persist->last);
+        lk_assert(persist->first <= s->submitted_last + 1);
+        submit_ranges(s, &request, persist->first, persist->last, false, persist->seq);
+        s->submitted_last = persist->last;
+        s->submitted_crc = request.last_crc;
+    }
+    move_pin(s);
+    s->wake(s->wake_context, STORAGE_JOURNAL);
+}
+
+uint64_t storage_persisted(const struct storage *s)
+{
+    /* acquire: pairs with the release store after the flush. */
+    uint64_t durable = atomic_load_explicit(&s->durable_ticket, memory_order_acquire);
+    return s->tickets[durable % STORAGE_REQUESTS_MAX].persist_seq;
+}
+
+/* --- commit and reclaim ----------------------------------------------------------------------------------------- */
+
+void storage_commit(struct storage *s, raft_index commit)
+{
+    if (commit <= atomic_load_explicit(&s->commit, memory_order_relaxed)) return;
+    ring_commit(s->ring, commit);
+    struct ring_slot slot;
+    int rc = ring_find(s->ring, commit, &slot);
+    lk_assert(rc == 0);
+    atomic_store(&s->commit, commit); /* seq_cst, then the flag: the log thread does it the other way round */
+    bool enough = slot.pos + slot.bytes - s->log_woken_pos >= storage_enough_bytes(s);
+    if (!atomic_exchange(&s->log_idle, false) && !enough) return;
+    s->log_woken_pos = slot.pos + slot.bytes;
+    s->wake(s->wake_context, STORAGE_LOG);
+}
+
+raft_index storage_stored(const struct storage *s)
+{
+    return atomic_load_explicit(&s->stored, memory_order_acquire);
+}
+
+/* The log thread cannot move Q: all blocks that it does not have go to the journal's end once more (J5). */
+static void pack(struct storage *s)
+{
+    if (s->pack_ticket != 0) return;
+    raft_index stored = storage_stored(s);
+    struct request request = {.has_hard_state = true,
+                              .hard_state = s->hard_state,
+                              .commit = atomic_load_explicit(&s->commit, memory_order_relaxed),
+                              .pack = true};
+    atomic_store_explicit(&s->pack_wanted, false, memory_order_relaxed);
+    struct block_base last = ring_last(s->ring);
+    if (last.index != s->submitted_last || last.crc != s->submitted_crc) return; /* a turn's work is half done */
+    if (stored >= last.index) return; /* nothing is live: Q can move by itself */
+    struct ring_slot slot;
+    int rc = ring_find(s->ring, stored + 1, &slot);
+    lk_assert(rc == 0);
+    uint64_t outstanding = s->ticket - atomic_load_explicit(&s->durable_ticket, memory_order_acquire);
+    uint32_t parts = submit_ranges(s, &request, stored + 1, s->submitted_last, true, s->persist_seq);
+    if (outstanding + parts > STORAGE_REQUESTS_BUSY) return; /* asked for again */
+    s->pack_pos = slot.pos;
+    s->pack_ticket = s->ticket + parts;
+    submit_ranges(s, &request, stored + 1, s->submitted_last, false, s->persist_seq);
+    s->wake(s->wake_context, STORAGE_JOURNAL);
+}
+
+void storage_reclaim(struct storage *s)
+{
+    move_pin(s);
+    if (atomic_load_explicit(&s->pack_wanted, memory_order_acquire)) {
+        pack(s);
+        move_pin(s);
+    }
+    ring_release(s->ring, storage_stored(s));
+}
+
+int storage_failed(const struct storage *s, const char **why)
+{
+    int error = atomic_load_explicit(&s->failed, memory_order_acquire);
+    if (error != 0 && why != NULL) *why = atomic_load_explicit(&s->failed_why, memory_order_relaxed);
+    return error;
+}
+
+void storage_status_read(const struct storage *s, struct storage_status *ret)
+{
+    *ret = (struct storage_status){
+        .stored = storage_stored(s),
+        .flushes = atomic_load_explicit(&s->flushes, memory_order_relaxed),
+        .frames = atomic_load_explicit(&s->frame_count, memory_order_relaxed),
+        .blocks = atomic_load_explicit(&s->block_count, memory_order_relaxed),
+        .bytes = atomic_load_explicit(&s->block_bytes, memory_order_relaxed),
+        .transactions = atomic_load_explicit(&s->transactions, memory_order_relaxed),
+        .journal_bytes = s->shape.bytes,
+        .journal_used_bytes = atomic_load_explicit(&s->journal_end, memory_order_relaxed) -
+                              atomic_load_explicit(&s->reclaimed, memory_order_relaxed),
+        .log_stalled = atomic_load_explicit(&s->log_stalled, memory_order_relaxed),
+    };
+}
+
+/* --- the reader --------------------------------------------------------------------------------------------------- */
+
+struct storage_reader {
+    const struct storage *storage;
+    struct kv_txn *txn;
+    bool active;
+};
+
+int storage_reader_open(struct storage *s, struct storage_reader **ret)
+{
+    struct storage_reader *reader = calloc(1, sizeof *reader);
+    if (reader == NULL) return LOCKSTEP_ENOMEM;
+    reader->storage = s;
+    int rc = s->kv->begin_read(s->map, &reader->txn);
+    if (rc != 0) {
+        free(reader);
+        return rc;
+    }
+    s->kv->reset(reader->txn);
+    *ret = reader;
+    return 0;
+}
+
+void storage_reader_close(struct storage_reader *reader)
+{
+    if (reader == NULL) return;
+    reader->storage->kv->abort(reader->txn);
+    free(reader);
+}
+
+void storage_read_end(struct storage_reader *reader)
+{
+    if (reader->active) reader->storage->kv->reset(reader->txn);
+    reader->active = false;
+}
+
+int storage_read(struct storage_reader *reader, raft_index index, const uint8_t **ret_block,
+                 struct block_header *ret_header)
+{
+    const struct storage *s = reader->storage;
+    /* stored first: what it says is in every view that begins after it. */
+    raft_index stored = storage_stored(s);
+    storage_read_end(reader);
+    if (index > stored) return LOCKSTEP_ENOTFOUND;
+    if (index <= s->base_index) return LOCKSTEP_EGONE;
+    int rc = s->kv->renew(reader->txn);
+    if (rc != 0) return rc;
+    reader->active = true;
+    rc = table_block_read(s->kv, reader->txn, index, ret_block, ret_header);
+    return rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc; /* a gap is damage, never the end */
+}
