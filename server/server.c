@@ -141,6 +141,14 @@ static void front_log(void *context, enum node_log_level level, const char *part
 
 /* --- opening, each with the sentence that people see --- */
 
+static int folder_make(const char *what, const char *path, char *why, size_t why_room)
+{
+    if (mkdir(path, 0700) == 0 || errno == EEXIST) return 0;
+    (void)snprintf(why, why_room, "%s %.800s: cannot be made: %s; make the folder above it", what, path,
+                   strerror(errno));
+    return LOCKSTEP_EIO;
+}
+
 static int machine_open(struct server *server, char *why, size_t why_room)
 {
     const struct server_options *o = &server->options;
@@ -148,11 +156,10 @@ static int machine_open(struct server *server, char *why, size_t why_room)
     char path[4096], copies[4096 + 16];
     int rc = plugin_find(o->machine, o->base_directory, path, sizeof path, why, why_room);
     if (rc != 0) return rc;
-    if (mkdir(data, 0700) != 0 && errno != EEXIST) {
-        (void)snprintf(why, why_room, "data directory %.800s: cannot be made: %s; make the folder above it", data,
-                       strerror(errno));
-        return LOCKSTEP_EIO;
-    }
+    rc = folder_make("data directory", data, why, why_room);
+    if (rc == 0 && o->node.journal_directory[0] != 0)
+        rc = folder_make("journal directory", o->node.journal_directory, why, why_room);
+    if (rc != 0) return rc;
     (void)snprintf(copies, sizeof copies, "%s/plugins", data);
     return plugin_load(path, copies, NULL, &server->plugin, why, why_room);
 }
