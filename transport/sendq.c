@@ -204,6 +204,8 @@ void sendq_written(struct sendq *queue, struct ring *ring, size_t bytes)
         if (s->bytes == 0) queue->head++;
     }
     if (ring_moved) pin_lowest(queue, ring);
+    /* Empty is the usual case: the same cache lines again, not eight megabytes of them one after the other. */
+    if (queue->head == queue->tail) queue->copied_head = queue->copied_tail = 0;
 }
 
 void sendq_clear(struct sendq *queue, struct ring *ring)
