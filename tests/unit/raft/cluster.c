@@ -398,7 +398,9 @@ int cluster_step(struct cluster_core *core, struct raft_event *event, bool merge
 int cluster_time(struct cluster_core *core)
 {
     struct raft_event event = {.type = RAFT_EVENT_TIME};
-    return cluster_step(core, &event, false);
+    int rc = cluster_step(core, &event, false);
+    lk_assert(core->deadline_ns > core->cluster->now_ns); /* else its caller would spin */
+    return rc;
 }
 
 int cluster_propose(struct cluster_core *core, uint32_t bytes, bool merge)
