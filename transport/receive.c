@@ -11,7 +11,8 @@
 #include "lockstep/errors.h"
 #include "transport/wire.h"
 
-static_assert(RECEIVE_BYTES >= FRAME_BYTES_MAX + RECEIVE_READ_BYTES_MIN, "a maximal frame never stops the reading");
+static_assert(RECEIVE_BYTES >= PEER_FRAME_BYTES_MAX + RECEIVE_READ_BYTES_MIN,
+              "a maximal frame never stops the reading");
 
 int receive_open(struct receive *receive)
 {
@@ -62,15 +63,15 @@ bool receive_has_room(const struct receive *receive)
 static int check_head(struct receive *receive)
 {
     const uint8_t *at = receive->bytes + receive->head;
-    int rc = frame_header_read(at, receive->tail - receive->head, &receive->header);
+    int rc = peer_frame_header_read(at, receive->tail - receive->head, &receive->header);
     if (rc != 0) return rc;
-    const struct frame_header *h = &receive->header;
+    const struct peer_frame_header *h = &receive->header;
     if (h->group != 0) return LOCKSTEP_EPROTO;
     switch (h->type) {
     case FRAME_RAFT:
-        rc = wire_message_read(at + FRAME_HEADER_BYTES, h->fields_bytes, &receive->message);
+        rc = wire_message_read(at + PEER_FRAME_HEADER_BYTES, h->fields_bytes, &receive->message);
         if (rc != 0) return rc;
-        if (receive->message.type != RAFT_APPEND && frame_body_bytes(h) != 0) return LOCKSTEP_EPROTO;
+        if (receive->message.type != RAFT_APPEND && peer_frame_body_bytes(h) != 0) return LOCKSTEP_EPROTO;
         return 0;
     case FRAME_BIRTH:
     case FRAME_FORWARD:
@@ -89,20 +90,20 @@ int receive_next(struct receive *receive, struct transport_frame *ret)
         receive->checked = true;
         receive->partial_given = false;
     }
-    const struct frame_header *h = &receive->header;
+    const struct peer_frame_header *h = &receive->header;
     bool whole = receive->tail - receive->head >= h->bytes;
     if (!whole && (h->type != FRAME_RAFT || receive->partial_given)) return 0;
 
     const uint8_t *at = receive->bytes + receive->head;
     if (whole && h->type != FRAME_RAFT) {
-        int rc = frame_body_check(at, h);
+        int rc = peer_frame_body_check(at, h);
         if (rc != 0) return rc;
     }
     *ret = (struct transport_frame){.type = (uint8_t)h->type, .partial = !whole};
     if (h->type == FRAME_RAFT) ret->message = receive->message;
     if (whole) {
-        ret->body = at + FRAME_HEADER_BYTES + h->fields_bytes;
-        ret->body_bytes = frame_body_bytes(h);
+        ret->body = at + PEER_FRAME_HEADER_BYTES + h->fields_bytes;
+        ret->body_bytes = peer_frame_body_bytes(h);
     } else {
         receive->partial_given = true;
     }

@@ -11,12 +11,12 @@
 #ifndef LOCKSTEP_TRANSPORT_RECEIVE_H
 #define LOCKSTEP_TRANSPORT_RECEIVE_H
 
-#include "proto/frame.h"
+#include "proto/peer_frame.h"
 #include "transport/transport.h"
 
 enum {
     RECEIVE_READ_BYTES_MIN = 256 << 10, /* room for one read, unless unconsumed frames are in the way */
-    RECEIVE_BYTES = 2 * FRAME_BYTES_MAX,
+    RECEIVE_BYTES = 2 * PEER_FRAME_BYTES_MAX,
 };
 
 struct receive {
@@ -24,7 +24,7 @@ struct receive {
     size_t head, tail;
     bool checked;       /* header and fields of the frame at head were checked: they are below */
     bool partial_given; /* the frame at head was handed out as partial */
-    struct frame_header header;
+    struct peer_frame_header header;
     struct raft_message message;
 };
 

@@ -19,7 +19,7 @@ enum {
 };
 static_assert((SEGMENTS_MAX & (SEGMENTS_MAX - 1)) == 0, "a power of two: counters run on and are masked");
 static_assert((COPIED_BYTES_MAX & (COPIED_BYTES_MAX - 1)) == 0, "the same");
-static_assert((size_t)COPIED_BYTES_MAX >= FRAME_BYTES_MAX, "a maximal frame without ring bytes fits");
+static_assert((size_t)COPIED_BYTES_MAX >= PEER_FRAME_BYTES_MAX, "a maximal frame without ring bytes fits");
 
 enum segment_kind { SEGMENT_COPIED, SEGMENT_RING, SEGMENT_MEMORY };
 
@@ -91,11 +91,11 @@ static void copy_in(struct sendq *queue, const void *bytes, size_t count)
 
 int sendq_put(struct sendq *queue, struct ring *ring, const struct transport_send *send)
 {
-    uint8_t head[FRAME_HEADER_BYTES + WIRE_MESSAGE_BYTES_MAX];
+    uint8_t head[PEER_FRAME_HEADER_BYTES + WIRE_MESSAGE_BYTES_MAX];
     size_t fields_bytes = 0;
     uint32_t body_crc = 0;
     if (send->type == FRAME_RAFT) {
-        fields_bytes = wire_message_write(send->message, head + FRAME_HEADER_BYTES);
+        fields_bytes = wire_message_write(send->message, head + PEER_FRAME_HEADER_BYTES);
     } else {
         lk_assert(send->ring_bytes == 0);
         lk_assert(send->blocks_bytes == 0);
@@ -103,7 +103,7 @@ int sendq_put(struct sendq *queue, struct ring *ring, const struct transport_sen
     }
     uint64_t blocks_bytes = send->ring_bytes + send->blocks_bytes;
     size_t body_bytes = send->body_bytes + send->more_bytes;
-    size_t copied_bytes = FRAME_HEADER_BYTES + fields_bytes + body_bytes;
+    size_t copied_bytes = PEER_FRAME_HEADER_BYTES + fields_bytes + body_bytes;
 
     if (SEGMENTS_MAX - (queue->tail - queue->head) < 3) return LOCKSTEP_EFULL;
     if (COPIED_BYTES_MAX - (queue->copied_tail - queue->copied_head) < copied_bytes) return LOCKSTEP_EFULL;
@@ -115,8 +115,8 @@ int sendq_put(struct sendq *queue, struct ring *ring, const struct transport_sen
         queue->pinned = send->ring_from;
     }
 
-    frame_seal(head, send->type, 0, fields_bytes, body_bytes + blocks_bytes, body_crc);
-    copy_in(queue, head, FRAME_HEADER_BYTES + fields_bytes);
+    peer_frame_seal(head, send->type, 0, fields_bytes, body_bytes + blocks_bytes, body_crc);
+    copy_in(queue, head, PEER_FRAME_HEADER_BYTES + fields_bytes);
     copy_in(queue, send->body, send->body_bytes);
     copy_in(queue, send->more, send->more_bytes);
     struct segment *last = queue->tail != queue->head ? segment_at(queue, queue->tail - 1) : NULL;

@@ -52,8 +52,8 @@ enum {
     IOV_MAX_A_WRITE = 64,
     /* one in and one out a peer, the strangers, and as many again that are being closed in this turn */
     CONNECTIONS_MAX = 2 * (2 * RAFT_MEMBERS_MAX + STRANGERS_MAX),
-    HELLO_FRAME_BYTES = FRAME_HEADER_BYTES + WIRE_HELLO_BYTES,
-    REPLY_FRAME_BYTES = FRAME_HEADER_BYTES + WIRE_HELLO_REPLY_BYTES,
+    HELLO_FRAME_BYTES = PEER_FRAME_HEADER_BYTES + WIRE_HELLO_BYTES,
+    REPLY_FRAME_BYTES = PEER_FRAME_HEADER_BYTES + WIRE_HELLO_REPLY_BYTES,
 };
 
 enum connection_state {
@@ -366,8 +366,8 @@ static void connected(struct peer *peer)
         return;
     }
     uint8_t frame[HELLO_FRAME_BYTES];
-    wire_hello_write(&peer->tcp->hello, frame + FRAME_HEADER_BYTES);
-    frame_seal(frame, FRAME_HELLO, 0, WIRE_HELLO_BYTES, 0, 0);
+    wire_hello_write(&peer->tcp->hello, frame + PEER_FRAME_HEADER_BYTES);
+    peer_frame_seal(frame, FRAME_HELLO, 0, WIRE_HELLO_BYTES, 0, 0);
     if (send(peer->out->fd, frame, sizeof frame, MSG_NOSIGNAL) != (ssize_t)sizeof frame) {
         peer_reason(peer, "cannot greet %s: %s", peer->address, strerror(errno));
         peer_lost(peer);
@@ -379,16 +379,16 @@ static void connected(struct peer *peer)
 }
 
 /* Read on in a greeting. 1: it is whole (header in *ret); 0: not yet; LOCKSTEP_ECLOSED, or framing is lost. */
-static int greeting_read(struct connection *c, uint16_t type, size_t whole_bytes, struct frame_header *ret)
+static int greeting_read(struct connection *c, uint16_t type, size_t whole_bytes, struct peer_frame_header *ret)
 {
     ssize_t got = recv(c->fd, c->greeting + c->filled, whole_bytes - c->filled, 0);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
     if (got <= 0) return LOCKSTEP_ECLOSED;
     c->filled += (size_t)got;
-    int rc = frame_header_read(c->greeting, c->filled, ret);
+    int rc = peer_frame_header_read(c->greeting, c->filled, ret);
     if (rc == LOCKSTEP_EINVAL) return c->filled < whole_bytes ? 0 : LOCKSTEP_EPROTO;
     if (rc != 0) return rc;
-    if (ret->type != type || ret->bytes != whole_bytes || ret->fields_bytes != whole_bytes - FRAME_HEADER_BYTES)
+    if (ret->type != type || ret->bytes != whole_bytes || ret->fields_bytes != whole_bytes - PEER_FRAME_HEADER_BYTES)
         return LOCKSTEP_EPROTO;
     return 1;
 }
@@ -396,12 +396,12 @@ static int greeting_read(struct connection *c, uint16_t type, size_t whole_bytes
 static void greeted(struct peer *peer)
 {
     struct tcp *tcp = peer->tcp;
-    struct frame_header header;
+    struct peer_frame_header header;
     struct wire_hello_reply reply = {0};
     char reason[TRANSPORT_REASON_BYTES_MAX] = "";
     int rc = greeting_read(peer->out, FRAME_HELLO_REPLY, REPLY_FRAME_BYTES, &header);
     if (rc == 0) return;
-    if (rc == 1) rc = wire_hello_reply_read(peer->out->greeting + FRAME_HEADER_BYTES, header.fields_bytes, &reply);
+    if (rc == 1) rc = wire_hello_reply_read(peer->out->greeting + PEER_FRAME_HEADER_BYTES, header.fields_bytes, &reply);
     if (rc == LOCKSTEP_ECLOSED) {
         peer_reason(peer, "%s closed the connection without an answer", peer->address);
     } else if (rc != 0) {
@@ -533,11 +533,11 @@ static void in_lost(struct peer *peer)
 static void stranger_hello(struct connection *c)
 {
     struct tcp *tcp = c->tcp;
-    struct frame_header header;
+    struct peer_frame_header header;
     struct transport_hello hello;
     int rc = greeting_read(c, FRAME_HELLO, HELLO_FRAME_BYTES, &header);
     if (rc == 0) return;
-    if (rc == 1) rc = wire_hello_read(c->greeting + FRAME_HEADER_BYTES, header.fields_bytes, &hello);
+    if (rc == 1) rc = wire_hello_read(c->greeting + PEER_FRAME_HEADER_BYTES, header.fields_bytes, &hello);
     if (rc != 0) {
         stranger_refuse(c);
         return;
@@ -548,8 +548,8 @@ static void stranger_hello(struct connection *c)
     lk_assert(!reply.accepted ||
               (slot < tcp->peer_count && slot != tcp->self)); /* the owner accepts other members only */
     uint8_t frame[REPLY_FRAME_BYTES];
-    wire_hello_reply_write(&reply, frame + FRAME_HEADER_BYTES);
-    frame_seal(frame, FRAME_HELLO_REPLY, 0, WIRE_HELLO_REPLY_BYTES, 0, 0);
+    wire_hello_reply_write(&reply, frame + PEER_FRAME_HEADER_BYTES);
+    peer_frame_seal(frame, FRAME_HELLO_REPLY, 0, WIRE_HELLO_REPLY_BYTES, 0, 0);
     bool answered = send(c->fd, frame, sizeof frame, MSG_NOSIGNAL) == (ssize_t)sizeof frame;
     if (!reply.accepted || !answered) {
         stranger_refuse(c);

@@ -20,7 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "proto/frame.h"
+#include "proto/peer_frame.h"
 #include "transport/transport.h"
 
 enum {
@@ -28,7 +28,7 @@ enum {
     WIRE_HELLO_BYTES = 40 + 4 * TRANSPORT_NAME_BYTES_MAX,
     WIRE_HELLO_REPLY_BYTES = 8 + WIRE_HELLO_BYTES + TRANSPORT_REASON_BYTES_MAX,
 };
-_Static_assert((int)WIRE_HELLO_REPLY_BYTES <= (int)FRAME_FIELDS_BYTES_MAX, "a reply is all fields");
+_Static_assert((int)WIRE_HELLO_REPLY_BYTES <= (int)PEER_FRAME_FIELDS_BYTES_MAX, "a reply is all fields");
 
 /* Returns the bytes written. The message's type is one of enum raft_message_type. */
 size_t wire_message_write(const struct raft_message *message, uint8_t to[WIRE_MESSAGE_BYTES_MAX]);

@@ -21,13 +21,13 @@ static void check(const struct transport_frame *frame)
         uint8_t again[WIRE_MESSAGE_BYTES_MAX];
         size_t fields = wire_message_write(&frame->message, again);
         lk_assert(fields == receive.header.fields_bytes);
-        lk_assert(memcmp(at + FRAME_HEADER_BYTES, again, fields) == 0);
+        lk_assert(memcmp(at + PEER_FRAME_HEADER_BYTES, again, fields) == 0);
     }
     if (frame->partial) {
         lk_assert(frame->body == NULL);
         lk_assert(here < receive.header.bytes);
     } else {
-        lk_assert(frame->body >= at + FRAME_HEADER_BYTES);
+        lk_assert(frame->body >= at + PEER_FRAME_HEADER_BYTES);
         lk_assert(frame->body + frame->body_bytes == at + receive.header.bytes);
         lk_assert(here >= receive.header.bytes);
     }
@@ -65,18 +65,18 @@ static size_t make_frame(const uint8_t *bytes, size_t count, uint8_t frame[1024]
     size_t fields = count > 1 ? bytes[1] % 96 : 0, body = count > 2 ? bytes[2] : 0;
     size_t have = count > 3 ? count - 3 : 0;
     memset(frame, 0, 1024);
-    memcpy(frame + FRAME_HEADER_BYTES, bytes + (count - have), have < fields + body ? have : fields + body);
+    memcpy(frame + PEER_FRAME_HEADER_BYTES, bytes + (count - have), have < fields + body ? have : fields + body);
     uint16_t type = bytes[0] % (FRAME_TYPES + 1);
     if (type == FRAME_RAFT && fields >= 8) { /* a length that fits the type, in one of two cases */
         static const uint8_t lengths[] = {32, 56, 40, 56, 40, 72, 64, 80, 32};
-        uint8_t *message = frame + FRAME_HEADER_BYTES;
+        uint8_t *message = frame + PEER_FRAME_HEADER_BYTES;
         message[0] %= sizeof lengths + 1;
         if (bytes[0] & 0x40) memset(message + 2, 0, 6);
         if (bytes[0] & 0x80 && message[0] < sizeof lengths) fields = lengths[message[0]];
     }
-    uint32_t crc = type == FRAME_RAFT ? 0 : crc32c(frame + FRAME_HEADER_BYTES + fields, body);
-    frame_seal(frame, type, 0, fields, body, crc);
-    return FRAME_HEADER_BYTES + fields + body;
+    uint32_t crc = type == FRAME_RAFT ? 0 : crc32c(frame + PEER_FRAME_HEADER_BYTES + fields, body);
+    peer_frame_seal(frame, type, 0, fields, body, crc);
+    return PEER_FRAME_HEADER_BYTES + fields + body;
 }
 
 static void greet(const uint8_t *bytes, size_t count)

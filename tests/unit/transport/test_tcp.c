@@ -14,7 +14,7 @@
 
 #include "base/random.h"
 #include "lockstep/errors.h"
-#include "proto/frame.h"
+#include "proto/peer_frame.h"
 #include "tests/support/unit.h"
 #include "transport/wire.h"
 
@@ -367,9 +367,9 @@ static size_t hello_frame(uint8_t *frame, const char *name)
 {
     struct transport_hello hello = {.protocol = 1, .cluster_id = 7, .member_id = 42, .boot = 1};
     snprintf(hello.name, sizeof hello.name, "%s", name);
-    wire_hello_write(&hello, frame + FRAME_HEADER_BYTES);
-    frame_seal(frame, FRAME_HELLO, 0, WIRE_HELLO_BYTES, 0, 0);
-    return FRAME_HEADER_BYTES + WIRE_HELLO_BYTES;
+    wire_hello_write(&hello, frame + PEER_FRAME_HEADER_BYTES);
+    peer_frame_seal(frame, FRAME_HELLO, 0, WIRE_HELLO_BYTES, 0, 0);
+    return PEER_FRAME_HEADER_BYTES + WIRE_HELLO_BYTES;
 }
 
 START_TEST(garbage_is_closed_and_counted)
@@ -398,18 +398,19 @@ START_TEST(hello_with_hostile_lengths_or_damage_is_closed_at_once)
     ends_connect(&ends);
     uint8_t frame[512];
     size_t bytes = hello_frame(frame, "n1");
-    for (unsigned bit = 32; bit < 8 * FRAME_HEADER_BYTES; bit++) { /* behind the magic: length, type, version, crc */
+    for (unsigned bit = 32; bit < 8 * PEER_FRAME_HEADER_BYTES;
+         bit++) { /* behind the magic: length, type, version, crc */
         frame[bit / 8] ^= (uint8_t)(1u << bit % 8);
         closed_after(frame, bytes);
         frame[bit / 8] ^= (uint8_t)(1u << bit % 8);
         if (bit >= 64) bit += 6; /* a sample of the rest */
     }
-    frame_seal(frame, FRAME_RAFT, 0, WIRE_HELLO_BYTES, 0, 0); /* first frame is no hello */
+    peer_frame_seal(frame, FRAME_RAFT, 0, WIRE_HELLO_BYTES, 0, 0); /* first frame is no hello */
     closed_after(frame, bytes);
-    frame_seal(frame, FRAME_HELLO, 0, WIRE_HELLO_BYTES, 100, 0); /* a hello has no body */
+    peer_frame_seal(frame, FRAME_HELLO, 0, WIRE_HELLO_BYTES, 100, 0); /* a hello has no body */
     closed_after(frame, bytes);
-    memset(frame + FRAME_HEADER_BYTES + 40, 'a', 64); /* a name that does not end */
-    frame_seal(frame, FRAME_HELLO, 0, WIRE_HELLO_BYTES, 0, 0);
+    memset(frame + PEER_FRAME_HEADER_BYTES + 40, 'a', 64); /* a name that does not end */
+    peer_frame_seal(frame, FRAME_HELLO, 0, WIRE_HELLO_BYTES, 0, 0);
     closed_after(frame, bytes);
 }
 END_TEST
@@ -426,8 +427,8 @@ START_TEST(hello_in_single_bytes_is_read)
     }
     ck_assert(ends_run(&ends, is_closed, &s));
     struct wire_hello_reply reply;
-    ck_assert_uint_eq(s.filled, FRAME_HEADER_BYTES + WIRE_HELLO_REPLY_BYTES);
-    ck_assert_int_eq(wire_hello_reply_read(s.got + FRAME_HEADER_BYTES, WIRE_HELLO_REPLY_BYTES, &reply), 0);
+    ck_assert_uint_eq(s.filled, PEER_FRAME_HEADER_BYTES + WIRE_HELLO_REPLY_BYTES);
+    ck_assert_int_eq(wire_hello_reply_read(s.got + PEER_FRAME_HEADER_BYTES, WIRE_HELLO_REPLY_BYTES, &reply), 0);
     ck_assert(!reply.accepted);
     ck_assert_str_eq(reply.reason, "not one of us");
     ck_assert_str_eq(reply.hello.name, "n2");
@@ -455,7 +456,7 @@ static struct stranger impostor(void)
     size_t bytes = hello_frame(frame, "n1");
     struct stranger s = {.fd = end_dial_raw(&ends.end[1])};
     ck_assert_int_eq(send(s.fd, frame, bytes, MSG_NOSIGNAL), (ssize_t)bytes);
-    while (s.filled < FRAME_HEADER_BYTES + WIRE_HELLO_REPLY_BYTES) {
+    while (s.filled < PEER_FRAME_HEADER_BYTES + WIRE_HELLO_REPLY_BYTES) {
         ends_run_ms(&ends, 1);
         ck_assert(!is_closed(&ends, &s));
     }
@@ -472,9 +473,10 @@ START_TEST(second_connection_of_a_member_replaces_the_first)
     ck_assert(status.connected_in);
     uint8_t frame[128];
     struct raft_message message = {.type = RAFT_TIMEOUT_NOW, .from = 42, .to = end_member(1), .term = 8};
-    size_t fields = wire_message_write(&message, frame + FRAME_HEADER_BYTES);
-    frame_seal(frame, FRAME_RAFT, 0, fields, 0, 0);
-    ck_assert_int_eq(send(second.fd, frame, FRAME_HEADER_BYTES + fields, 0), (ssize_t)(FRAME_HEADER_BYTES + fields));
+    size_t fields = wire_message_write(&message, frame + PEER_FRAME_HEADER_BYTES);
+    peer_frame_seal(frame, FRAME_RAFT, 0, fields, 0, 0);
+    ck_assert_int_eq(send(second.fd, frame, PEER_FRAME_HEADER_BYTES + fields, 0),
+                     (ssize_t)(PEER_FRAME_HEADER_BYTES + fields));
     ck_assert(arrive(&ends.end[1], 1));
     ck_assert_uint_eq(ends.end[1].frames[0].member_id, 42);
     close(first.fd);
@@ -487,16 +489,16 @@ START_TEST(damaged_frame_of_a_member_closes_its_connection_and_is_counted)
     end_open(&ends.end[1]);
     uint8_t frame[128];
     struct raft_message message = {.type = RAFT_TIMEOUT_NOW, .from = 42, .to = end_member(1), .term = 8};
-    size_t fields = wire_message_write(&message, frame + FRAME_HEADER_BYTES);
-    size_t bytes = FRAME_HEADER_BYTES + fields;
+    size_t fields = wire_message_write(&message, frame + PEER_FRAME_HEADER_BYTES);
+    size_t bytes = PEER_FRAME_HEADER_BYTES + fields;
     for (unsigned bit = 0; bit < 8 * bytes; bit += 13) {
         struct stranger s = impostor();
         uint64_t before = refused();
-        frame_seal(frame, FRAME_RAFT, 0, fields, 0, 0);
+        peer_frame_seal(frame, FRAME_RAFT, 0, fields, 0, 0);
         frame[bit / 8] ^= (uint8_t)(1u << bit % 8);
         ck_assert_int_eq(send(s.fd, frame, bytes, MSG_NOSIGNAL), (ssize_t)bytes);
         /* A longer fields_bytes that is still in range waits for bytes that then fail the checksum. */
-        uint8_t more[FRAME_FIELDS_BYTES_MAX] = {0};
+        uint8_t more[PEER_FRAME_FIELDS_BYTES_MAX] = {0};
         (void)!send(s.fd, more, sizeof more, MSG_NOSIGNAL);
         ck_assert(ends_run(&ends, is_closed, &s));
         ck_assert_uint_eq(refused(), before + 1);
@@ -511,9 +513,9 @@ START_TEST(damaged_body_of_a_forwarded_command_is_refused)
 {
     end_open(&ends.end[1]);
     struct stranger s = impostor();
-    uint8_t frame[FRAME_HEADER_BYTES + 8] = {0};
+    uint8_t frame[PEER_FRAME_HEADER_BYTES + 8] = {0};
     uint64_t before = refused();
-    frame_seal(frame, FRAME_FORWARD, 0, 0, 8, 0x12345678);
+    peer_frame_seal(frame, FRAME_FORWARD, 0, 0, 8, 0x12345678);
     ck_assert_int_eq(send(s.fd, frame, sizeof frame, MSG_NOSIGNAL), (ssize_t)sizeof frame);
     ck_assert(ends_run(&ends, is_closed, &s));
     ck_assert_uint_eq(refused(), before + 1);

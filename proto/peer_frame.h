@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* frame.h - the header of everything that one node says to another. Little-endian.
+/* peer_frame.h - the header of everything that one node says to another. Little-endian.
  *
  *    0 magic u32     4 crc u32 (bytes 8..31 and the fields)     8 version u16   10 type u16
  *   12 group u32    16 bytes u32 (the whole frame)             20 fields_bytes u32
@@ -10,8 +10,8 @@
  * The fields are short: header and fields are checked before anything waits for a body, so that a hostile or damaged
  * length never makes a node wait for bytes that do not come.
  * Any thread; pure functions. */
-#ifndef LOCKSTEP_PROTO_FRAME_H
-#define LOCKSTEP_PROTO_FRAME_H
+#ifndef LOCKSTEP_PROTO_PEER_FRAME_H
+#define LOCKSTEP_PROTO_PEER_FRAME_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -19,15 +19,16 @@
 #include "proto/block.h"
 
 enum {
-    FRAME_MAGIC = 0x4650534c, /* "LSPF" */
-    FRAME_VERSION = 1,
-    FRAME_HEADER_BYTES = 32,
-    FRAME_FIELDS_BYTES_MAX = 1024,
-    FRAME_BODY_BYTES_MAX = BLOCK_BYTES_MAX + 4096, /* the largest block, or a command with what goes along with it */
-    FRAME_BYTES_MAX = FRAME_HEADER_BYTES + FRAME_FIELDS_BYTES_MAX + FRAME_BODY_BYTES_MAX,
+    PEER_FRAME_MAGIC = 0x4650534c, /* "LSPF" */
+    PEER_FRAME_VERSION = 1,
+    PEER_FRAME_HEADER_BYTES = 32,
+    PEER_FRAME_FIELDS_BYTES_MAX = 1024,
+    PEER_FRAME_BODY_BYTES_MAX =
+        BLOCK_BYTES_MAX + 4096, /* the largest block, or a command with what goes along with it */
+    PEER_FRAME_BYTES_MAX = PEER_FRAME_HEADER_BYTES + PEER_FRAME_FIELDS_BYTES_MAX + PEER_FRAME_BODY_BYTES_MAX,
 };
 
-struct frame_header {
+struct peer_frame_header {
     uint32_t magic;
     uint32_t crc;
     uint16_t version;
@@ -38,17 +39,18 @@ struct frame_header {
     uint32_t body_crc;
     uint32_t zero;
 };
-_Static_assert(sizeof(struct frame_header) == FRAME_HEADER_BYTES, "the header is its bytes on the wire");
+_Static_assert(sizeof(struct peer_frame_header) == PEER_FRAME_HEADER_BYTES, "the header is its bytes on the wire");
 
-static inline size_t frame_body_bytes(const struct frame_header *header)
+static inline size_t peer_frame_body_bytes(const struct peer_frame_header *header)
 {
-    return header->bytes - FRAME_HEADER_BYTES - header->fields_bytes;
+    return header->bytes - PEER_FRAME_HEADER_BYTES - header->fields_bytes;
 }
 
 /* Complete a frame whose fields (fields_bytes) lie behind `at`: writes the header there.
- * body_bytes  of what follows the fields: at most FRAME_BODY_BYTES_MAX
+ * body_bytes  of what follows the fields: at most PEER_FRAME_BODY_BYTES_MAX
  * body_crc    crc32c of the body, 0 if it is blocks or empty */
-void frame_seal(uint8_t *at, uint16_t type, uint32_t group, size_t fields_bytes, size_t body_bytes, uint32_t body_crc);
+void peer_frame_seal(uint8_t *at, uint16_t type, uint32_t group, size_t fields_bytes, size_t body_bytes,
+                     uint32_t body_crc);
 
 /* Copy the header at `at` out and check it together with the fields behind it.
  * room    bytes readable at `at`
@@ -56,9 +58,9 @@ void frame_seal(uint8_t *at, uint16_t type, uint32_t group, size_t fields_bytes,
  *         LOCKSTEP_ECORRUPT: not a frame or damaged: framing is lost
  *         LOCKSTEP_EVERSION: a newer format
  * The body is not looked at. */
-int frame_header_read(const uint8_t *at, size_t room, struct frame_header *ret);
+int peer_frame_header_read(const uint8_t *at, size_t room, struct peer_frame_header *ret);
 
 /* Check the body of a whole frame at `at` against body_crc. Errors: LOCKSTEP_ECORRUPT. O(bytes). */
-int frame_body_check(const uint8_t *at, const struct frame_header *header);
+int peer_frame_body_check(const uint8_t *at, const struct peer_frame_header *header);
 
 #endif
