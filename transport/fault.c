@@ -267,14 +267,16 @@ static void lane_pop(struct lane *lane)
 
 enum fate { FATE_LOST, FATE_PASSES, FATE_HELD, FATE_HELD_TWICE };
 
-static enum fate throw_dice(struct fault *fault, unsigned slot, enum direction direction)
+/* Only Raft's frames are doubled: a connection never doubles a forwarded command, and nothing would make it safe. */
+static enum fate throw_dice(struct fault *fault, unsigned slot, enum direction direction, uint8_t type)
 {
     const struct behaviour *b = &fault->rules.behaviour[slot][direction];
     if (b->cut || (b->loss > 0 && random_chance(&fault->random, b->loss, PARTS_A_WHOLE))) {
         fault->lost[slot]++;
         return FATE_LOST;
     }
-    if (b->duplicate > 0 && random_chance(&fault->random, b->duplicate, PARTS_A_WHOLE)) return FATE_HELD_TWICE;
+    if (type == FRAME_RAFT && b->duplicate > 0 && random_chance(&fault->random, b->duplicate, PARTS_A_WHOLE))
+        return FATE_HELD_TWICE;
     return b->delay_ns > 0 || fault->lanes[slot][direction].first != NULL ? FATE_HELD : FATE_PASSES;
 }
 
@@ -320,7 +322,7 @@ static struct fault *fault_of(struct transport *t)
 static int op_send(struct transport *t, const struct transport_send *send)
 {
     struct fault *fault = fault_of(t);
-    enum fate fate = throw_dice(fault, send->slot, DIRECTION_OUT);
+    enum fate fate = throw_dice(fault, send->slot, DIRECTION_OUT, send->type);
     if (fate == FATE_LOST) return 0;
     if (fate == FATE_PASSES) return fault->inner->ops->send(fault->inner, send);
 
@@ -377,7 +379,7 @@ static bool op_next(struct transport *t, struct transport_frame *ret)
     fault->given = NULL;
     if (next_held(fault, ret)) return true;
     while (fault->inner->ops->next(fault->inner, ret)) {
-        enum fate fate = throw_dice(fault, ret->slot, DIRECTION_IN);
+        enum fate fate = throw_dice(fault, ret->slot, DIRECTION_IN, ret->type);
         if (fate == FATE_PASSES) return true;
         const struct held head = {.type = ret->type, .member_id = ret->member_id, .message = ret->message};
         const struct iovec body = {(void *)(uintptr_t)ret->body, ret->body_bytes};

@@ -133,8 +133,8 @@ static int net_send(struct transport *t, const struct transport_send *send)
         memcpy(to, send->blocks, send->blocks_bytes);
     bool lost = net->cut[end->slot][send->slot] || random_chance(net->random, net->faults.loss_per_1000, 1000);
     if (!lost) deliver(net, &net->ends[send->slot], packet);
-    if (!lost && random_chance(net->random, net->faults.duplicate_per_1000, 1000))
-        deliver(net, &net->ends[send->slot], packet);
+    bool twice = send->type == FRAME_RAFT && random_chance(net->random, net->faults.duplicate_per_1000, 1000);
+    if (!lost && twice) deliver(net, &net->ends[send->slot], packet);
     free(packet);
     return 0;
 }

@@ -15,7 +15,8 @@ struct sim_net;
 
 struct sim_net_faults {
     uint64_t delay_ns_min, delay_ns_max; /* of every frame, each drawn anew: frames overtake each other */
-    uint32_t loss_per_1000, duplicate_per_1000;
+    uint32_t loss_per_1000;
+    uint32_t duplicate_per_1000; /* of Raft's frames: a forwarded command arrives at most once on any connection */
 };
 
 struct sim_net *sim_net_open(struct random *random, const uint64_t *now_ns);
