@@ -1,0 +1,619 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/cluster.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "tests/support/sim_disk.h"
+#include "tests/support/sim_kv.h"
+
+enum { TURNS_WITHOUT_TIME_MAX = 100000 };
+
+/* A replica's memory: which proposal stands at which position. */
+struct replica {
+    uint32_t *numbers;
+    uint64_t count, room;
+};
+
+struct member {
+    struct cluster *cluster;
+    unsigned i;
+    struct node *node;
+    struct sim_disk *disk;
+    struct sim_kv *kv;
+    bool paused;
+    bool due[NODE_PARTS];
+    uint64_t work_ns[NODE_PARTS]; /* when a part wants to run though nobody woke it */
+    uint64_t flush_ns;
+    uint64_t journal_busy_until_ns;
+    struct replica replica;
+};
+
+struct cluster {
+    struct cluster_options options;
+    struct random random;
+    uint64_t now_ns;
+    struct sim_net *net;
+    struct plugin plugin;
+    struct member members[CLUSTER_NODES_MAX];
+    struct cluster_proposal *proposals;
+    uint32_t proposal_count, proposal_room;
+    struct cluster_query *queries;
+    uint32_t query_count, query_room;
+    uint64_t *leader_of_term; /* by term: member id, 0 = not seen */
+    uint64_t terms_room;
+    char why[NODE_WHY_BYTES_MAX];
+};
+
+static _Noreturn void violated(const struct cluster *cluster, const char *what)
+{
+    fprintf(stderr, "seed 0x%" PRIx64 " at %" PRIu64 " ms: %s\n", cluster->options.seed, cluster->now_ns / CLUSTER_MS,
+            what);
+    abort();
+}
+
+/* --- the machine ---------------------------------------------------------------------------------------------- */
+
+static struct member *opening; /* whose machine is being opened: a plugin's open knows no node */
+
+static int machine_open(const struct lockstep_host *host, void **ret_machine)
+{
+    (void)host;
+    struct replica *replica = &opening->replica;
+    free(replica->numbers);
+    *replica = (struct replica){0};
+    *ret_machine = replica;
+    return 0;
+}
+
+static void machine_close(void *machine)
+{
+    (void)machine; /* what was applied may be looked at afterwards */
+}
+
+static int machine_apply(void *machine, struct lockstep_batch *batch, struct lockstep_replies *replies)
+{
+    struct replica *replica = machine;
+    const struct lockstep_command *command;
+    while ((command = batch->next(batch)) != NULL) {
+        lk_assert(command->position == replica->count + 1);
+        lk_assert(command->payload_bytes >= 8);
+        uint64_t number;
+        memcpy(&number, command->payload, sizeof number);
+        if (replica->count == replica->room) {
+            replica->room = replica->room == 0 ? 1024 : 2 * replica->room;
+            replica->numbers = realloc(replica->numbers, replica->room * sizeof *replica->numbers);
+            lk_assert(replica->numbers != NULL);
+        }
+        replica->numbers[replica->count++] = (uint32_t)number;
+        replies->answer(replies, LOCKSTEP_OK, 0, &number, sizeof number);
+    }
+    return 0;
+}
+
+static int machine_query(void *machine, uint64_t entity, const uint8_t *query, size_t query_bytes,
+                         struct lockstep_replies *replies)
+{
+    (void)entity;
+    (void)query;
+    (void)query_bytes;
+    struct replica *replica = machine;
+    replies->answer(replies, LOCKSTEP_OK, 0, &replica->count, sizeof replica->count);
+    return 0;
+}
+
+static struct lockstep_hash machine_hash(void *machine)
+{
+    struct replica *replica = machine;
+    struct lockstep_hash hash = {.low = replica->count};
+    if (replica->count > 0) hash.high = replica->numbers[replica->count - 1];
+    return hash;
+}
+
+/* --- the doors ------------------------------------------------------------------------------------------------ */
+
+static uint64_t env_now(void *context)
+{
+    struct member *m = context;
+    return m->cluster->now_ns;
+}
+
+static uint64_t env_wall(void *context)
+{
+    struct member *m = context;
+    return UINT64_C(1700000000) * 1000 * CLUSTER_MS + m->cluster->now_ns;
+}
+
+static uint64_t env_random(void *context)
+{
+    struct member *m = context;
+    return random_u64(&m->cluster->random);
+}
+
+static void env_wake(void *context, enum node_part part)
+{
+    struct member *m = context;
+    m->due[part] = true;
+}
+
+static void env_log(void *context, enum node_log_level level, const char *part, const char *text)
+{
+    struct member *m = context;
+    (void)level;
+    if (getenv("LOCKSTEP_SIM_LOG") != NULL)
+        fprintf(stderr, "%8" PRIu64 " us n%u %s: %s\n", m->cluster->now_ns / 1000, m->i + 1, part, text);
+}
+
+static void owner_proposed(void *context, uint64_t tag, const struct node_outcome *outcome)
+{
+    struct member *m = context;
+    struct cluster_proposal *p = &m->cluster->proposals[tag];
+    if (p->state != PROPOSAL_WAITING) violated(m->cluster, "a proposal was answered twice");
+    p->error = outcome->error;
+    p->position = outcome->position;
+    if (outcome->error == 0) {
+        uint64_t number;
+        if (outcome->reply_bytes != sizeof number) violated(m->cluster, "a reply is not the machine's");
+        memcpy(&number, outcome->reply, sizeof number);
+        if (number != tag) violated(m->cluster, "a reply belongs to another proposal");
+        p->state = PROPOSAL_APPLIED;
+    } else {
+        p->state = outcome->error == LOCKSTEP_EUNKNOWN ? PROPOSAL_UNKNOWN : PROPOSAL_NOT_APPENDED;
+    }
+}
+
+static void owner_queried(void *context, uint64_t tag, const struct node_answer *answer)
+{
+    struct member *m = context;
+    struct cluster_query *q = &m->cluster->queries[tag];
+    if (q->done) violated(m->cluster, "a query was answered twice");
+    q->done = true;
+    q->error = answer->error;
+    if (answer->error == 0) memcpy(&q->applied_count, answer->reply, sizeof q->applied_count);
+}
+
+static void owner_transferred(void *context, uint64_t tag, int error)
+{
+    (void)context;
+    (void)tag;
+    (void)error;
+}
+
+static void owner_changed(void *context)
+{
+    (void)context;
+}
+
+/* --- life ----------------------------------------------------------------------------------------------------- */
+
+struct cluster *cluster_open(const struct cluster_options *options)
+{
+    struct cluster *cluster = calloc(1, sizeof *cluster);
+    lk_assert(cluster != NULL && options->nodes >= 1 && options->nodes <= CLUSTER_NODES_MAX);
+    cluster->options = *options;
+    if (cluster->options.ring_bytes == 0) cluster->options.ring_bytes = 4 << 20;
+    if (cluster->options.payload_bytes < 8) cluster->options.payload_bytes = 8;
+    random_seed(&cluster->random, options->seed);
+    cluster->now_ns = 1000 * CLUSTER_MS;
+    cluster->net = sim_net_open(&cluster->random, &cluster->now_ns);
+    sim_net_faults_set(cluster->net, &(struct sim_net_faults){.delay_ns_min = 20000, .delay_ns_max = 200000});
+    cluster->plugin = (struct plugin){
+        .machine = {.size = sizeof(struct lockstep_machine),
+                    .abi = LOCKSTEP_MACHINE_ABI,
+                    .name = "witness",
+                    .version = "1",
+                    .open = machine_open,
+                    .close = machine_close,
+                    .apply = machine_apply,
+                    .query = machine_query,
+                    .hash = machine_hash},
+        .name = "witness",
+        .version = "1",
+    };
+    for (unsigned i = 0; i < options->nodes; i++) {
+        struct member *m = &cluster->members[i];
+        m->cluster = cluster;
+        m->i = i;
+        m->flush_ns = 100000;
+        m->disk = sim_disk_open(random_u64(&cluster->random));
+        m->kv = sim_kv_open(m->disk);
+    }
+    return cluster;
+}
+
+void cluster_close(struct cluster *cluster)
+{
+    if (cluster == NULL) return;
+    for (unsigned i = 0; i < cluster->options.nodes; i++) {
+        struct member *m = &cluster->members[i];
+        if (m->node != NULL) sim_net_detach(cluster->net, i);
+        node_close(m->node);
+        sim_kv_close(m->kv);
+        sim_disk_close(m->disk);
+        free(m->replica.numbers);
+    }
+    sim_net_close(cluster->net);
+    free(cluster->proposals);
+    free(cluster->queries);
+    free(cluster->leader_of_term);
+    free(cluster);
+}
+
+bool cluster_start(struct cluster *cluster, unsigned i)
+{
+    struct member *m = &cluster->members[i];
+    lk_assert(m->node == NULL);
+    struct node_options options = {
+        .cluster = "test",
+        .member_count = cluster->options.nodes,
+        .self = i,
+        .election_timeout_ns = 300 * CLUSTER_MS,
+        .heartbeat_ns = 60 * CLUSTER_MS,
+        .command_bytes_max = 64 << 10,
+        .block_bytes_max = 128 << 10,
+        .ring_bytes = cluster->options.ring_bytes,
+        .journal_bytes = 4 * cluster->options.ring_bytes,
+        .map_bytes = 1 << 30,
+        .append_inflight_bytes_max = cluster->options.ring_bytes / 4,
+        .proposals_max = 65536,
+        .queries_max = 1024,
+        .level = DURABILITY_LEVEL_FSYNC,
+        .plugin = &cluster->plugin,
+        .disk = sim_disk(m->disk),
+        .kv = sim_kv(m->kv),
+    };
+    snprintf(options.data_directory, sizeof options.data_directory, "n%u", i + 1);
+    for (unsigned k = 0; k < cluster->options.nodes; k++)
+        snprintf(options.members[k].name, sizeof options.members[k].name, "n%u", k + 1);
+    struct node_env env = {
+        .context = m, .now_ns = env_now, .wall_ns = env_wall, .random = env_random, .wake = env_wake, .log = env_log};
+    struct node_owner owner = {.context = m,
+                               .proposed = owner_proposed,
+                               .queried = owner_queried,
+                               .transferred = owner_transferred,
+                               .changed = owner_changed};
+    opening = m;
+    memset(m->due, 0, sizeof m->due);
+    for (int part = 0; part < NODE_PARTS; part++) m->work_ns[part] = UINT64_MAX;
+    m->paused = false;
+    int rc = node_open(&options, &env, &owner, &m->node, cluster->why, sizeof cluster->why);
+    if (rc != 0) {
+        m->node = NULL;
+        return false;
+    }
+    struct transport_owner transport_owner = node_transport_owner(m->node);
+    struct transport_hello hello;
+    node_transport_hello(m->node, &hello);
+    node_attach(m->node, sim_net_attach(cluster->net, i, &transport_owner, &hello));
+    m->due[NODE_LOOP] = true;
+    return true;
+}
+
+static void forget(struct cluster *cluster, unsigned i)
+{
+    for (uint32_t p = 0; p < cluster->proposal_count; p++)
+        if (cluster->proposals[p].state == PROPOSAL_WAITING && cluster->proposals[p].node == i) {
+            cluster->proposals[p].state = PROPOSAL_UNKNOWN;
+            cluster->proposals[p].error = LOCKSTEP_EUNKNOWN;
+        }
+    for (uint32_t q = 0; q < cluster->query_count; q++) cluster->queries[q].done = true;
+}
+
+void cluster_crash(struct cluster *cluster, unsigned i)
+{
+    struct member *m = &cluster->members[i];
+    lk_assert(m->node != NULL);
+    sim_net_detach(cluster->net, i);
+    sim_disk_power_cut(m->disk); /* before close: nothing that close does reaches the disk */
+    node_close(m->node);
+    m->node = NULL;
+    sim_disk_power_on(m->disk);
+    forget(cluster, i);
+}
+
+void cluster_wipe(struct cluster *cluster, unsigned i)
+{
+    struct member *m = &cluster->members[i];
+    lk_assert(m->node == NULL);
+    sim_kv_close(m->kv);
+    sim_disk_close(m->disk);
+    m->disk = sim_disk_open(random_u64(&cluster->random));
+    m->kv = sim_kv_open(m->disk);
+}
+
+const char *cluster_why(const struct cluster *cluster)
+{
+    return cluster->why;
+}
+
+bool cluster_runs(const struct cluster *cluster, unsigned i)
+{
+    return cluster->members[i].node != NULL;
+}
+
+void cluster_pause(struct cluster *cluster, unsigned i, bool paused)
+{
+    cluster->members[i].paused = paused;
+}
+
+struct node *cluster_node(struct cluster *cluster, unsigned i)
+{
+    return cluster->members[i].node;
+}
+
+struct sim_net *cluster_net(struct cluster *cluster)
+{
+    return cluster->net;
+}
+
+struct random *cluster_random(struct cluster *cluster)
+{
+    return &cluster->random;
+}
+
+void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns)
+{
+    cluster->members[i].flush_ns = ns;
+}
+
+/* --- time ----------------------------------------------------------------------------------------------------- */
+
+static bool part_ready(const struct member *m, enum node_part part)
+{
+    uint64_t now = m->cluster->now_ns;
+    if (part == NODE_LOOP)
+        return m->due[part] || node_deadline_ns(m->node) <= now || sim_net_due(m->cluster->net, m->i);
+    if (part == NODE_JOURNAL && m->journal_busy_until_ns > now) return false;
+    return m->due[part] || m->work_ns[part] <= now;
+}
+
+static void part_run(struct member *m, enum node_part part)
+{
+    struct cluster *cluster = m->cluster;
+    m->due[part] = false;
+    opening = m; /* birth opens the machine in the middle of a turn */
+    if (part == NODE_LOOP) {
+        node_drain(m->node);
+        const char *why;
+        if (node_failed(m->node, &why) != 0) {
+            snprintf(cluster->why, sizeof cluster->why, "%s", why);
+            cluster_crash(cluster, m->i);
+        }
+        return;
+    }
+    uint64_t again = node_work(m->node, part);
+    m->work_ns[part] = again == UINT64_MAX ? UINT64_MAX : cluster->now_ns + again;
+    /* A flush takes its time; what is submitted meanwhile shares the next one. */
+    if (part == NODE_JOURNAL) m->journal_busy_until_ns = cluster->now_ns + m->flush_ns;
+}
+
+/* Run one ready part of one node, chosen by the seed. False: nobody is ready now. */
+static bool step(struct cluster *cluster)
+{
+    unsigned nodes = cluster->options.nodes;
+    uint64_t start = random_below(&cluster->random, nodes * NODE_PARTS);
+    for (unsigned k = 0; k < nodes * NODE_PARTS; k++) {
+        uint64_t pick = (start + k) % (nodes * NODE_PARTS);
+        struct member *m = &cluster->members[pick / NODE_PARTS];
+        enum node_part part = (enum node_part)(pick % NODE_PARTS);
+        if (m->node == NULL || m->paused || !part_ready(m, part)) continue;
+        part_run(m, part);
+        return true;
+    }
+    return false;
+}
+
+static uint64_t next_event_ns(const struct cluster *cluster)
+{
+    uint64_t next = sim_net_next_ns(cluster->net);
+    if (next <= cluster->now_ns) next = UINT64_MAX; /* waits for a paused node */
+    for (unsigned i = 0; i < cluster->options.nodes; i++) {
+        const struct member *m = &cluster->members[i];
+        if (m->node == NULL || m->paused) continue;
+        uint64_t at = node_deadline_ns(m->node);
+        for (int part = 0; part < NODE_PARTS; part++)
+            if (m->work_ns[part] < at) at = m->work_ns[part];
+        if (m->due[NODE_JOURNAL] && m->journal_busy_until_ns < at) at = m->journal_busy_until_ns;
+        if (at > cluster->now_ns && at < next) next = at;
+        if (m->journal_busy_until_ns > cluster->now_ns && m->journal_busy_until_ns < next)
+            next = m->journal_busy_until_ns;
+    }
+    return next;
+}
+
+static void run_to(struct cluster *cluster, uint64_t end_ns)
+{
+    for (;;) {
+        unsigned turns = 0;
+        while (step(cluster))
+            if (++turns > TURNS_WITHOUT_TIME_MAX) violated(cluster, "nodes turn without end while no time passes");
+        uint64_t next = next_event_ns(cluster);
+        if (next > end_ns) break;
+        cluster->now_ns = next;
+    }
+    cluster->now_ns = end_ns;
+}
+
+void cluster_run(struct cluster *cluster, uint64_t ns)
+{
+    run_to(cluster, cluster->now_ns + ns);
+    cluster_check(cluster);
+}
+
+static int writable(struct cluster *cluster)
+{
+    for (unsigned i = 0; i < cluster->options.nodes; i++) {
+        struct member *m = &cluster->members[i];
+        if (m->node == NULL || m->paused) continue;
+        struct node_status status;
+        node_status_read(m->node, &status);
+        if (status.born && status.raft.role == RAFT_LEADER && status.raft.writable) return (int)i;
+    }
+    return -1;
+}
+
+int cluster_run_until_writable(struct cluster *cluster, uint64_t ns)
+{
+    uint64_t end = cluster->now_ns + ns;
+    int leader;
+    while ((leader = writable(cluster)) < 0 && cluster->now_ns < end) cluster_run(cluster, CLUSTER_MS);
+    return leader;
+}
+
+static bool level(struct cluster *cluster)
+{
+    int leader = writable(cluster);
+    if (leader < 0) return false;
+    struct node_status status;
+    node_status_read(cluster->members[leader].node, &status);
+    raft_index last = status.raft.last_index;
+    for (unsigned i = 0; i < cluster->options.nodes; i++) {
+        if (cluster->members[i].node == NULL) continue;
+        node_status_read(cluster->members[i].node, &status);
+        if (!status.born || status.host.applied_index != last) return false;
+    }
+    return true;
+}
+
+bool cluster_run_until_level(struct cluster *cluster, uint64_t ns)
+{
+    uint64_t end = cluster->now_ns + ns;
+    while (!level(cluster) && cluster->now_ns < end) cluster_run(cluster, 5 * CLUSTER_MS);
+    return level(cluster);
+}
+
+/* --- load ----------------------------------------------------------------------------------------------------- */
+
+uint32_t cluster_propose(struct cluster *cluster, unsigned i, bool may_forward)
+{
+    if (cluster->proposal_count == cluster->proposal_room) {
+        cluster->proposal_room = cluster->proposal_room == 0 ? 1024 : 2 * cluster->proposal_room;
+        cluster->proposals = realloc(cluster->proposals, cluster->proposal_room * sizeof *cluster->proposals);
+        lk_assert(cluster->proposals != NULL);
+    }
+    uint32_t number = cluster->proposal_count++;
+    struct cluster_proposal *p = &cluster->proposals[number];
+    *p = (struct cluster_proposal){.state = PROPOSAL_WAITING, .node = (uint8_t)i};
+    uint8_t *payload = calloc(1, cluster->options.payload_bytes);
+    uint64_t wide = number;
+    lk_assert(payload != NULL);
+    memcpy(payload, &wide, sizeof wide);
+    struct node_command command = {.payload = payload, .payload_bytes = cluster->options.payload_bytes};
+    int rc = LOCKSTEP_EUNAVAILABLE;
+    struct member *m = &cluster->members[i];
+    if (m->node != NULL && !m->paused) {
+        rc = node_propose(m->node, &command, may_forward, number);
+        m->due[NODE_LOOP] = true;
+    }
+    if (rc != 0) {
+        p->state = PROPOSAL_NOT_APPENDED;
+        p->error = rc;
+    }
+    free(payload);
+    return number;
+}
+
+uint32_t cluster_proposal_count(const struct cluster *cluster)
+{
+    return cluster->proposal_count;
+}
+
+const struct cluster_proposal *cluster_proposal(const struct cluster *cluster, uint32_t number)
+{
+    lk_assert(number < cluster->proposal_count);
+    return &cluster->proposals[number];
+}
+
+uint32_t cluster_query(struct cluster *cluster, unsigned i, enum node_consistency consistency, bool may_forward)
+{
+    if (cluster->query_count == cluster->query_room) {
+        cluster->query_room = cluster->query_room == 0 ? 1024 : 2 * cluster->query_room;
+        cluster->queries = realloc(cluster->queries, cluster->query_room * sizeof *cluster->queries);
+        lk_assert(cluster->queries != NULL);
+    }
+    uint32_t number = cluster->query_count++;
+    cluster->queries[number] = (struct cluster_query){0};
+    struct node_query query = {.consistency = consistency};
+    struct member *m = &cluster->members[i];
+    int rc = m->node != NULL ? node_query(m->node, &query, may_forward, number) : LOCKSTEP_EUNAVAILABLE;
+    m->due[NODE_LOOP] = true;
+    if (rc != 0) cluster->queries[number] = (struct cluster_query){.done = true, .error = rc};
+    return number;
+}
+
+const struct cluster_query *cluster_query_result(const struct cluster *cluster, uint32_t query)
+{
+    lk_assert(query < cluster->query_count);
+    return &cluster->queries[query];
+}
+
+uint64_t cluster_applied_count(const struct cluster *cluster, unsigned i)
+{
+    return cluster->members[i].replica.count;
+}
+
+uint32_t cluster_applied(const struct cluster *cluster, unsigned i, log_position position)
+{
+    lk_assert(position >= 1 && position <= cluster->members[i].replica.count);
+    return cluster->members[i].replica.numbers[position - 1];
+}
+
+/* --- what must hold ------------------------------------------------------------------------------------------- */
+
+static void check_leaders(struct cluster *cluster)
+{
+    for (unsigned i = 0; i < cluster->options.nodes; i++) {
+        if (cluster->members[i].node == NULL) continue;
+        struct node_status status;
+        node_status_read(cluster->members[i].node, &status);
+        if (!status.born || status.raft.role != RAFT_LEADER) continue;
+        raft_term term = status.raft.term;
+        if (term >= cluster->terms_room) {
+            uint64_t room = 2 * term + 16;
+            cluster->leader_of_term = realloc(cluster->leader_of_term, room * sizeof *cluster->leader_of_term);
+            lk_assert(cluster->leader_of_term != NULL);
+            memset(cluster->leader_of_term + cluster->terms_room, 0,
+                   (room - cluster->terms_room) * sizeof *cluster->leader_of_term);
+            cluster->terms_room = room;
+        }
+        uint64_t id = status.identity.member_id;
+        if (cluster->leader_of_term[term] != 0 && cluster->leader_of_term[term] != id)
+            violated(cluster, "two leaders in one term");
+        cluster->leader_of_term[term] = id;
+    }
+}
+
+void cluster_check(struct cluster *cluster)
+{
+    const struct replica *longest = &cluster->members[0].replica;
+    check_leaders(cluster);
+    for (unsigned i = 1; i < cluster->options.nodes; i++)
+        if (cluster->members[i].replica.count > longest->count) longest = &cluster->members[i].replica;
+    for (unsigned i = 0; i < cluster->options.nodes; i++) {
+        const struct replica *replica = &cluster->members[i].replica;
+        if (replica->count > 0 &&
+            memcmp(replica->numbers, longest->numbers, replica->count * sizeof *replica->numbers) != 0)
+            violated(cluster, "two replicas applied different commands at one position");
+    }
+    uint8_t *seen = calloc(cluster->proposal_count + 1, 1);
+    lk_assert(seen != NULL);
+    for (uint64_t k = 0; k < longest->count; k++) {
+        uint32_t number = longest->numbers[k];
+        if (number >= cluster->proposal_count || seen[number])
+            violated(cluster, "a command was applied twice, or made up");
+        seen[number] = 1;
+        if (cluster->proposals[number].state == PROPOSAL_NOT_APPENDED)
+            violated(cluster, "a command was applied that was said to be surely not appended");
+    }
+    for (uint32_t number = 0; number < cluster->proposal_count; number++) {
+        const struct cluster_proposal *p = &cluster->proposals[number];
+        if (p->state != PROPOSAL_APPLIED) continue;
+        /* A replica that restarted may not have replayed it yet: what the longest has not reached is looked at later. */
+        if (p->position <= longest->count && longest->numbers[p->position - 1] != number)
+            violated(cluster, "an acknowledged command is not at its position");
+    }
+    free(seen);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cluster.h - whole nodes in one thread, from a seed: the real node, core, ring, journal, log and machine host over a
+ * simulated network, disk, map and clock. The threads' work functions run in an order that the seed decides.
+ * The machine remembers every command that it applied, so that replicas can be compared command by command. */
+#ifndef LOCKSTEP_TESTS_SUPPORT_CLUSTER_H
+#define LOCKSTEP_TESTS_SUPPORT_CLUSTER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/node.h"
+#include "tests/support/sim_net.h"
+
+enum { CLUSTER_NODES_MAX = 5 };
+#define CLUSTER_MS UINT64_C(1000000)
+
+struct cluster_options {
+    unsigned nodes;
+    uint64_t seed;
+    uint64_t ring_bytes;    /* 0 = 4 MiB */
+    uint32_t payload_bytes; /* of a proposal; at least 8, its number */
+};
+
+enum cluster_proposal_state { PROPOSAL_WAITING = 1, PROPOSAL_APPLIED, PROPOSAL_UNKNOWN, PROPOSAL_NOT_APPENDED };
+
+struct cluster_proposal {
+    uint8_t state;
+    uint8_t node; /* that was asked */
+    int error;
+    log_position position; /* with APPLIED */
+};
+
+struct cluster;
+
+struct cluster *cluster_open(const struct cluster_options *options);
+void cluster_close(struct cluster *cluster);
+
+/* Start node i on its disk as it is. False: it refused; cluster_why says why. */
+bool cluster_start(struct cluster *cluster, unsigned i);
+const char *cluster_why(const struct cluster *cluster);
+/* The machine is gone at this instant; of what was not flushed, the seed decides what is left. */
+void cluster_crash(struct cluster *cluster, unsigned i);
+/* Its data directory is empty afterwards. Not while it runs. */
+void cluster_wipe(struct cluster *cluster, unsigned i);
+bool cluster_runs(const struct cluster *cluster, unsigned i);
+/* It runs no more until resumed; time goes on for the others. */
+void cluster_pause(struct cluster *cluster, unsigned i, bool paused);
+
+struct node *cluster_node(struct cluster *cluster, unsigned i);
+struct sim_net *cluster_net(struct cluster *cluster);
+struct random *cluster_random(struct cluster *cluster);
+/* Its flushes take this long. */
+void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns);
+
+/* Let simulated time pass. */
+void cluster_run(struct cluster *cluster, uint64_t ns);
+/* Until somebody leads and takes proposals; its number, or -1 after `ns`. */
+int cluster_run_until_writable(struct cluster *cluster, uint64_t ns);
+/* Until somebody leads and all running nodes have applied all of its log. */
+bool cluster_run_until_level(struct cluster *cluster, uint64_t ns);
+
+/* Propose command number `proposals so far`, at node i. Returns the number; its state is tracked. */
+uint32_t cluster_propose(struct cluster *cluster, unsigned i, bool may_forward);
+uint32_t cluster_proposal_count(const struct cluster *cluster);
+const struct cluster_proposal *cluster_proposal(const struct cluster *cluster, uint32_t number);
+
+/* A query at node i: answered with the number of commands that the machine has applied. */
+uint32_t cluster_query(struct cluster *cluster, unsigned i, enum node_consistency consistency, bool may_forward);
+struct cluster_query {
+    bool done;
+    int error;
+    uint64_t applied_count;
+};
+const struct cluster_query *cluster_query_result(const struct cluster *cluster, uint32_t query);
+
+/* What replica i applied: the proposal's number at each position, from 1. */
+uint64_t cluster_applied_count(const struct cluster *cluster, unsigned i);
+uint32_t cluster_applied(const struct cluster *cluster, unsigned i, log_position position);
+
+/* Everything that must hold at any time: replicas agree on every position both have applied; every acknowledged
+ * proposal stands at its position; no proposal stands twice; one leader a term. Aborts with the seed. */
+void cluster_check(struct cluster *cluster);
+
+#endif

@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_node.c - whole nodes over simulated doors: birth, proposals, crashes, reads, forwarding, stopping. */
+#include <string.h>
+
+#include "tests/support/cluster.h"
+#include "tests/support/unit.h"
+
+#define SECOND (1000 * CLUSTER_MS)
+
+static struct cluster *start(unsigned nodes, uint64_t seed)
+{
+    struct cluster *cluster = cluster_open(&(struct cluster_options){.nodes = nodes, .seed = unit_seed(seed)});
+    for (unsigned i = 0; i < nodes; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    return cluster;
+}
+
+static unsigned leader_of(struct cluster *cluster)
+{
+    int leader = cluster_run_until_writable(cluster, 20 * SECOND);
+    ck_assert_int_ge(leader, 0);
+    return (unsigned)leader;
+}
+
+static void propose_many(struct cluster *cluster, unsigned node, unsigned count)
+{
+    for (unsigned k = 0; k < count; k++) {
+        cluster_propose(cluster, node, false);
+        if (k % 16 == 15) cluster_run(cluster, CLUSTER_MS);
+    }
+}
+
+static unsigned count_state(const struct cluster *cluster, enum cluster_proposal_state state)
+{
+    unsigned count = 0;
+    for (uint32_t i = 0; i < cluster_proposal_count(cluster); i++)
+        if (cluster_proposal(cluster, i)->state == state) count++;
+    return count;
+}
+
+START_TEST(three_nodes_are_born_once_and_elect_a_leader) /* I2 */
+{
+    struct cluster *cluster = start(3, 1);
+    unsigned leader = leader_of(cluster);
+    struct node_status a, b;
+    node_status_read(cluster_node(cluster, leader), &a);
+    node_status_read(cluster_node(cluster, (leader + 1) % 3), &b);
+    ck_assert_uint_eq(a.identity.birth.cluster_id, b.identity.birth.cluster_id);
+    ck_assert_uint_ne(a.identity.member_id, b.identity.member_id);
+    ck_assert(a.ready);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(no_cluster_is_born_while_a_listed_node_is_missing) /* I2: all listed ones are asked */
+{
+    struct cluster *cluster = cluster_open(&(struct cluster_options){.nodes = 3, .seed = unit_seed(2)});
+    ck_assert(cluster_start(cluster, 0));
+    ck_assert(cluster_start(cluster, 1));
+    ck_assert_int_eq(cluster_run_until_writable(cluster, 5 * SECOND), -1);
+    ck_assert(cluster_start(cluster, 2));
+    leader_of(cluster);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(birth_survives_a_crash_of_any_node_at_any_moment) /* I2 */
+{
+    for (uint64_t round = 0; round < unit_rounds(60); round++) {
+        struct cluster *cluster = cluster_open(&(struct cluster_options){.nodes = 3, .seed = unit_seed(100) + round});
+        for (unsigned i = 0; i < 3; i++) ck_assert(cluster_start(cluster, i));
+        unsigned victim = (unsigned)(round % 3);
+        cluster_run(cluster, 45 * CLUSTER_MS + round * 1000 * 37);
+        if (cluster_runs(cluster, victim)) cluster_crash(cluster, victim);
+        cluster_run(cluster, 200 * CLUSTER_MS);
+        ck_assert_msg(cluster_start(cluster, victim), "%s", cluster_why(cluster));
+        leader_of(cluster);
+        ck_assert(cluster_runs(cluster, victim));
+        cluster_close(cluster);
+    }
+}
+END_TEST
+
+START_TEST(a_wiped_node_is_no_voter_and_is_told_so) /* I2, T52 */
+{
+    struct cluster *cluster = start(3, 3);
+    unsigned leader = leader_of(cluster), victim = (leader + 1) % 3;
+    propose_many(cluster, leader, 32);
+    cluster_run(cluster, SECOND);
+    cluster_crash(cluster, victim);
+    cluster_wipe(cluster, victim);
+    ck_assert(cluster_start(cluster, victim));
+    cluster_run(cluster, SECOND);
+    ck_assert(!cluster_runs(cluster, victim));
+    ck_assert_ptr_nonnull(strstr(cluster_why(cluster), "no voter"));
+    /* A new directory and one that knows everything are not a majority. */
+    cluster_crash(cluster, leader);
+    ck_assert_int_eq(cluster_run_until_writable(cluster, 3 * SECOND), -1);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(every_replica_applies_the_same_commands_in_the_same_order)
+{
+    struct cluster *cluster = start(3, 4);
+    unsigned leader = leader_of(cluster);
+    propose_many(cluster, leader, 1000);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    ck_assert_uint_eq(count_state(cluster, PROPOSAL_APPLIED), 1000);
+    for (unsigned i = 0; i < 3; i++) {
+        ck_assert_uint_eq(cluster_applied_count(cluster, i), 1000);
+        for (uint32_t k = 0; k < 1000; k++)
+            ck_assert_uint_eq(cluster_applied(cluster, i, cluster_proposal(cluster, k)->position), k);
+    }
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(blocks_grow_while_the_disk_is_busy) /* the block is the unit: consensus and flushes are paid per block */
+{
+    struct cluster *cluster = start(3, 5);
+    unsigned leader = leader_of(cluster);
+    struct node_status before, after;
+    for (unsigned i = 0; i < 3; i++) cluster_disk_delay(cluster, i, 20 * CLUSTER_MS);
+    node_status_read(cluster_node(cluster, leader), &before);
+    for (unsigned k = 0; k < 2000; k++) {
+        cluster_propose(cluster, leader, false);
+        cluster_run(cluster, CLUSTER_MS / 10);
+    }
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    node_status_read(cluster_node(cluster, leader), &after);
+    uint64_t blocks = after.counters.blocks_appended - before.counters.blocks_appended;
+    uint64_t flushes = after.storage.flushes - before.storage.flushes;
+    ck_assert_uint_eq(count_state(cluster, PROPOSAL_APPLIED), 2000);
+    ck_assert_uint_lt(blocks, 2000 / 4);
+    ck_assert_uint_lt(flushes, blocks);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(a_lone_command_waits_for_nothing) /* at low load a block holds one command */
+{
+    struct cluster *cluster = start(3, 6);
+    unsigned leader = leader_of(cluster);
+    struct node_status before, after;
+    node_status_read(cluster_node(cluster, leader), &before);
+    for (unsigned k = 0; k < 20; k++) {
+        uint32_t p = cluster_propose(cluster, leader, false);
+        cluster_run(cluster, 2 * CLUSTER_MS); /* two hops of at most 0.2 ms and a flush of 0.1 ms */
+        ck_assert_int_eq(cluster_proposal(cluster, p)->state, PROPOSAL_APPLIED);
+    }
+    node_status_read(cluster_node(cluster, leader), &after);
+    ck_assert_uint_eq(after.counters.blocks_appended - before.counters.blocks_appended, 20);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(more_than_one_append_is_in_flight_over_a_slow_link) /* pipelining */
+{
+    struct cluster *cluster = start(3, 7);
+    unsigned leader = leader_of(cluster);
+    sim_net_faults_set(cluster_net(cluster),
+                       &(struct sim_net_faults){.delay_ns_min = 50 * CLUSTER_MS, .delay_ns_max = 50 * CLUSTER_MS});
+    for (unsigned k = 0; k < 100; k++) {
+        cluster_propose(cluster, leader, false);
+        cluster_run(cluster, CLUSTER_MS);
+    }
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    struct node_status status;
+    node_status_read(cluster_node(cluster, leader), &status);
+    ck_assert_uint_gt(status.counters.appends_inflight_max, 1);
+    ck_assert_uint_eq(count_state(cluster, PROPOSAL_APPLIED), 100);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(a_follower_forwards_a_command_once_and_gets_its_reply)
+{
+    struct cluster *cluster = start(3, 8);
+    unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
+    uint32_t p = cluster_propose(cluster, follower, true);
+    uint32_t q = cluster_propose(cluster, follower, false);
+    ck_assert_int_eq(cluster_proposal(cluster, q)->error, LOCKSTEP_ENOTLEADER);
+    cluster_run(cluster, 50 * CLUSTER_MS);
+    ck_assert_int_eq(cluster_proposal(cluster, p)->state, PROPOSAL_APPLIED);
+    ck_assert_uint_eq(cluster_proposal(cluster, p)->position, 1);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(a_forward_whose_leader_is_gone_has_an_unknown_outcome) /* T59 */
+{
+    struct cluster *cluster = start(3, 9);
+    unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
+    uint32_t p = cluster_propose(cluster, follower, true);
+    cluster_crash(cluster, leader);
+    leader_of(cluster);
+    cluster_run(cluster, SECOND);
+    ck_assert_int_eq(cluster_proposal(cluster, p)->state, PROPOSAL_UNKNOWN);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(nothing_acknowledged_is_lost_when_the_leader_dies_under_load)
+{
+    for (uint64_t round = 0; round < unit_rounds(20); round++) {
+        struct cluster *cluster = start(3, 200 + round);
+        unsigned old = leader_of(cluster);
+        for (unsigned k = 0; k < 200; k++) cluster_propose(cluster, old, false);
+        cluster_run(cluster, random_below(cluster_random(cluster), 2 * CLUSTER_MS));
+        for (unsigned k = 0; k < 100; k++) cluster_propose(cluster, old, false);
+        cluster_crash(cluster, old);
+        unsigned acked = count_state(cluster, PROPOSAL_APPLIED);
+        unsigned new = leader_of(cluster);
+        ck_assert_uint_ne(old, new);
+        propose_many(cluster, new, 100);
+        ck_assert(cluster_start(cluster, old));
+        ck_assert(cluster_run_until_level(cluster, 10 * SECOND));
+        cluster_check(cluster);
+        ck_assert_uint_ge(cluster_applied_count(cluster, old), acked + 100);
+        cluster_close(cluster);
+    }
+}
+END_TEST
+
+START_TEST(a_restart_of_all_nodes_replays_the_log)
+{
+    struct cluster *cluster = start(3, 10);
+    propose_many(cluster, leader_of(cluster), 500);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    for (unsigned i = 0; i < 3; i++) cluster_crash(cluster, i);
+    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    leader_of(cluster);
+    cluster_run(cluster, SECOND);
+    for (unsigned i = 0; i < 3; i++) ck_assert_uint_eq(cluster_applied_count(cluster, i), 500);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(a_node_that_missed_more_than_the_ring_holds_catches_up_from_the_log)
+{
+    struct cluster *cluster = cluster_open(
+        &(struct cluster_options){.nodes = 3, .seed = unit_seed(11), .ring_bytes = 1 << 20, .payload_bytes = 4000});
+    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    unsigned leader = leader_of(cluster), lagging = (leader + 1) % 3;
+    cluster_crash(cluster, lagging);
+    for (unsigned k = 0; k < 1500; k++) { /* 6 MB through a ring of 1 MiB */
+        cluster_propose(cluster, leader, false);
+        if (k % 4 == 3) cluster_run(cluster, CLUSTER_MS);
+    }
+    cluster_run(cluster, SECOND);
+    ck_assert_uint_eq(count_state(cluster, PROPOSAL_APPLIED), 1500);
+    ck_assert(cluster_start(cluster, lagging));
+    ck_assert(cluster_run_until_level(cluster, 20 * SECOND));
+    ck_assert_uint_eq(cluster_applied_count(cluster, lagging), 1500);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(a_leader_that_is_cut_off_says_unknown_and_acknowledges_nothing)
+{
+    struct cluster *cluster = start(3, 12);
+    unsigned old = leader_of(cluster);
+    for (unsigned i = 0; i < 3; i++) {
+        if (i == old) continue;
+        sim_net_cut(cluster_net(cluster), old, i, true);
+        sim_net_cut(cluster_net(cluster), i, old, true);
+    }
+    uint32_t p = cluster_propose(cluster, old, false);
+    cluster_run(cluster, 5 * SECOND);
+    ck_assert_int_eq(cluster_proposal(cluster, p)->state, PROPOSAL_UNKNOWN);
+    unsigned new = leader_of(cluster);
+    ck_assert_uint_ne(new, old);
+    propose_many(cluster, new, 50);
+    for (unsigned i = 0; i < 3; i++) {
+        sim_net_cut(cluster_net(cluster), old, i, false);
+        sim_net_cut(cluster_net(cluster), i, old, false);
+    }
+    ck_assert(cluster_run_until_level(cluster, 10 * SECOND));
+    ck_assert_uint_eq(cluster_applied_count(cluster, old), 50);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(a_linearizable_query_sees_what_was_acknowledged_before_it) /* R5 */
+{
+    struct cluster *cluster = start(3, 13);
+    unsigned leader = leader_of(cluster);
+    propose_many(cluster, leader, 64);
+    cluster_run(cluster, 20 * CLUSTER_MS);
+    unsigned acked = count_state(cluster, PROPOSAL_APPLIED);
+    ck_assert_uint_eq(acked, 64);
+    for (unsigned i = 0; i < 3; i++) { /* followers forward it */
+        uint32_t q = cluster_query(cluster, i, NODE_LINEARIZABLE, true);
+        cluster_run(cluster, 20 * CLUSTER_MS);
+        ck_assert(cluster_query_result(cluster, q)->done);
+        ck_assert_int_eq(cluster_query_result(cluster, q)->error, 0);
+        ck_assert_uint_ge(cluster_query_result(cluster, q)->applied_count, acked);
+    }
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(a_leader_without_a_quorum_answers_no_linearizable_query) /* R5, T46 */
+{
+    struct cluster *cluster = start(3, 14);
+    unsigned leader = leader_of(cluster);
+    for (unsigned i = 0; i < 3; i++)
+        if (i != leader) sim_net_cut(cluster_net(cluster), leader, i, true);
+    uint32_t read = cluster_query(cluster, leader, NODE_LINEARIZABLE, false);
+    uint32_t local = cluster_query(cluster, leader, NODE_LOCAL, false);
+    cluster_run(cluster, 5 * SECOND);
+    ck_assert(cluster_query_result(cluster, read)->done); /* an error, not silence */
+    ck_assert_int_ne(cluster_query_result(cluster, read)->error, 0);
+    ck_assert_int_eq(cluster_query_result(cluster, local)->error, 0);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(a_stopping_leader_finishes_its_work_and_hands_over)
+{
+    struct cluster *cluster = start(3, 15);
+    unsigned leader = leader_of(cluster);
+    for (unsigned k = 0; k < 100; k++) cluster_propose(cluster, leader, false);
+    node_stop(cluster_node(cluster, leader));
+    uint32_t late = cluster_propose(cluster, leader, false);
+    ck_assert_int_eq(cluster_proposal(cluster, late)->error, LOCKSTEP_EUNAVAILABLE);
+    for (unsigned k = 0; k < 500 && !node_drained(cluster_node(cluster, leader)); k++) cluster_run(cluster, CLUSTER_MS);
+    ck_assert(node_drained(cluster_node(cluster, leader)));
+    ck_assert_uint_eq(count_state(cluster, PROPOSAL_APPLIED), 100);
+    cluster_crash(cluster, leader);
+    ck_assert_int_ge(cluster_run_until_writable(cluster, 100 * CLUSTER_MS), 0);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(five_nodes_go_on_without_two)
+{
+    struct cluster *cluster = start(5, 16);
+    unsigned leader = leader_of(cluster);
+    propose_many(cluster, leader, 100);
+    cluster_crash(cluster, leader);
+    leader = leader_of(cluster);
+    propose_many(cluster, leader, 100);
+    cluster_crash(cluster, leader);
+    leader = leader_of(cluster);
+    propose_many(cluster, leader, 100);
+    ck_assert(cluster_run_until_level(cluster, 10 * SECOND));
+    cluster_crash(cluster, leader);
+    ck_assert_int_eq(cluster_run_until_writable(cluster, 3 * SECOND), -1);
+    cluster_close(cluster);
+}
+END_TEST
+
+/* Anything may happen for a while, then all is well: nothing acknowledged is lost, nothing happens twice, and the
+ * cluster takes commands again. */
+static void storm(unsigned nodes, uint64_t seed)
+{
+    struct cluster *cluster = cluster_open(
+        &(struct cluster_options){.nodes = nodes, .seed = seed, .ring_bytes = 1 << 20, .payload_bytes = 200});
+    struct random *random = cluster_random(cluster);
+    for (unsigned i = 0; i < nodes; i++) ck_assert(cluster_start(cluster, i));
+    leader_of(cluster);
+    sim_net_faults_set(cluster_net(cluster),
+                       &(struct sim_net_faults){.delay_ns_min = 10000,
+                                                .delay_ns_max = random_between(random, 20000, 20 * CLUSTER_MS),
+                                                .loss_per_1000 = (uint32_t)random_below(random, 50),
+                                                .duplicate_per_1000 = 20});
+    for (unsigned round = 0; round < 150; round++) {
+        unsigned i = (unsigned)random_below(random, nodes), k = (unsigned)random_below(random, nodes);
+        switch (random_below(random, 12)) {
+        case 0:
+            if (cluster_runs(cluster, i)) cluster_crash(cluster, i);
+            break;
+        case 1:
+        case 2:
+            if (!cluster_runs(cluster, i)) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+            break;
+        case 3: sim_net_cut(cluster_net(cluster), i, k, true); break;
+        case 4:
+        case 5: sim_net_cut(cluster_net(cluster), i, k, false); break;
+        case 6: cluster_pause(cluster, i, true); break;
+        case 7: cluster_pause(cluster, i, false); break;
+        case 8: cluster_disk_delay(cluster, i, random_between(random, 10000, 30 * CLUSTER_MS)); break;
+        default:
+            for (uint64_t n = random_below(random, 40); n > 0; n--)
+                cluster_propose(cluster, (unsigned)random_below(random, nodes), true);
+        }
+        cluster_run(cluster, random_below(random, 100 * CLUSTER_MS));
+    }
+    sim_net_faults_set(cluster_net(cluster), &(struct sim_net_faults){.delay_ns_min = 10000, .delay_ns_max = 100000});
+    for (unsigned i = 0; i < nodes; i++) {
+        for (unsigned k = 0; k < nodes; k++) sim_net_cut(cluster_net(cluster), i, k, false);
+        cluster_pause(cluster, i, false);
+        cluster_disk_delay(cluster, i, 100000);
+        if (!cluster_runs(cluster, i)) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    }
+    unsigned leader = leader_of(cluster);
+    cluster_run(cluster, SECOND);
+    uint32_t last = cluster_propose(cluster, leader, true);
+    cluster_run(cluster, SECOND);
+    ck_assert(cluster_run_until_level(cluster, 30 * SECOND));
+    ck_assert_int_eq(cluster_proposal(cluster, last)->state, PROPOSAL_APPLIED);
+    cluster_check(cluster);
+    cluster_close(cluster);
+}
+
+START_TEST(storms_lose_nothing_and_end)
+{
+    uint64_t seed = unit_seed(5000), rounds = unit_rounds(40);
+    for (uint64_t i = 0; i < rounds; i++) storm(i % 4 == 3 ? 5 : 3, seed + i);
+}
+END_TEST
+
+static void add(TCase *tests)
+{
+    tcase_set_timeout(tests, 0); /* meson's bound holds */
+    tcase_add_test(tests, three_nodes_are_born_once_and_elect_a_leader);
+    tcase_add_test(tests, no_cluster_is_born_while_a_listed_node_is_missing);
+    tcase_add_test(tests, birth_survives_a_crash_of_any_node_at_any_moment);
+    tcase_add_test(tests, a_wiped_node_is_no_voter_and_is_told_so);
+    tcase_add_test(tests, every_replica_applies_the_same_commands_in_the_same_order);
+    tcase_add_test(tests, blocks_grow_while_the_disk_is_busy);
+    tcase_add_test(tests, a_lone_command_waits_for_nothing);
+    tcase_add_test(tests, more_than_one_append_is_in_flight_over_a_slow_link);
+    tcase_add_test(tests, a_follower_forwards_a_command_once_and_gets_its_reply);
+    tcase_add_test(tests, a_forward_whose_leader_is_gone_has_an_unknown_outcome);
+    tcase_add_test(tests, nothing_acknowledged_is_lost_when_the_leader_dies_under_load);
+    tcase_add_test(tests, a_restart_of_all_nodes_replays_the_log);
+    tcase_add_test(tests, a_node_that_missed_more_than_the_ring_holds_catches_up_from_the_log);
+    tcase_add_test(tests, a_leader_that_is_cut_off_says_unknown_and_acknowledges_nothing);
+    tcase_add_test(tests, a_linearizable_query_sees_what_was_acknowledged_before_it);
+    tcase_add_test(tests, a_leader_without_a_quorum_answers_no_linearizable_query);
+    tcase_add_test(tests, a_stopping_leader_finishes_its_work_and_hands_over);
+    tcase_add_test(tests, five_nodes_go_on_without_two);
+    tcase_add_test(tests, storms_lose_nothing_and_end);
+}
+
+int main(void)
+{
+    return unit_main("node", add);
+}
