@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* follower.c - what a leader sends, judged against our log; what we acknowledge.
  * Thread: the core's. Owns: validated (R2's v), the ack that is due.
- * R2  v is 0 at every new term, is raised by what this term's leader shows to match, is lowered by a cut. An ack says
+ * R2  v is 0 at every new term and is raised by what this term's leader shows to match; no cut reaches it. An ack says
  *     min(v, durable mark): never what an earlier leader left here, never what is not on disk (T19, T21).
  * R3  Our commit never passes v.
  * R10 What the ring cannot take is dropped and the ack says so. The log is never cut without the block that takes the
@@ -61,17 +61,23 @@ static void refuse(struct raft *r, const struct raft_append *a)
     r->ack.hint_term = raft_log_term_at(&r->log, r->ack.hint_index);
 }
 
-/* Entries from `count` on do not contradict us any more: take as many as there is room for. */
+/* What may never be contradicted in this term: the committed, and what the same leader showed to match. */
+static raft_index settled(const struct raft *r)
+{
+    return r->commit > r->validated ? r->commit : r->validated;
+}
+
+/* These entries are new here, or contradict what is here from the first on: take as many as there is room for. */
 static void accept(struct raft *r, const struct raft_entry *entries, uint32_t count, uint64_t room_bytes,
                    struct raft_result *ret)
 {
     raft_index first = entries[0].index;
     uint32_t taken = 0;
+    lk_assert(first > settled(r)); /* so a cut never has to lower v */
     while (taken < count && entries[taken].bytes <= room_bytes && raft_log_has_room(&r->log, entries[taken].term)) {
         if (taken == 0 && first <= r->log.last_index) {
             raft_log_cut(&r->log, first);
             raft_persists_cut(&r->persists, first);
-            if (r->validated >= first) r->validated = first - 1;
             ret->cut = first;
             r->must_take = true;
         }
@@ -84,12 +90,6 @@ static void accept(struct raft *r, const struct raft_entry *entries, uint32_t co
     ret->accept_first = first;
     ret->accept_last = r->log.last_index;
     validate(r, r->log.last_index);
-}
-
-/* What may never be contradicted in this term: the committed, and what the same leader showed to match. */
-static raft_index settled(const struct raft *r)
-{
-    return r->commit > r->validated ? r->commit : r->validated;
 }
 
 int raft_follow_append(struct raft *r, const struct raft_event *event, struct raft_result *ret)

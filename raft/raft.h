@@ -135,8 +135,8 @@ struct raft_event {
 
 /* What the caller must do at once with the step's input. */
 struct raft_result {
-    /* PROPOSE, READ, TRANSFER refused: ENOTLEADER; EFULL (R10); EUNAVAILABLE (a transfer runs already, or nothing is
-     * heard of the target); ENOTFOUND (the target is no other voter); EIO (the disk failed).
+    /* PROPOSE, READ, TRANSFER refused: ENOTLEADER; EFULL (R10); EUNAVAILABLE (a transfer runs already, the term's
+     * first block is not committed yet, or nothing is heard of the target); ENOTFOUND (the target is no other voter); EIO (the disk failed).
      * MESSAGE: EINVAL, malformed or of no meaning here: dropped, count it.
      * MESSAGE: EPROTO, a proof that safety is lost somewhere: two leaders in one term, a committed block that a
      * leader contradicts, a block that we acked and no longer hold. Nothing was done with it; log it and exit:

@@ -95,10 +95,8 @@ void raft_lead_loaded(struct raft *r, const struct raft_event *event)
 {
     uint32_t i = raft_configuration_find(&r->configuration, event->as.loaded.peer);
     lk_assert(i < r->configuration.count);
-    bool of_use = r->role == RAFT_LEADER && r->log.last_index >= r->term_first_index;
     raft_progress_loaded(&r->members[i].progress, event->as.loaded.first, event->as.loaded.last, event->as.loaded.bytes,
                          r->now_ns + r->options.heartbeat_ns);
-    if (!of_use) r->members[i].progress.load = PROGRESS_LOAD_NONE; /* leadership changed meanwhile: dropped */
 }
 
 static void send_append(struct raft *r, uint32_t i, raft_index last, uint64_t bytes, bool loaded,

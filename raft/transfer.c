@@ -7,7 +7,7 @@
  *   waiting, asked -> none: a higher term deposed us (done = 1), the deadline passed or leadership was lost (-1)
  *                     [raft_transfer_end]
  *
- * No proposal is taken meanwhile (T15). The wait ends after one election timeout, so that a dead target wedges nothing
+ * A leadership begins with its first block committed, not with being handed on. No proposal is taken meanwhile (T15). The wait ends after one election timeout, so that a dead target wedges nothing
  * (T16). The target campaigns without a pre-vote, and its requests say so: no lease stops them. */
 #include "raft/internal.h"
 
@@ -35,7 +35,7 @@ static uint32_t best_target(const struct raft *r)
 int raft_transfer_start(struct raft *r, raft_member target)
 {
     if (r->role != RAFT_LEADER) return LOCKSTEP_ENOTLEADER;
-    if (r->transfer.target != 0) return LOCKSTEP_EUNAVAILABLE;
+    if (r->transfer.target != 0 || !raft_lead_established(r)) return LOCKSTEP_EUNAVAILABLE;
     uint32_t i = target != 0 ? raft_configuration_find(&r->configuration, target) : best_target(r);
     if (i == r->configuration.count) return target != 0 ? LOCKSTEP_ENOTFOUND : LOCKSTEP_EUNAVAILABLE;
     if (!is_other_voter(r, i)) return LOCKSTEP_ENOTFOUND;

@@ -342,6 +342,8 @@ START_TEST(a_refusal_answers_only_the_probe_that_is_out)
     raft_progress_sent(&peer, 6, 50);
     refuse(8, 3, 1); /* the first refusal again */
     ck_assert_uint_eq(peer.next, 6);
+    refuse(3, 1, 1); /* one from long ago */
+    ck_assert_uint_eq(peer.next, 6);
     ck_assert(peer.probe_sent);
 }
 END_TEST

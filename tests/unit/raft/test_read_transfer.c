@@ -266,6 +266,18 @@ START_TEST(nothing_is_proposed_while_leadership_is_handed_over) /* T15: hashicor
 }
 END_TEST
 
+START_TEST(leadership_is_not_handed_on_before_its_first_block_is_committed)
+{
+    open_leading_uncommitted();
+    ck_assert_int_eq(cluster_transfer(lead, 2), LOCKSTEP_EUNAVAILABLE);
+    ck_assert_int_eq(cluster_propose(lead, 64, false), 0); /* and this is not refused */
+    ck_assert_int_eq(cluster_transfer(lead, 2), LOCKSTEP_EUNAVAILABLE);
+    cluster_settle(c);
+    ck_assert_int_eq(cluster_transfer(lead, 2), 0);
+    cluster_close(c);
+}
+END_TEST
+
 START_TEST(the_target_is_asked_once_it_holds_everything_durably) /* T15: a lagging target */
 {
     open_led(3);
@@ -373,6 +385,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, leadership_goes_to_the_target_at_once_though_all_hear_the_old_leader);
     tcase_add_test(tests, a_transfer_says_how_it_ended);
     tcase_add_test(tests, nothing_is_proposed_while_leadership_is_handed_over);
+    tcase_add_test(tests, leadership_is_not_handed_on_before_its_first_block_is_committed);
     tcase_add_test(tests, the_target_is_asked_once_it_holds_everything_durably);
     tcase_add_test(tests, a_dead_target_wedges_nothing);
     tcase_add_test(tests, without_a_target_the_most_caught_up_voter_is_taken);
