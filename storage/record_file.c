@@ -55,11 +55,13 @@ int record_file_replace(const struct disk *disk, const char *directory, const ch
     rc = storage_path(path_new, directory, name_new);
     if (rc != 0) return rc;
     struct disk_file *file = NULL;
-    rc = disk->open(disk->context, path_new, DISK_CREATE, &file);
+    /* Left over from a crash, and perhaps, half-way through a rename, a second name of the record itself: it is removed
+     * and never written to. */
+    rc = disk->unlink(disk->context, path_new);
+    if (rc != 0 && rc != LOCKSTEP_ENOTFOUND) return rc;
+    rc = disk->open(disk->context, path_new, DISK_CREATE | DISK_EXCLUSIVE, &file);
     if (rc != 0) return rc;
     const struct iovec part = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = count};
-    rc = disk->truncate(file, 0); /* left over from a crash, perhaps longer */
-    if (rc != 0) goto out;
     rc = disk->pwritev(file, &part, 1, 0);
     if (rc != 0) goto out;
     rc = disk->flush(file, true);

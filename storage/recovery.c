@@ -62,25 +62,33 @@ __attribute__((format(printf, 3, 4))) static int refuse(struct replay *r, int rc
     return rc;
 }
 
+/* One whole block at `at`, of which `room` bytes may be read. ret->offset is left alone. */
+static int parse_block(const uint8_t *at, uint32_t room, uint32_t group, struct recovery_block *ret)
+{
+    struct block_header header;
+    int rc = block_header_read(at, room, &header);
+    if (rc != 0) return rc == LOCKSTEP_EVERSION ? rc : LOCKSTEP_ECORRUPT;
+    if (header.bytes > room || header.group != group || header.index == 0) return LOCKSTEP_ECORRUPT;
+    rc = block_body_check(at, &header);
+    if (rc != 0) return rc;
+    ret->index = header.index;
+    ret->term = header.term;
+    ret->bytes = header.bytes;
+    ret->crc = header.header_crc;
+    ret->previous_crc = header.previous_crc;
+    return 0;
+}
+
 int recovery_parse_blocks(const uint8_t *blocks, uint32_t bytes, uint32_t count, uint32_t group,
                           struct recovery_block *ret, size_t room)
 {
     uint32_t at = 0;
     for (uint32_t i = 0; i < count; i++) {
-        struct block_header header;
         if (i == room) return LOCKSTEP_ECORRUPT;
-        int rc = block_header_read(blocks + at, bytes - at, &header);
-        if (rc != 0) return rc == LOCKSTEP_EVERSION ? rc : LOCKSTEP_ECORRUPT;
-        if (header.bytes > bytes - at || header.group != group || header.index == 0) return LOCKSTEP_ECORRUPT;
-        rc = block_body_check(blocks + at, &header);
+        int rc = parse_block(blocks + at, bytes - at, group, &ret[i]);
         if (rc != 0) return rc;
-        ret[i] = (struct recovery_block){.index = header.index,
-                                         .term = header.term,
-                                         .offset = at,
-                                         .bytes = header.bytes,
-                                         .crc = header.header_crc,
-                                         .previous_crc = header.previous_crc};
-        at += header.bytes;
+        ret[i].offset = at;
+        at += ret[i].bytes;
     }
     return at == bytes ? 0 : LOCKSTEP_ECORRUPT;
 }
@@ -248,6 +256,36 @@ static void take_hard_state(struct recovery *out, const struct frame_group *grou
     if (group->commit > out->commit) out->commit = group->commit;
 }
 
+/* A frame with a good header and damaged blocks: read it as if those that the log holds stood where they have to. Which
+ * they are follows from the block before, or from the frame's last; how long they are, from the log. True: every other
+ * block is whole, and r->parsed is the frame. */
+static bool heal(struct replay *r, struct read_frame *frame)
+{
+    const struct frame_header *h = &frame->header;
+    const uint8_t *blocks = r->buffer + h->header_bytes;
+    raft_index index = h->group.last_index + 1 - h->block_count; /* unless it cut in its middle */
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < h->block_count; i++) {
+        struct recovery_block *block = &r->parsed[i];
+        const uint8_t *stored = NULL;
+        struct block_header header;
+        if (parse_block(blocks + at, h->blocks_bytes - at, r->state->group, block) != 0) {
+            if (index <= r->state->base.index || index > r->stored->index) return false;
+            if (table_block_read(r->kv, r->txn, index, &stored, &header) != 0) return false;
+            if (header.bytes > h->blocks_bytes - at) return false;
+            *block = (struct recovery_block){.index = index,
+                                             .term = header.term,
+                                             .bytes = header.bytes,
+                                             .crc = header.header_crc,
+                                             .previous_crc = header.previous_crc};
+        }
+        block->offset = frame->offset + h->header_bytes + at;
+        at += block->bytes;
+        index = block->index + 1;
+    }
+    return at == h->blocks_bytes;
+}
+
 /* A frame that was flushed cannot be read. Go on if the frame behind it shows that the log holds all its blocks. */
 static int pass_damage(struct replay *r, const struct read_frame *bad, const struct evidence *evidence)
 {
@@ -362,7 +400,10 @@ static int replay(struct replay *r)
         rc = look_behind(r, &frame, &evidence);
         if (rc != 0) return rc;
         if (!evidence.flushed) return 0; /* a torn tail: it was promised to nobody */
-        rc = pass_damage(r, &frame, &evidence);
+        if (frame.header_good && heal(r, &frame))
+            rc = take_frame(r, &frame);
+        else
+            rc = pass_damage(r, &frame, &evidence);
         if (rc != 0) return rc;
     }
 }

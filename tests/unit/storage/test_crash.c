@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_crash.c - ring, journal and log over a disk that loses power at any operation, for ever opened again.
+ *
+ * The model is the list of what was submitted, one step a hard state or a block, in order. After any crash the log and
+ * the hard state have to be those after some prefix of it, and at least after what was reported durable: so nothing that
+ * was acknowledged is lost (R7), nothing that was truncated returns (T50), no vote goes back (T1), and no half of a
+ * frame is seen (T53). What LMDB held before, it holds after. Crashes hit recovery itself, again and again (J3). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/random.h"
+#include "lockstep/errors.h"
+#include "tests/support/blocks.h"
+#include "tests/support/sim_disk.h"
+#include "tests/support/sim_kv.h"
+#include "tests/support/store.h"
+#include "tests/support/unit.h"
+
+enum { LOG_MAX = 4096, STEPS_MAX = 16384 };
+
+/* One step of what was submitted. */
+struct step {
+    raft_index index; /* 0 = a hard state */
+    uint32_t crc;
+    struct storage_hard_state hard_state;
+    uint64_t seq; /* of its persist */
+};
+
+struct view {
+    raft_index last;
+    uint32_t crcs[LOG_MAX];
+    struct storage_hard_state hard_state;
+};
+
+static struct sim_disk *disk;
+static struct sim_kv *kv;
+static struct store store;
+static struct random dice;
+static struct view base_view; /* durable when the storage was opened */
+static struct step steps[STEPS_MAX];
+static uint32_t step_count, acked_count;
+static raft_index commit;
+static uint64_t crashes, recovery_crashes;
+
+static void view_take(struct view *view, const struct step *step)
+{
+    if (step->index == 0) {
+        view->hard_state = step->hard_state;
+        return;
+    }
+    lk_assert(step->index <= view->last + 1 && step->index < LOG_MAX);
+    view->crcs[step->index] = step->crc;
+    view->last = step->index;
+}
+
+static bool view_equal(const struct view *a, const struct view *b)
+{
+    return a->last == b->last && a->hard_state.term == b->hard_state.term && a->hard_state.vote == b->hard_state.vote &&
+           memcmp(a->crcs + 1, b->crcs + 1, a->last * sizeof a->crcs[0]) == 0;
+}
+
+static void step_add(const struct step *step)
+{
+    ck_assert_uint_lt(step_count, STEPS_MAX);
+    steps[step_count++] = *step;
+}
+
+/* What the reopened storage shows, LMDB's part through the reader. */
+static void view_read(struct view *view)
+{
+    struct storage_reader *reader = NULL;
+    memset(view, 0, sizeof *view);
+    view->hard_state = store.recovered.hard_state;
+    view->last = store.recovered.last.index;
+    ck_assert_int_eq(storage_reader_open(store.storage, &reader), 0);
+    for (raft_index i = 1; i <= view->last; i++) {
+        struct block_header header;
+        const uint8_t *block;
+        struct ring_slot slot;
+        if (i <= store.recovered.stored) {
+            ck_assert_int_eq(storage_read(reader, i, &block, &header), 0);
+            view->crcs[i] = header.header_crc;
+        } else {
+            ck_assert_int_eq(ring_find(store.ring, i, &slot), 0);
+            ck_assert_int_eq(block_header_read(ring_at(store.ring, slot.pos), slot.bytes, &header), 0);
+            ck_assert_int_eq(block_body_check(ring_at(store.ring, slot.pos), &header), 0);
+            ck_assert_uint_eq(header.index, i);
+            view->crcs[i] = slot.header_crc;
+        }
+    }
+    storage_reader_close(reader);
+    if (view->last > store.recovered.stored) return;
+    ck_assert_uint_eq(store.recovered.last.crc, view->crcs[view->last]);
+}
+
+static void check_runs(void)
+{
+    const struct storage_recovered *r = &store.recovered;
+    if (r->last.index == 0) {
+        ck_assert_uint_eq(r->run_count, 0);
+        return;
+    }
+    ck_assert_uint_gt(r->run_count, 0);
+    ck_assert_uint_eq(r->runs[0].first_index, 1);
+    ck_assert_uint_eq(r->runs[r->run_count - 1].term, r->last.term);
+    for (uint32_t i = 1; i < r->run_count; i++) {
+        ck_assert_uint_gt(r->runs[i].term, r->runs[i - 1].term);
+        ck_assert_uint_gt(r->runs[i].first_index, r->runs[i - 1].first_index);
+    }
+}
+
+/* Open until it succeeds; the power may go again in the middle. Then compare with the model. */
+static void open_and_check(void)
+{
+    static struct view found, expected;
+    for (;;) {
+        if (random_chance(&dice, 1, 2)) sim_disk_power_cut_after(disk, random_below(&dice, 24));
+        int rc = store_open(&store);
+        if (rc == 0) break;
+        ck_assert_msg(!sim_disk_powered(disk), "open failed with power on: %d %s", rc, store.why);
+        sim_disk_power_on(disk);
+        recovery_crashes++;
+    }
+    sim_disk_power_cut_after(disk, UINT64_MAX - sim_disk_operations(disk));
+    view_read(&found);
+    check_runs();
+    expected = base_view;
+    bool matches = acked_count == 0 && view_equal(&found, &expected);
+    for (uint32_t i = 0; i < step_count && !matches; i++) {
+        view_take(&expected, &steps[i]);
+        matches = i + 1 >= acked_count && view_equal(&found, &expected);
+    }
+    ck_assert_msg(matches,
+                  "recovered last=%lu term=%lu vote=%lu stored=%lu is no prefix of %u steps with %u acknowledged",
+                  (unsigned long)found.last, (unsigned long)found.hard_state.term, (unsigned long)found.hard_state.vote,
+                  (unsigned long)store.recovered.stored, step_count, acked_count);
+    ck_assert_uint_le(store.recovered.commit, found.last);
+    ck_assert_uint_le(store.recovered.commit, commit);
+    ck_assert_uint_ge(store.recovered.commit, store.recovered.stored);
+    base_view = found;
+    step_count = acked_count = 0;
+    commit = store.recovered.commit;
+}
+
+/* --- what a node does -------------------------------------------------------------------------------------------- */
+
+static void note_acked(void)
+{
+    uint64_t seq = storage_persisted(store.storage);
+    while (acked_count < step_count && steps[acked_count].seq <= seq) acked_count++;
+}
+
+static void persist(raft_index first, bool with_hard_state)
+{
+    uint64_t seq = store_persist(&store, first, with_hard_state);
+    if (with_hard_state) step_add(&(struct step){.hard_state = store.hard_state, .seq = seq});
+    for (raft_index i = first; first != 0 && i <= ring_last(store.ring).index; i++) {
+        struct ring_slot slot;
+        ck_assert_int_eq(ring_find(store.ring, i, &slot), 0);
+        step_add(&(struct step){.index = i, .crc = slot.header_crc, .seq = seq});
+    }
+}
+
+static bool append_some(void)
+{
+    uint64_t count = random_between(&dice, 1, 4);
+    bool any = false;
+    for (uint64_t i = 0; i < count; i++) {
+        uint32_t bytes = (uint32_t)(random_chance(&dice, 1, 8) ? random_below(&dice, 12000) : random_below(&dice, 900));
+        if (!store_append(&store, store.hard_state.term, bytes, random_u64(&dice))) break;
+        any = true;
+    }
+    return any;
+}
+
+static void do_append(void)
+{
+    raft_index first = ring_last(store.ring).index + 1;
+    if (append_some()) persist(first, false);
+}
+
+static void do_term(void)
+{
+    store.hard_state.term += random_between(&dice, 1, 3);
+    store.hard_state.vote = random_below(&dice, 3);
+    persist(0, true);
+}
+
+static void do_vote(void)
+{
+    if (store.hard_state.vote != 0) return;
+    store.hard_state.vote = random_between(&dice, 1, 3);
+    persist(0, true);
+}
+
+/* A new leader contradicts what is not committed. */
+static void do_cut(void)
+{
+    raft_index last = ring_last(store.ring).index;
+    if (last <= commit || !storage_persist_fits(store.storage, 4 * 12100)) return;
+    if (ring_room(store.ring, 4 * 12100) < 4 * 12100) return;
+    raft_index first = random_between(&dice, commit + 1, last);
+    store.hard_state.term++;
+    store.hard_state.vote = 0;
+    store_cut(&store, first);
+    ck_assert(append_some());
+    persist(first, true);
+}
+
+static void do_commit(void)
+{
+    raft_index last = ring_last(store.ring).index;
+    if (last <= commit) return;
+    commit = random_between(&dice, commit, last); /* also what is not durable here: two others have it */
+    storage_commit(store.storage, commit);
+}
+
+static void do_republish(void)
+{
+    if (ring_last(store.ring).index <= commit) return;
+    ring_epoch_begin(store.ring);
+    (void)ring_republish(store.ring, commit + 1);
+    ring_epoch_end(store.ring, store.hard_state.term, false);
+}
+
+static void one_turn(void)
+{
+    uint64_t face = random_below(&dice, 16);
+    switch (store.hard_state.term == 0 ? 0 : face) { /* no block before the first term */
+    case 0: do_term(); break;
+    case 1: do_vote(); break;
+    case 2:
+    case 3: do_cut(); break;
+    case 4:
+    case 5: do_commit(); break;
+    case 6: do_republish(); break;
+    case 7: store_run_log(&store, 1000000000); break;
+    case 8: store_run_log(&store, 0); break;
+    case 9: store_run_journal(&store, 5000000); break;
+    case 10:
+    case 11: store_run_journal(&store, 0); break;
+    default: do_append(); break;
+    }
+    note_acked();
+}
+
+/* One process's life, until the power goes, or it is killed: then what the page cache holds survives. */
+static void live(void)
+{
+    bool power = random_chance(&dice, 3, 4);
+    uint64_t turns = random_between(&dice, 5, 150);
+    if (power) sim_disk_power_cut_after(disk, random_below(&dice, 60));
+    for (uint64_t i = 0; i < turns && ring_last(store.ring).index < LOG_MAX - 64 && step_count < STEPS_MAX - 64; i++) {
+        one_turn();
+        if (storage_failed(store.storage, NULL) != 0) break;
+    }
+    ck_assert_msg(storage_failed(store.storage, NULL) == 0 || !sim_disk_powered(disk), "failed with power on");
+    if (power && sim_disk_powered(disk)) sim_disk_power_cut(disk);
+    note_acked();
+    store_close(&store);
+    if (!sim_disk_powered(disk)) sim_disk_power_on(disk);
+    crashes++;
+}
+
+static void world_open(uint64_t seed)
+{
+    random_seed(&dice, seed);
+    disk = sim_disk_open(random_u64(&dice));
+    kv = sim_kv_open(disk);
+    store_options(&store, "d", sim_disk(disk), sim_kv(kv));
+    ck_assert_int_eq(sim_disk(disk)->make_directory(sim_disk(disk)->context, "d"), 0);
+    ck_assert_int_eq(sim_disk(disk)->flush_directory(sim_disk(disk)->context, "."), 0);
+    memset(&base_view, 0, sizeof base_view);
+    step_count = acked_count = 0;
+    commit = 0;
+}
+
+static void world_close(void)
+{
+    store_close(&store);
+    sim_kv_close(kv);
+    sim_disk_close(disk);
+}
+
+START_TEST(every_crash_leaves_a_prefix_with_all_that_was_acknowledged) /* J1 to J5, T49, T50, T52, T53 */
+{
+    uint64_t seed = unit_seed(0x5eed41), worlds = unit_rounds(60);
+    for (uint64_t world = 0; world < worlds; world++) {
+        if (worlds > 1) printf("world seed 0x%lx\n", (unsigned long)(seed + world));
+        world_open(seed + world);
+        for (int lives = 0; lives < 25; lives++) {
+            open_and_check();
+            if (ring_last(store.ring).index >= LOG_MAX - 64) break;
+            live();
+        }
+        open_and_check();
+        world_close();
+    }
+    printf("crashes %lu, of them in recovery %lu\n", (unsigned long)(crashes + recovery_crashes),
+           (unsigned long)recovery_crashes);
+    ck_assert_uint_gt(recovery_crashes, 0);
+}
+END_TEST
+
+static void add(TCase *tests)
+{
+    tcase_add_test(tests, every_crash_leaves_a_prefix_with_all_that_was_acknowledged);
+}
+
+int main(void)
+{
+    return unit_main("storage crash", add);
+}
