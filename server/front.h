@@ -25,6 +25,9 @@ struct front_options {
     uint32_t grpc_message_bytes_max; /* larger ones are RESOURCE_EXHAUSTED, before anything is allocated */
     uint32_t proposals_max;          /* waiting for their outcome, over all connections: node_options.proposals_max */
     uint32_t queries_max;            /* the same */
+    uint64_t silence_ns_max;         /* a connection that has not asked for anything, or a kept HTTP/1.1 one; 0: 10 s */
+    uint64_t idle_ns_max;            /* a gRPC connection without calls: then GOAWAY; 0: 15 min */
+    uint64_t stall_ns_max;           /* a client that does not take what is sent to it; 0: 30 s */
     /* A line for people, in the form of node_env.log. */
     void *log_context;
     void (*log)(void *context, enum node_log_level level, const char *part, const char *text);

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* service_stream.c - ProposeStream: many commands a message, one answer a message, in the order sent.
+ * Thread: loop. Owns: the batches, one for each message that is not answered yet.
+ *
+ *   message -> proposed as far as the node has room -> all outcomes known -> answered, when it is the oldest
+ *                 |  no room (EFULL): the rest waits, its credit is withheld, tried again every turn
+ *                 |  any other error: the rest is NOT_APPENDED, and the call ends when what is out is answered
+ *
+ *   - Commands of one stream are proposed in order, and after one that was not appended none behind it is: what is
+ *     applied of a stream in one term is what was sent, without gaps.
+ *   - The node answers one origin's commands in the order proposed, so that a batch's results are written as they come.
+ *   - Credit for a message goes back when all of it is proposed: waiting commands are held by the client, not here.
+ *   - At most STREAM_BATCHES_MAX messages of a stream are unanswered: a client that does not read gets no credit.
+ *   - A batch outlives its call while the node has its commands. */
+#include <string.h>
+
+#include "server/front_internal.h"
+
+enum { STREAM_BATCHES_MAX = 64, RESULTS_BYTES_MIN = 448, REFUSED_TEXT_BYTES = 160 };
+
+struct batch {
+    struct batch *next;
+    struct call *call;    /* NULL: the call has ended */
+    uint32_t work;        /* the tag of all its commands; WORK_NONE: none was proposed yet */
+    uint32_t outstanding; /* commands that the node has */
+    bool complete;        /* every command was proposed or refused */
+    uint8_t *rest;        /* commands that wait for room: a copy of the message's end */
+    size_t rest_bytes;
+    size_t message_bytes; /* credit that goes back when complete */
+    uint8_t *results;     /* the answer so far */
+    size_t results_bytes, results_room;
+};
+
+static struct front *front_of(const struct call *call)
+{
+    return call->connection->front;
+}
+
+static void batch_free(struct front *front, struct batch *batch)
+{
+    lk_assert(batch->outstanding == 0);
+    if (batch->work != WORK_NONE) work_free(front, batch->work);
+    if (batch->call != NULL) pool_give(&batch->call->connection->held, batch->rest);
+    pool_give(&front->budget, batch->results);
+    pool_give(&front->budget, batch);
+}
+
+/* ret  false: no memory */
+static bool result_add(struct front *front, struct batch *batch, const struct propose_result *result)
+{
+    size_t needed = batch->results_bytes + propose_stream_response_item_bytes(result);
+    if (needed > batch->results_room) {
+        size_t room = 2 * needed < RESULTS_BYTES_MIN ? RESULTS_BYTES_MIN : 2 * needed;
+        uint8_t *results = pool_resize(&front->budget, batch->results, room);
+        if (results == NULL) return false;
+        batch->results = results;
+        batch->results_room = room;
+    }
+    propose_stream_response_item_put(batch->results + batch->results_bytes, result);
+    batch->results_bytes = needed;
+    return true;
+}
+
+/* Streams that wait for room in the node, first come, first served. */
+static void wait_for_room(struct call *call)
+{
+    struct front *front = front_of(call);
+    if (call->waiting) return;
+    call->waiting = true;
+    call->next_waiting = NULL;
+    if (front->waiting_last != NULL)
+        front->waiting_last->next_waiting = call;
+    else
+        front->waiting_first = call;
+    front->waiting_last = call;
+}
+
+static void wait_no_more(struct call *call)
+{
+    struct front *front = front_of(call);
+    if (!call->waiting) return;
+    struct call *before = NULL;
+    for (struct call *at = front->waiting_first; at != call; at = at->next_waiting) before = at;
+    if (before != NULL)
+        before->next_waiting = call->next_waiting;
+    else
+        front->waiting_first = call->next_waiting;
+    if (front->waiting_last == call) front->waiting_last = before;
+    call->waiting = false;
+}
+
+/* The stream's commands from here on are not appended: say so for those of this batch, and end when the rest is known. */
+static bool refuse_rest(struct batch *batch, struct wire wire, int error)
+{
+    struct front *front = front_of(batch->call);
+    struct propose_request request;
+    char room[FRONT_ERROR_TEXT_BYTES_MAX];
+    const char *text = error_text(front, error, "the command", room);
+    struct propose_result result = {
+        .outcome = PROPOSE_NOT_APPENDED, .error = text, .error_bytes = strnlen(text, REFUSED_TEXT_BYTES)};
+    if (batch->call->ending == 0) batch->call->ending = error;
+    while (propose_stream_request_next(&wire, &request) == 1)
+        if (!result_add(front, batch, &result)) return false;
+    return true;
+}
+
+static int propose_one(struct batch *batch, const struct propose_request *request)
+{
+    struct front *front = front_of(batch->call);
+    if (batch->work == WORK_NONE) {
+        batch->work = work_take(front, WORK_BATCH, batch->call);
+        if (batch->work == WORK_NONE) return LOCKSTEP_EFULL;
+        front->works[batch->work].batch = batch;
+    }
+    struct node_command command = {.session = request->session,
+                                   .seq = request->seq,
+                                   .entity = request->entity,
+                                   .payload = request->command,
+                                   .payload_bytes = (uint32_t)request->command_bytes};
+    int rc = node_propose(front->node, &command, false, batch->work);
+    if (rc == 0) batch->outstanding++;
+    return rc;
+}
+
+/* Nothing of the message waits any more. */
+static void completed(struct batch *batch)
+{
+    struct call *call = batch->call;
+    batch->complete = true;
+    call->proposed_count++;
+    call->unproposed = batch->next;
+    grpc_call_consumed(call->grpc, batch->message_bytes);
+    pool_give(&call->connection->held, batch->rest);
+    batch->rest = NULL;
+}
+
+/* Propose as much of a batch as the node has room for.
+ * ret  0: it is complete, or its rest waits; LOCKSTEP_ENOMEM: the call cannot go on */
+static int propose(struct batch *batch, struct wire wire)
+{
+    struct call *call = batch->call;
+    struct propose_request request;
+    struct wire before = wire;
+    for (;;) {
+        if (propose_stream_request_next(&wire, &request) != 1) { /* it was checked when it came */
+            completed(batch);
+            return 0;
+        }
+        int rc = call->ending != 0 ? call->ending : propose_one(batch, &request);
+        if (rc == LOCKSTEP_EFULL) break;
+        if (rc != 0) {
+            if (!refuse_rest(batch, before, rc)) return LOCKSTEP_ENOMEM;
+            completed(batch);
+            return 0;
+        }
+        before = wire;
+    }
+    size_t left = (size_t)(before.end - before.at);
+    if (batch->rest == NULL) {
+        batch->rest = pool_take(&call->connection->held, left);
+        if (batch->rest == NULL) return LOCKSTEP_ENOMEM;
+        memcpy(batch->rest, before.at, left);
+    } else {
+        memmove(batch->rest, before.at, left);
+    }
+    batch->rest_bytes = left;
+    wait_for_room(call);
+    return 0;
+}
+
+static void no_memory(struct call *call)
+{
+    call_finish(call, GRPC_RESOURCE_EXHAUSTED, "too much waits on this connection; send less at a time");
+}
+
+/* Whom to ask instead may be known only now. */
+static int ending_now(const struct call *call)
+{
+    const struct node *node = call->connection->front->node;
+    if (call->ending != LOCKSTEP_ENOTLEADER && call->ending != LOCKSTEP_EUNAVAILABLE) return call->ending;
+    unsigned leader = node_leader(node);
+    return leader < RAFT_MEMBERS_MAX && leader != node_options_of(node)->self ? LOCKSTEP_ENOTLEADER
+                                                                              : LOCKSTEP_EUNAVAILABLE;
+}
+
+/* Send the answers that are due, oldest first; end the call when nothing is left of it. The call may be dead then. */
+static void answer(struct call *call)
+{
+    struct front *front = front_of(call);
+    while (call->first != NULL) {
+        struct batch *batch = call->first;
+        if (!batch->complete || batch->outstanding > 0) break;
+        int rc = grpc_call_reply(call->grpc, batch->results, batch->results_bytes);
+        if (rc == LOCKSTEP_EFULL) return; /* stream_writable goes on */
+        if (rc != 0) {
+            no_memory(call);
+            return;
+        }
+        connection_touch(call->connection);
+        call->first = batch->next;
+        if (call->first == NULL) call->last = NULL;
+        call->proposed_count--;
+        batch_free(front, batch);
+    }
+    if (call->first != NULL) return;
+    if (call->ending != 0)
+        call_fail(call, ending_now(call), "the command");
+    else if (call->half_closed)
+        call_finish(call, GRPC_OK, "");
+}
+
+static bool well_formed(struct wire wire)
+{
+    struct propose_request request;
+    int rc;
+    do rc = propose_stream_request_next(&wire, &request);
+    while (rc == 1);
+    return rc == 0;
+}
+
+void stream_message(struct call *call, const uint8_t *bytes, size_t n)
+{
+    struct front *front = front_of(call);
+    if (call->ending != 0) return; /* the call's end says that this was not appended */
+    if (!well_formed(wire_of(bytes, n))) {
+        call->ending = LOCKSTEP_EINVAL;
+        answer(call);
+        return;
+    }
+    struct batch *batch = pool_take(&front->budget, sizeof *batch);
+    if (batch == NULL) {
+        no_memory(call);
+        return;
+    }
+    *batch = (struct batch){.call = call, .work = WORK_NONE, .message_bytes = n};
+    bool others_first = call->unproposed != NULL || call->proposed_count >= STREAM_BATCHES_MAX;
+    if (call->last != NULL)
+        call->last->next = batch;
+    else
+        call->first = batch;
+    call->last = batch;
+    if (call->unproposed == NULL) call->unproposed = batch;
+    int rc = 0;
+    if (others_first) {
+        batch->rest = pool_take(&call->connection->held, n);
+        if (batch->rest == NULL)
+            rc = LOCKSTEP_ENOMEM;
+        else
+            memcpy(batch->rest, bytes, n);
+        batch->rest_bytes = n;
+        wait_for_room(call);
+    } else {
+        rc = propose(batch, wire_of(bytes, n));
+    }
+    if (rc != 0)
+        no_memory(call);
+    else
+        answer(call); /* a message that is empty or refused as a whole is answered at once */
+}
+
+void stream_half_close(struct call *call)
+{
+    answer(call);
+}
+
+void stream_writable(struct call *call)
+{
+    answer(call);
+}
+
+void stream_end(struct call *call)
+{
+    struct front *front = front_of(call);
+    wait_no_more(call);
+    while (call->first != NULL) {
+        struct batch *batch = call->first;
+        call->first = batch->next;
+        if (batch->outstanding == 0) {
+            batch_free(front, batch);
+            continue;
+        }
+        pool_give(&call->connection->held, batch->rest);
+        batch->rest = NULL;
+        front->works[batch->work].call = NULL;
+        front->works_waiting--;
+        batch->call = NULL;
+    }
+    call->last = NULL;
+}
+
+void stream_answered(struct front *front, uint32_t work, const struct node_outcome *outcome)
+{
+    struct batch *batch = front->works[work].batch;
+    struct call *call = batch->call;
+    char room[FRONT_ERROR_TEXT_BYTES_MAX];
+    lk_assert(batch->outstanding > 0);
+    batch->outstanding--;
+    if (call == NULL) {
+        if (batch->outstanding == 0) batch_free(front, batch);
+        return;
+    }
+    struct propose_result result = {0};
+    if (outcome->error == 0) {
+        result.outcome = PROPOSE_APPLIED;
+        result.response = (struct propose_response){.reply = outcome->reply,
+                                                    .reply_bytes = outcome->reply_bytes,
+                                                    .code = outcome->code,
+                                                    .index = outcome->index,
+                                                    .position = outcome->position,
+                                                    .durability = front_durability(front)};
+    } else {
+        result.outcome = error_is_not_appended(outcome->error) ? PROPOSE_NOT_APPENDED : PROPOSE_UNKNOWN;
+        result.error = error_text(front, outcome->error, "the command", room);
+        result.error_bytes = strnlen(result.error, REFUSED_TEXT_BYTES);
+        if (call->ending == 0) call->ending = LOCKSTEP_EUNAVAILABLE;
+    }
+    if (!result_add(front, batch, &result)) {
+        no_memory(call);
+        return;
+    }
+    if (batch->complete && batch->outstanding == 0 && batch == call->first) answer(call);
+}
+
+/* Go on with one stream's waiting messages. ret  false: the node is full */
+static bool propose_waiting_of(struct call *call)
+{
+    while (call->unproposed != NULL) {
+        struct batch *batch = call->unproposed;
+        if (call->ending == 0 && call->proposed_count >= STREAM_BATCHES_MAX) return true;
+        if (propose(batch, wire_of(batch->rest, batch->rest_bytes)) != 0) {
+            no_memory(call);
+            return true;
+        }
+        if (!batch->complete) return false;
+    }
+    wait_no_more(call);
+    answer(call);
+    return true;
+}
+
+void stream_propose_waiting(struct front *front)
+{
+    /* What a stream has too many unanswered messages for waits without holding the others up. */
+    struct call *last = front->waiting_last, *call = front->waiting_first;
+    while (call != NULL) {
+        struct call *next = call == last ? NULL : call->next_waiting;
+        if (!propose_waiting_of(call)) return;
+        call = next;
+    }
+}
+
+void stream_forget(struct front *front)
+{
+    for (uint32_t i = 0; i < front->work_count; i++) {
+        if (front->works[i].kind != WORK_BATCH) continue;
+        struct batch *batch = front->works[i].batch;
+        lk_assert(batch->call == NULL);
+        batch->outstanding = 0;
+        batch_free(front, batch);
+    }
+}
