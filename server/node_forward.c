@@ -37,6 +37,8 @@ static_assert(sizeof(struct forward_reply) == 32, "no padding on the wire");
 
 int node_forwards_open(struct node *node)
 {
+    /* Ids of the process before this one must mean nothing: the leader may still be about to answer them (T59). */
+    node->forward_id = node->env.random(node->env.context);
     node->forwards = calloc(NODE_FORWARDS_MAX, sizeof *node->forwards);
     return node->forwards != NULL ? 0 : LOCKSTEP_ENOMEM;
 }
@@ -54,7 +56,7 @@ static struct node_forward_entry *entry_take(struct node *node)
     if (node->forward_count == NODE_FORWARDS_MAX) return NULL;
     for (;;) {
         struct node_forward_entry *entry = &node->forwards[++node->forward_id % NODE_FORWARDS_MAX];
-        if (entry->id == 0) return entry;
+        if (entry->id == 0 && node->forward_id != 0) return entry;
     }
 }
 

@@ -200,6 +200,27 @@ START_TEST(a_forward_whose_leader_is_gone_has_an_unknown_outcome) /* T59 */
 }
 END_TEST
 
+START_TEST(a_reply_meant_for_the_process_before_a_restart_reaches_nobody) /* T59; a storm with seed 0x1424 found it */
+{
+    struct cluster *cluster = start(3, 17);
+    unsigned leader = leader_of(cluster), follower = (leader + 1) % 3, third = (leader + 2) % 3;
+    cluster_disk_delay(cluster, leader, 400 * CLUSTER_MS);
+    cluster_disk_delay(cluster, third, 400 * CLUSTER_MS);
+    cluster_propose(cluster, leader, false); /* both disks are busy now: what comes next waits */
+    cluster_run(cluster, 5 * CLUSTER_MS);
+    cluster_propose(cluster, follower, true);
+    cluster_run(cluster, 5 * CLUSTER_MS);
+    cluster_crash(cluster, follower);
+    ck_assert(cluster_start(cluster, follower));
+    cluster_run(cluster, 100 * CLUSTER_MS); /* it hears the leader */
+    uint32_t own = cluster_propose(cluster, follower, true);
+    cluster_run(cluster, 2 * SECOND); /* the cluster compares each reply with its proposal */
+    ck_assert_int_eq(cluster_proposal(cluster, own)->state, PROPOSAL_APPLIED);
+    ck_assert_uint_eq(cluster_proposal(cluster, own)->position, 3);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(nothing_acknowledged_is_lost_when_the_leader_dies_under_load)
 {
     for (uint64_t round = 0; round < unit_rounds(20); round++) {
@@ -424,6 +445,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, more_than_one_append_is_in_flight_over_a_slow_link);
     tcase_add_test(tests, a_follower_forwards_a_command_once_and_gets_its_reply);
     tcase_add_test(tests, a_forward_whose_leader_is_gone_has_an_unknown_outcome);
+    tcase_add_test(tests, a_reply_meant_for_the_process_before_a_restart_reaches_nobody);
     tcase_add_test(tests, nothing_acknowledged_is_lost_when_the_leader_dies_under_load);
     tcase_add_test(tests, a_restart_of_all_nodes_replays_the_log);
     tcase_add_test(tests, a_node_that_missed_more_than_the_ring_holds_catches_up_from_the_log);
