@@ -337,6 +337,7 @@ void attempt_read(const struct grpc_client_result *result, struct attempt *ret)
     case GRPC_DEADLINE_EXCEEDED: ret->error = LOCKSTEP_ETIMEDOUT; break;
     case GRPC_ABORTED:
     case GRPC_CANCELLED: ret->error = LOCKSTEP_EUNKNOWN; break;
+    case GRPC_UNIMPLEMENTED:
     case GRPC_INVALID_ARGUMENT:
     case GRPC_OUT_OF_RANGE: ret->error = LOCKSTEP_EINVAL; break;
     case GRPC_NOT_FOUND: ret->error = LOCKSTEP_ENOTFOUND; break;
