@@ -265,7 +265,7 @@ int plugin_load(const char *path, const char *copy_directory, const char *expect
     if (table == NULL)
         return fail(LOCKSTEP_EABI, why, why_room,
                     "plugin %s: it exports no table `%s`, so its ABI is unknown (this lockstep has ABI %d); define it "
-                    "as lockstep/machine.h shows, with LOCKSTEP_MACHINE_EXPORT",
+                    "as lockstep/machine.h shows at its end",
                     path, LOCKSTEP_MACHINE_SYMBOL, LOCKSTEP_MACHINE_ABI);
     rc = read_table(path, table, table_bytes, &plugin.machine, why, why_room);
     if (rc != 0) return rc;

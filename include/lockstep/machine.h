@@ -142,7 +142,8 @@ struct lockstep_machine {
     int (*migrate)(void *machine, const char *from, const char *to);
 };
 
-/* The one symbol a plugin exports:  LOCKSTEP_MACHINE_EXPORT const struct lockstep_machine lockstep_machine = {...}; */
+/* The one symbol a plugin exports. Define it so; that it is visible is said here:
+ *     const struct lockstep_machine lockstep_machine = {.size = sizeof(struct lockstep_machine), .abi = ..., ...}; */
 extern LOCKSTEP_MACHINE_EXPORT const struct lockstep_machine lockstep_machine;
 
 #ifdef __cplusplus

@@ -128,7 +128,7 @@ static struct lockstep_hash counter_hash(void *machine)
     return hash;
 }
 
-LOCKSTEP_MACHINE_EXPORT const struct lockstep_machine lockstep_machine = {
+const struct lockstep_machine lockstep_machine = {
     .size = sizeof(struct lockstep_machine),
     .abi = LOCKSTEP_MACHINE_ABI,
     .name = "counter",

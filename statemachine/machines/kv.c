@@ -52,13 +52,6 @@ static void answer(struct lockstep_replies *replies, const void *bytes, size_t c
     replies->answer(replies, LOCKSTEP_OK, 0, bytes, count);
 }
 
-static void answer_number(struct lockstep_replies *replies, int64_t number)
-{
-    char text[24];
-    int count = snprintf(text, sizeof text, "%" PRId64, number);
-    answer(replies, text, (size_t)count);
-}
-
 static void reject(struct lockstep_replies *replies, int32_t code, const char *usage)
 {
     static const char *const texts[] = {
@@ -262,7 +255,7 @@ static int32_t do_incr(struct kv *kv, struct text *text, struct lockstep_replies
     char sum[24];
     int count = snprintf(sum, sizeof sum, "%" PRId64, number);
     if (kv_store_put(kv->store, key, (struct kv_bytes){(const uint8_t *)sum, (size_t)count}))
-        answer_number(replies, number);
+        answer(replies, sum, (size_t)count);
     else
         out_of_memory(replies);
     return 0;
@@ -275,8 +268,10 @@ static int32_t do_append(struct kv *kv, struct text *text, struct lockstep_repli
     if ((code = read_key(text, &key)) != 0 || (code = read_rest(text, &bytes)) != 0) return code;
     (void)kv_store_get(kv->store, key, &present); /* absent: empty */
     if (bytes.count > KV_VALUE_BYTES_MAX - present.count) return REJECT_TOO_LONG;
+    char length[24];
+    int count = snprintf(length, sizeof length, "%zu", present.count + bytes.count);
     if (kv_store_append(kv->store, key, bytes))
-        answer_number(replies, (int64_t)(present.count + bytes.count));
+        answer(replies, length, (size_t)count);
     else
         out_of_memory(replies);
     return 0;
@@ -368,7 +363,7 @@ static struct lockstep_hash kv_hash(void *machine)
     return kv_store_hash(kv->store);
 }
 
-LOCKSTEP_MACHINE_EXPORT const struct lockstep_machine lockstep_machine = {
+const struct lockstep_machine lockstep_machine = {
     .size = sizeof(struct lockstep_machine),
     .abi = LOCKSTEP_MACHINE_ABI,
     .name = "kv",

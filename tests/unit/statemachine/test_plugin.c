@@ -45,7 +45,7 @@ static const struct refusal {
     const char *says[3];
 } refusals[] = {
     {"newer_abi", LOCKSTEP_EABI, {"built for ABI 2", "this lockstep has ABI 1", "build it again"}},
-    {"no_symbol", LOCKSTEP_EABI, {"exports no table `lockstep_machine`", "ABI 1", "LOCKSTEP_MACHINE_EXPORT"}},
+    {"no_symbol", LOCKSTEP_EABI, {"exports no table `lockstep_machine`", "ABI 1", "as lockstep/machine.h shows"}},
     {"function", LOCKSTEP_EABI, {"exports no table `lockstep_machine`"}},
     {"tiny", LOCKSTEP_EINVAL, {"table says 0 bytes, has 4", "sizeof(struct lockstep_machine)"}},
     {"too_small", LOCKSTEP_EINVAL, {"table says 40 bytes", "needs at least 48 for ABI 1"}},
