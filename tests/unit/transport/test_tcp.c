@@ -258,6 +258,49 @@ START_TEST(restarted_peer_is_dialled_again_and_the_queue_starts_empty)
 }
 END_TEST
 
+/* A process that is stopped, or hangs: its kernel goes on acknowledging until its buffer is full, then nothing moves. */
+START_TEST(peer_that_stops_reading_is_given_up_within_seconds)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                             .sin_port = htons((uint16_t)ends.end[1].port)};
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    ck_assert_int_eq(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+    ck_assert_int_eq(listen(listener, 8), 0);
+    fcntl(listener, F_SETFL, O_NONBLOCK);
+    end_open(&ends.end[0]);
+    int fd = -1;
+    while (fd < 0) {
+        ends_run_ms(&ends, 1);
+        fd = accept(listener, NULL, NULL);
+    }
+    uint8_t frame[PEER_FRAME_HEADER_BYTES + WIRE_HELLO_REPLY_BYTES];
+    struct wire_hello_reply reply = {.accepted = true, .hello = {.cluster_id = 7, .name = "n2"}};
+    wire_hello_reply_write(&reply, frame + PEER_FRAME_HEADER_BYTES);
+    peer_frame_seal(frame, FRAME_HELLO_REPLY, 0, WIRE_HELLO_REPLY_BYTES, 0, 0);
+    ends_run_ms(&ends, 20); /* the hello has been written */
+    ck_assert_int_eq(send(fd, frame, sizeof frame, MSG_NOSIGNAL), (ssize_t)sizeof frame);
+    ends_run_ms(&ends, 20);
+    ck_assert(end_status(&ends.end[0], 1).connected_out);
+
+    ck_assert_int_eq(end_publish(&ends.end[0], 200 << 10), 0);
+    int rc = 0;
+    for (unsigned i = 0; i < 1000 && rc == 0; i++) {
+        rc = end_append(&ends.end[0], 1, 1, 1);
+        ends_run_ms(&ends, 0);
+    }
+    ck_assert_int_eq(rc, LOCKSTEP_EFULL);
+    uint64_t from_ns = uv_hrtime();
+    while (end_status(&ends.end[0], 1).connected_out && uv_hrtime() - from_ns < UINT64_C(15000000000))
+        ends_run_ms(&ends, 20);
+    ck_assert(!end_status(&ends.end[0], 1).connected_out);
+    ck_assert_ptr_nonnull(strstr(end_status(&ends.end[0], 1).reason, "timed out"));
+    ck_assert_uint_eq(ends.end[0].transport->ops->queued_bytes(ends.end[0].transport, 1), 0);
+    close(fd);
+    close(listener);
+}
+END_TEST
+
 START_TEST(last_words_of_a_peer_that_closes_are_still_read) /* a leader hands over, then exits */
 {
     ends_connect(&ends);
@@ -581,6 +624,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, one_block_larger_than_the_queue_is_still_taken);
     tcase_add_test(tests, large_frame_is_announced_once_before_it_is_whole);
     tcase_add_test(tests, restarted_peer_is_dialled_again_and_the_queue_starts_empty);
+    tcase_add_test(tests, peer_that_stops_reading_is_given_up_within_seconds);
     tcase_add_test(tests, last_words_of_a_peer_that_closes_are_still_read);
     tcase_add_test(tests, refused_hello_is_answered_with_the_reason);
     tcase_add_test(tests, dialler_judges_who_answers_too);
