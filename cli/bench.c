@@ -167,7 +167,7 @@ static void print_json(const struct report *r)
     else
         json_null(&json, "resident_bytes");
     if (r->has_counters) {
-        json_object(&json, "leader");
+        json_object(&json, "leader"); /* warm-up included */
         json_number(&json, "blocks", r->after.blocks_appended - r->before.blocks_appended);
         json_number(&json, "flushes", r->after.flushes - r->before.flushes);
         json_number(&json, "appends_inflight_max", r->after.appends_inflight_max);
@@ -220,7 +220,7 @@ static void print_people(const struct report *r)
     printf("client %.2f s for a million commands\n", seconds_a_million(r->client_cpu_ns, b->applied));
     if (r->own) printf("  memory      servers %s resident\n", show_bytes(r->resident_bytes));
     if (r->has_counters)
-        printf("  leader      %s blocks, %s flushes\n",
+        printf("  leader      %s blocks, %s flushes, warm-up included\n",
                show_count(r->after.blocks_appended - r->before.blocks_appended),
                show_count(r->after.flushes - r->before.flushes));
     if (b->refused + b->not_appended + b->unknown > 0)

@@ -277,10 +277,10 @@ static int propose_lines(const struct cli *cli, struct lockstep_client *client, 
     else
         rc = lines_loop(&lines, stream, client);
     lockstep_stream_close(stream);
-    if (!cli->json || rc != EXIT_OK)
-        fprintf(stderr, "%s applied%s%s%s of %s sent\n", show_count(lines.applied), lines.refused > 0 ? ", " : "",
-                lines.refused > 0 ? show_count(lines.refused) : "",
-                lines.refused > 0 ? " of them refused by the machine" : "", show_count(lines.sent));
+    bool speaks = !cli->json || rc != EXIT_OK;
+    if (speaks) fprintf(stderr, "%s of %s lines applied", show_count(lines.applied), show_count(lines.sent));
+    if (speaks && lines.refused > 0) fprintf(stderr, ", %s refused by the machine", show_count(lines.refused));
+    if (speaks) fputc('\n', stderr);
     free(lines.text);
     return rc;
 }

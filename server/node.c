@@ -362,7 +362,13 @@ static void take_and_perform(struct node *node)
     ring_commit(node->ring, fx->commit);
     if (fx->role_changed) leader_changed(node, fx);
     node_reads_release(node, fx->reads_ready, fx->reads_failed, fx->reads_index);
-    if (fx->transfer_done != 0) transfer_settle(node, fx->transfer_done > 0 ? 0 : LOCKSTEP_ETIMEDOUT);
+    if (fx->transfer_done < 0) transfer_settle(node, LOCKSTEP_ETIMEDOUT);
+    if (fx->transfer_done > 0) node->transfer_left = true;
+    /* This node left for a higher term; who leads there it hears a message later, and so does who asked. */
+    if (node->transfer_left && node->leader != 0) {
+        node->transfer_left = false;
+        transfer_settle(node, 0);
+    }
     node->deadline_ns = fx->deadline_ns;
 }
 

@@ -150,6 +150,7 @@ struct node {
     struct storage_reader *load_reader; /* control's */
 
     bool transfer_waits;
+    bool transfer_left; /* leadership was given up for it, and the new leader is not known yet */
     uint64_t transfer_tag;
     bool stopping, stop_transfer_asked;
     uint64_t stop_deadline_ns;
