@@ -91,7 +91,7 @@ static void end_call(struct grpc_client_call *call, const struct grpc_client_res
 
 static void end_locally(struct grpc_client_call *call, int status, const char *message, bool untouched)
 {
-    struct grpc_client_result result = {.status = (int)status, .message = grpc_text(message), .untouched = untouched};
+    struct grpc_client_result result = {.status = status, .message = grpc_text(message), .untouched = untouched};
     end_call(call, &result);
 }
 
@@ -99,8 +99,8 @@ static void end_locally(struct grpc_client_call *call, int status, const char *m
 static void end_by_server(struct grpc_client_call *call)
 {
     if (call->status == STATUS_NONE && call->http_status != 200) {
-        end_locally(call, grpc_status_of_http(call->http_status), "the answer is not gRPC; is this a lockstep port?",
-                    false);
+        end_locally(call, (int)grpc_status_of_http(call->http_status),
+                    "the answer is not gRPC; is this a lockstep port?", false);
     } else if (call->status == STATUS_NONE) {
         end_locally(call, GRPC_INTERNAL, "the answer ended without a status", false);
     } else if (call->status == GRPC_OK && !grpc_inbox_idle(&call->inbox)) {
