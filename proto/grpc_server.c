@@ -48,6 +48,7 @@ struct grpc_call {
     bool deferred;    /* nghttp2 asked for data and there was none */
     bool was_full;    /* call_writable is owed */
     bool is_post, is_grpc, timeout_bad, path_long;
+    bool delivered; /* the owner has got a message */
     uint8_t path_bytes, encoding_bytes;
     size_t window;       /* of the stream; grown for a message that would not fit */
     size_t header_bytes; /* as HTTP/2 counts them */
@@ -187,6 +188,8 @@ static void end_by_codec(struct grpc_call *call, enum grpc_status status, const 
     grpc_inbox_close(&call->inbox, &call->conn->messages);
     grpc_pairs_add_message(&pairs, grpc_text(message));
     if (status == GRPC_UNIMPLEMENTED) grpc_pairs_add(&pairs, grpc_text("grpc-accept-encoding"), grpc_text("identity"));
+    struct grpc_pair untouched = call->conn->limits.untouched;
+    if (!call->delivered && untouched.name.bytes > 0) grpc_pairs_add(&pairs, untouched.name, untouched.value);
     end_answer(call, status, &pairs);
 }
 
@@ -370,6 +373,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, cons
         if (rc < 0) message_refused(call, rc);
         if (rc <= 0) break;
         prefixes_bytes += GRPC_PREFIX_BYTES;
+        call->delivered = true;
         conn->ops.call_message(conn->owner, call, message, message_bytes);
     }
     if (call->finished) return 0;

@@ -32,6 +32,7 @@ struct grpc_conn_limits {
     size_t call_send_bytes_max; /* replies that wait, a call; one reply always fits */
     size_t conn_send_bytes_max; /* replies that wait, all calls; one reply always fits */
     size_t messages_bytes_max;  /* of the pool: requests that have come in part, and replies that wait */
+    struct grpc_pair untouched; /* trailer of calls that this codec ends before the owner got a message; static */
 };
 
 /* What the request's headers said. Views, valid until the call ends. */

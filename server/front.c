@@ -110,7 +110,8 @@ static bool grpc_begin(struct connection *connection)
                                             .call_send_bytes_max = FRONT_CALL_SEND_BYTES_MAX,
                                             .conn_send_bytes_max = FRONT_CONN_SEND_BYTES_MAX,
                                             .messages_bytes_max = FRONT_CONN_SEND_BYTES_MAX +
-                                                                  4 * (size_t)front->options.grpc_message_bytes_max};
+                                                                  4 * (size_t)front->options.grpc_message_bytes_max,
+                                            .untouched = {grpc_text("lockstep-outcome"), grpc_text("not-appended")}};
     connection->kind = CONNECTION_GRPC;
     if (grpc_conn_open(&front->pool, &limits, &service_ops, connection, &connection->grpc) != 0) return false;
     if (front->stopping) grpc_conn_drain(connection->grpc);
@@ -321,6 +322,7 @@ static void on_tick(uv_timer_t *timer)
     uint64_t now_ns = front_now_ns(front);
     if (front->offered) on_connection((uv_stream_t *)&front->listener, 0);
     service_tick(front, now_ns);
+    front->changed |= front->watches != NULL; /* a leader becomes writable without a change of role */
     if (now_ns - front->scanned_ns < (uint64_t)SCAN_MS * FRONT_MS) return;
     front->scanned_ns = now_ns;
     struct connection *next;
@@ -465,6 +467,7 @@ void front_flush(struct front *front)
     if (front->changed) {
         front->changed = false;
         health_tell(front);
+        transfer_changed(front);
     }
     while (front->dirty != NULL) { /* a flush may make a full call writable, and its connection dirty again */
         struct connection *connection = front->dirty;

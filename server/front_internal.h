@@ -123,7 +123,8 @@ struct front {
     uint32_t works_waiting; /* that have a call */
     struct call *waiting_first, *waiting_last;
     struct call *watches;
-    bool changed; /* the node said so: watchers are told at the next flush */
+    struct call *transferred; /* a transfer that is done, and whose new leader is not known here yet */
+    bool changed;             /* the node said so: who waits for it is told at the next flush */
     uint64_t scanned_ns;
     struct arena unpack;
     struct front_counters counters;
@@ -181,6 +182,8 @@ void stream_forget(struct front *front);
 void status_message(struct call *call, const uint8_t *bytes, size_t n);
 void transfer_message(struct call *call, const uint8_t *bytes, size_t n);
 void transfer_answered(struct front *front, struct work *work, int error);
+void transfer_changed(struct front *front);
+void transfer_end(struct call *call);
 
 /* service_health.c */
 void health_check_message(struct call *call, const uint8_t *bytes, size_t n);

@@ -17,7 +17,7 @@ static const struct method methods[] = {
      .end = stream_end},
     {.path = "/lockstep.v1.Lockstep/Query", .unary = true, .message = query_message},
     {.path = "/lockstep.v1.Admin/Status", .unary = true, .message = status_message},
-    {.path = "/lockstep.v1.Admin/TransferLeader", .unary = true, .message = transfer_message},
+    {.path = "/lockstep.v1.Admin/TransferLeader", .unary = true, .message = transfer_message, .end = transfer_end},
     {.path = "/grpc.health.v1.Health/Check", .unary = true, .message = health_check_message},
     {.path = "/grpc.health.v1.Health/Watch",
      .message = health_watch_message,

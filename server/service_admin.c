@@ -184,21 +184,15 @@ void transfer_message(struct call *call, const uint8_t *bytes, size_t n)
     call->work = work;
 }
 
-void transfer_answered(struct front *front, struct work *work, int error)
+static void transfer_tell(struct call *call)
 {
-    struct call *call = work->call;
+    struct front *front = call->connection->front;
     const struct node_options *options = node_options_of(front->node);
-    call->work = WORK_NONE;
-    if (error != 0) {
-        transfer_fail(call, error);
-        return;
-    }
     Lockstep__V1__TransferLeaderResponse response;
     uint8_t *to;
     node_status_read(front->node, &front->status);
     lockstep__v1__transfer_leader_response__init(&response);
-    if (front->status.leader_slot < options->member_count)
-        response.leader = unconst(options->members[front->status.leader_slot].name);
+    response.leader = unconst(options->members[front->status.leader_slot].name);
     response.term = front->status.raft.term;
     if (grpc_call_claim(call->grpc, lockstep__v1__transfer_leader_response__get_packed_size(&response), &to) != 0) {
         call_finish(call, GRPC_RESOURCE_EXHAUSTED, "too many answers wait on this connection; read them");
@@ -206,4 +200,30 @@ void transfer_answered(struct front *front, struct work *work, int error)
     }
     grpc_call_commit(call->grpc, lockstep__v1__transfer_leader_response__pack(&response, to));
     call_finish(call, GRPC_OK, "");
+}
+
+/* The old leader knows of the new term before it hears from who leads in it: the answer waits for the name. */
+void transfer_changed(struct front *front)
+{
+    if (front->transferred == NULL) return;
+    if (node_leader(front->node) < node_options_of(front->node)->member_count) transfer_tell(front->transferred);
+}
+
+void transfer_end(struct call *call)
+{
+    struct front *front = call->connection->front;
+    if (front->transferred == call) front->transferred = NULL;
+}
+
+void transfer_answered(struct front *front, struct work *work, int error)
+{
+    struct call *call = work->call;
+    call->work = WORK_NONE; /* it is being freed by the caller */
+    if (error != 0) {
+        transfer_fail(call, error);
+        return;
+    }
+    if (front->transferred != NULL) transfer_fail(front->transferred, LOCKSTEP_EUNAVAILABLE); /* overtaken */
+    front->transferred = call;
+    front->changed = true;
 }

@@ -163,6 +163,21 @@ START_TEST(malformed_and_missing_and_second_messages_are_refused)
 }
 END_TEST
 
+START_TEST(a_message_over_the_limit_was_surely_not_appended)
+{
+    set_up();
+    uint8_t *bytes = calloc(1, (4 << 20) + 1);
+    ck_assert_ptr_nonnull(bytes);
+    client_call(client, 0, LOCKSTEP "Propose", bytes, (4 << 20) + 1, false);
+    for (int i = 0; i < 20 && seen(0)->ends == 0; i++) rig_settle(&rig);
+    ck_assert_int_eq(seen(0)->status, GRPC_RESOURCE_EXHAUSTED);
+    ck_assert_str_eq(seen(0)->outcome, "not-appended");
+    ck_assert_uint_eq(rig.node.asked_count, 0);
+    free(bytes);
+    rig_close(&rig);
+}
+END_TEST
+
 START_TEST(queries_are_asked_and_answered)
 {
     set_up();
@@ -229,8 +244,12 @@ START_TEST(leadership_is_transferred_on_request)
     rig_settle(&rig);
     ck_assert(rig.node.asked[0].is_transfer);
     ck_assert_str_eq(rig.node.asked[0].target, "n2");
-    rig.node.leader = 1;
+    rig.node.leader = RAFT_MEMBERS_MAX; /* the new term is known before who leads in it */
     fake_answer(&rig.node, 1, 0);
+    rig_settle(&rig);
+    ck_assert_uint_eq(seen(0)->ends, 0);
+    rig.node.leader = 1;
+    rig.node.owner.changed(rig.node.owner.context);
     rig_settle(&rig);
     ck_assert_int_eq(seen(0)->status, GRPC_OK);
     ck_assert_mem_eq(seen(0)->last, "\x0a\x02n2", 4);
@@ -288,13 +307,17 @@ START_TEST(a_health_watcher_is_told_every_change_once)
     ck_assert_uint_eq(seen(0)->messages, 2);
     ck_assert_int_eq(seen(0)->last[1], 2);
     ck_assert_uint_eq(seen(0)->ends, 0);
+    rig.node.status.raft.role = RAFT_LEADER; /* without a word from the node: found at the next tick */
+    rig_wait(&rig, 120);
+    ck_assert_uint_eq(seen(0)->messages, 3);
+    ck_assert_int_eq(seen(0)->last[1], 1);
     grpc_client_cancel(client->calls[0].call);
     client->calls[0].call = NULL;
     rig_settle(&rig);
-    rig.node.status.raft.role = RAFT_LEADER;
+    rig.node.status.raft.role = RAFT_FOLLOWER;
     rig.node.owner.changed(rig.node.owner.context);
     rig_settle(&rig);
-    ck_assert_uint_eq(seen(0)->messages, 2);
+    ck_assert_uint_eq(seen(0)->messages, 3);
     rig_close(&rig);
 }
 END_TEST
@@ -597,6 +620,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, errors_are_told_by_status_and_trailers);
     tcase_add_test(tests, a_machines_refusal_is_an_answer);
     tcase_add_test(tests, malformed_and_missing_and_second_messages_are_refused);
+    tcase_add_test(tests, a_message_over_the_limit_was_surely_not_appended);
     tcase_add_test(tests, queries_are_asked_and_answered);
     tcase_add_test(tests, status_tells_what_the_node_knows);
     tcase_add_test(tests, leadership_is_transferred_on_request);
