@@ -231,8 +231,11 @@ void raft_election_time(struct raft *r)
         else
             restart_election_timer(r);
     } else if (r->role != RAFT_FOLLOWER && r->now_ns >= r->ask_again_ns) {
+        /* a vote refused is refused for its term; a pre-vote only until the asked one misses its leader as well */
         for (uint32_t i = 0; i < r->configuration.count; i++)
-            if (r->members[i].vote == VOTE_ASKED) r->members[i].vote = VOTE_ASK;
+            if (r->members[i].vote == VOTE_ASKED ||
+                (r->members[i].vote == VOTE_REFUSED && r->role == RAFT_PRECANDIDATE))
+                r->members[i].vote = VOTE_ASK;
         r->ask_again_ns = r->now_ns + r->options.heartbeat_ns;
     }
 }

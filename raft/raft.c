@@ -80,7 +80,10 @@ static bool is_sane(const struct raft *r, const struct raft_message *m)
     switch (m->type) {
     case RAFT_PREVOTE: return m->as.vote.campaign_term > m->term && m->as.vote.campaign_term <= NUMBER_MAX;
     case RAFT_VOTE: return m->as.vote.campaign_term == m->term && m->as.vote.last_term < m->term;
-    case RAFT_APPEND: return m->as.append.last_index <= NUMBER_MAX;
+    case RAFT_APPEND:
+        return m->as.append.last_index <= NUMBER_MAX &&
+               (m->as.append.previous_index == 0) == (m->as.append.previous_term == 0);
+    case RAFT_HEARTBEAT: return (m->as.heartbeat.match_index == 0) == (m->as.heartbeat.match_term == 0);
     default: return true;
     }
 }

@@ -57,7 +57,7 @@ struct connection {
 
 /* What waits for the node: its index is the tag that the node gives back. */
 enum work_kind { WORK_FREE, WORK_PROPOSE, WORK_BATCH, WORK_QUERY, WORK_TRANSFER };
-enum { WORK_NONE = UINT32_MAX };
+#define WORK_NONE UINT32_MAX
 
 struct work {
     enum work_kind kind;

@@ -20,11 +20,13 @@ enum { STREAM_BATCHES_MAX = 64, RESULTS_BYTES_MIN = 448, REFUSED_TEXT_BYTES = 16
 
 struct batch {
     struct batch *next;
-    struct call *call;    /* NULL: the call has ended */
-    uint32_t work;        /* the tag of all its commands; WORK_NONE: none was proposed yet */
-    uint32_t outstanding; /* commands that the node has */
-    bool complete;        /* every command was proposed or refused */
-    uint8_t *rest;        /* commands that wait for room: a copy of the message's end */
+    struct call *call;      /* NULL: the call has ended */
+    uint32_t work;          /* the tag of all its commands; WORK_NONE: none was proposed yet */
+    uint32_t outstanding;   /* commands that the node has */
+    bool complete;          /* every command was proposed or refused */
+    uint32_t refused_count; /* commands at its end that were not appended */
+    int refused_error;
+    uint8_t *rest; /* commands that wait for room: a copy of the message's end */
     size_t rest_bytes;
     size_t message_bytes; /* credit that goes back when complete */
     uint8_t *results;     /* the answer so far */
@@ -89,17 +91,24 @@ static void wait_no_more(struct call *call)
     call->waiting = false;
 }
 
-/* The stream's commands from here on are not appended: say so for those of this batch, and end when the rest is known. */
-static bool refuse_rest(struct batch *batch, struct wire wire, int error)
+/* The stream's commands from here on are not appended: their results stand behind those of the ones that are. */
+static void refuse_rest(struct batch *batch, struct wire wire, int error)
 {
-    struct front *front = front_of(batch->call);
     struct propose_request request;
+    if (batch->call->ending == 0) batch->call->ending = error;
+    batch->refused_error = error;
+    while (propose_stream_request_next(&wire, &request) == 1) batch->refused_count++;
+}
+
+/* ret  false: no memory */
+static bool refused_add(struct front *front, struct batch *batch)
+{
     char room[FRONT_ERROR_TEXT_BYTES_MAX];
-    const char *text = error_text(front, error, "the command", room);
+    if (batch->refused_count == 0) return true;
+    const char *text = error_text(front, batch->refused_error, "the command", room);
     struct propose_result result = {
         .outcome = PROPOSE_NOT_APPENDED, .error = text, .error_bytes = strnlen(text, REFUSED_TEXT_BYTES)};
-    if (batch->call->ending == 0) batch->call->ending = error;
-    while (propose_stream_request_next(&wire, &request) == 1)
+    for (; batch->refused_count > 0; batch->refused_count--)
         if (!result_add(front, batch, &result)) return false;
     return true;
 }
@@ -149,7 +158,7 @@ static int propose(struct batch *batch, struct wire wire)
         int rc = call->ending != 0 ? call->ending : propose_one(batch, &request);
         if (rc == LOCKSTEP_EFULL) break;
         if (rc != 0) {
-            if (!refuse_rest(batch, before, rc)) return LOCKSTEP_ENOMEM;
+            refuse_rest(batch, before, rc);
             completed(batch);
             return 0;
         }
@@ -190,7 +199,8 @@ static void answer(struct call *call)
     while (call->first != NULL) {
         struct batch *batch = call->first;
         if (!batch->complete || batch->outstanding > 0) break;
-        int rc = grpc_call_reply(call->grpc, batch->results, batch->results_bytes);
+        int rc = refused_add(front, batch) ? 0 : LOCKSTEP_ENOMEM;
+        if (rc == 0) rc = grpc_call_reply(call->grpc, batch->results, batch->results_bytes);
         if (rc == LOCKSTEP_EFULL) return; /* stream_writable goes on */
         if (rc != 0) {
             no_memory(call);

@@ -384,17 +384,42 @@ START_TEST(one_voter_answering_twice_is_one_vote)
 }
 END_TEST
 
-START_TEST(unanswered_requests_are_repeated_and_refusals_are_not)
+/* Nothing but time passes until core 1 asks again. */
+static void ask_again(void)
 {
-    open_started(3, 1);
-    time_out();
-    inject(answer(RAFT_PREVOTE_REPLY, 2, 0, 1, false));
     cluster_drop_all(c);
     ck_assert_uint_eq(cluster_core(c, 1)->deadline_ns, c->now_ns + 60 * MS);
     c->now_ns += 60 * MS;
     cluster_time(cluster_core(c, 1));
+}
+
+START_TEST(unanswered_requests_are_repeated_and_refused_votes_are_not)
+{
+    open_started(5, 1);
+    time_out();
+    inject(answer(RAFT_PREVOTE_REPLY, 2, 0, 1, true));
+    ask_again();
     ck_assert_ptr_null(cluster_sent(c, 1, 2, RAFT_PREVOTE));
     ck_assert_ptr_nonnull(cluster_sent(c, 1, 3, RAFT_PREVOTE));
+    inject(answer(RAFT_PREVOTE_REPLY, 3, 0, 1, true));
+    flush();
+    inject(answer(RAFT_VOTE_REPLY, 2, 1, 1, false));
+    ask_again();
+    ck_assert_ptr_null(cluster_sent(c, 1, 2, RAFT_VOTE));
+    ck_assert_ptr_nonnull(cluster_sent(c, 1, 3, RAFT_VOTE));
+    cluster_close(c);
+}
+END_TEST
+
+START_TEST(a_refused_pre_vote_is_asked_for_again_soon) /* the asked one may have missed its leader a little later */
+{
+    open_started(3, 1);
+    time_out();
+    inject(answer(RAFT_PREVOTE_REPLY, 2, 0, 1, false));
+    ask_again();
+    ck_assert_ptr_nonnull(cluster_sent(c, 1, 2, RAFT_PREVOTE));
+    inject(answer(RAFT_PREVOTE_REPLY, 2, 0, 1, true));
+    ck_assert_int_eq(cluster_status(c, 1).role, RAFT_CANDIDATE);
     cluster_close(c);
 }
 END_TEST
@@ -602,6 +627,9 @@ START_TEST(malformed_messages_are_refused_and_change_nothing)
         {.type = RAFT_APPEND, .from = 2, .to = 1, .term = 1, .as.append = {.previous_index = 5, .last_index = 4}},
         {.type = RAFT_APPEND, .from = 2, .to = 1, .term = 1, .as.append = {.previous_term = 2}},
         {.type = RAFT_APPEND, .from = 2, .to = 1, .term = 1, .as.append = {.last_index = UINT64_MAX}},
+        {.type = RAFT_APPEND, .from = 2, .to = 1, .term = 1, .as.append = {.previous_term = 1}},
+        {.type = RAFT_HEARTBEAT, .from = 2, .to = 1, .term = 1, .as.heartbeat = {.match_term = 1}},
+        {.type = RAFT_HEARTBEAT, .from = 2, .to = 1, .term = 1, .as.heartbeat = {.match_index = 1}},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         ck_assert_int_eq(inject(bad[i]), LOCKSTEP_EINVAL);
@@ -654,7 +682,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, pre_votes_are_not_votes_and_old_answers_count_for_nothing);
     tcase_add_test(tests, answers_to_an_older_campaign_count_for_nothing);
     tcase_add_test(tests, one_voter_answering_twice_is_one_vote);
-    tcase_add_test(tests, unanswered_requests_are_repeated_and_refusals_are_not);
+    tcase_add_test(tests, unanswered_requests_are_repeated_and_refused_votes_are_not);
+    tcase_add_test(tests, a_refused_pre_vote_is_asked_for_again_soon);
     tcase_add_test(tests, a_candidate_whose_vote_times_out_asks_again_before_the_next_term);
     tcase_add_test(tests, a_refusal_with_a_higher_term_brings_the_asker_up_to_it);
     tcase_add_test(tests, a_leader_of_the_past_hears_of_the_newer_term);

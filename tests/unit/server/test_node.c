@@ -212,7 +212,8 @@ START_TEST(a_reply_meant_for_the_process_before_a_restart_reaches_nobody) /* T59
     cluster_run(cluster, 5 * CLUSTER_MS);
     cluster_crash(cluster, follower);
     ck_assert(cluster_start(cluster, follower));
-    cluster_run(cluster, 100 * CLUSTER_MS); /* it hears the leader */
+    for (unsigned k = 0; k < 300 && node_leader(cluster_node(cluster, follower)) != leader; k++)
+        cluster_run(cluster, CLUSTER_MS);
     uint32_t own = cluster_propose(cluster, follower, true);
     cluster_run(cluster, 2 * SECOND); /* the cluster compares each reply with its proposal */
     ck_assert_int_eq(cluster_proposal(cluster, own)->state, PROPOSAL_APPLIED);
