@@ -318,8 +318,6 @@ void node_ring_follow_raft(struct node *node, raft_index cut)
 static void leader_changed(struct node *node, const struct raft_effects *effects)
 {
     const struct node_options *o = &node->options;
-    bool leads = effects->role == RAFT_LEADER;
-    if (leads && !node->is_leader) node_proposals_lead(node);
     if (effects->role == RAFT_CANDIDATE) node->counters.elections++;
     if (effects->leader != node->leader) {
         unsigned slot = node_slot_of(node, effects->leader);
@@ -327,7 +325,6 @@ static void leader_changed(struct node *node, const struct raft_effects *effects
                  slot < o->member_count ? o->members[slot].name : "none");
     }
     bool other = effects->leader != node->leader;
-    node->is_leader = leads;
     node->leader = effects->leader;
     if (other) node_forwards_leader_changed(node);
     node->changed = true;
@@ -380,6 +377,8 @@ void node_step(struct node *node, const struct raft_event *event, struct raft_re
     raft_step(node->raft, event, ret);
     /* Lost leadership: the open claim goes before blocks of another leader come into the ring. */
     if (led && !raft_is_leader(node->raft)) node_proposals_lose(node);
+    /* Won it: from this very event on, nothing is proposed before the term's first block. */
+    if (!led && raft_is_leader(node->raft)) node_proposals_lead(node);
     node_ring_follow_raft(node, ret->cut);
 }
 

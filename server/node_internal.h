@@ -137,7 +137,6 @@ struct node {
     bool ring_leads;
     uint64_t persisted_seq;
     uint64_t deadline_ns;
-    bool is_leader;
     raft_member leader;
 
     struct node_proposals proposals;

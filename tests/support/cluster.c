@@ -2,9 +2,11 @@
 #include "tests/support/cluster.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "tests/support/sim_disk.h"
@@ -53,6 +55,15 @@ static _Noreturn void violated(const struct cluster *cluster, const char *what)
     fprintf(stderr, "seed 0x%" PRIx64 " at %" PRIu64 " ms: %s\n", cluster->options.seed, cluster->now_ns / CLUSTER_MS,
             what);
     abort();
+}
+
+/* An assertion in the code under test knows no seed: this prints it. */
+static uint64_t running_seed;
+
+static void print_seed(int number)
+{
+    (void)number;
+    dprintf(STDERR_FILENO, "seed 0x%" PRIx64 "\n", running_seed);
 }
 
 /* --- the machine ---------------------------------------------------------------------------------------------- */
@@ -192,6 +203,8 @@ static void owner_changed(void *context)
 struct cluster *cluster_open(const struct cluster_options *options)
 {
     struct cluster *cluster = calloc(1, sizeof *cluster);
+    running_seed = options->seed;
+    signal(SIGABRT, print_seed); /* and the abort goes on */
     lk_assert(cluster != NULL && options->nodes >= 1 && options->nodes <= CLUSTER_NODES_MAX);
     cluster->options = *options;
     if (cluster->options.ring_bytes == 0) cluster->options.ring_bytes = 4 << 20;
@@ -361,13 +374,18 @@ void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns)
 
 /* --- time ----------------------------------------------------------------------------------------------------- */
 
+/* When a part of a node is ready by itself; UINT64_MAX = only when woken. */
+static uint64_t part_ready_ns(const struct member *m, enum node_part part)
+{
+    uint64_t at = m->due[part] ? 0 : part == NODE_LOOP ? node_deadline_ns(m->node) : m->work_ns[part];
+    if (part == NODE_JOURNAL && at < m->journal_busy_until_ns) at = m->journal_busy_until_ns;
+    return at;
+}
+
 static bool part_ready(const struct member *m, enum node_part part)
 {
-    uint64_t now = m->cluster->now_ns;
-    if (part == NODE_LOOP)
-        return m->due[part] || node_deadline_ns(m->node) <= now || sim_net_due(m->cluster->net, m->i);
-    if (part == NODE_JOURNAL && m->journal_busy_until_ns > now) return false;
-    return m->due[part] || m->work_ns[part] <= now;
+    if (part == NODE_LOOP && sim_net_due(m->cluster->net, m->i)) return true;
+    return part_ready_ns(m, part) <= m->cluster->now_ns;
 }
 
 static void part_run(struct member *m, enum node_part part)
@@ -409,17 +427,13 @@ static bool step(struct cluster *cluster)
 static uint64_t next_event_ns(const struct cluster *cluster)
 {
     uint64_t next = sim_net_next_ns(cluster->net);
-    if (next <= cluster->now_ns) next = UINT64_MAX; /* waits for a paused node */
     for (unsigned i = 0; i < cluster->options.nodes; i++) {
         const struct member *m = &cluster->members[i];
         if (m->node == NULL || m->paused) continue;
-        uint64_t at = node_deadline_ns(m->node);
-        for (int part = 0; part < NODE_PARTS; part++)
-            if (m->work_ns[part] < at) at = m->work_ns[part];
-        if (m->due[NODE_JOURNAL] && m->journal_busy_until_ns < at) at = m->journal_busy_until_ns;
-        if (at > cluster->now_ns && at < next) next = at;
-        if (m->journal_busy_until_ns > cluster->now_ns && m->journal_busy_until_ns < next)
-            next = m->journal_busy_until_ns;
+        for (enum node_part part = NODE_LOOP; part < NODE_PARTS; part++) {
+            uint64_t at = part_ready_ns(m, part);
+            if (at > cluster->now_ns && at < next) next = at;
+        }
     }
     return next;
 }

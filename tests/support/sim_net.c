@@ -242,8 +242,11 @@ void sim_net_detach(struct sim_net *net, unsigned slot)
 uint64_t sim_net_next_ns(const struct sim_net *net)
 {
     uint64_t next = UINT64_MAX;
-    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++)
-        if (net->ends[i].inbox != NULL && net->ends[i].inbox->due_ns < next) next = net->ends[i].inbox->due_ns;
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) {
+        const struct packet *packet = net->ends[i].inbox;
+        while (packet != NULL && packet->due_ns <= *net->now_ns) packet = packet->next;
+        if (packet != NULL && packet->due_ns < next) next = packet->due_ns;
+    }
     return next;
 }
 

@@ -29,7 +29,7 @@ void sim_net_cut(struct sim_net *net, unsigned from, unsigned to, bool cut);
 struct transport *sim_net_attach(struct sim_net *net, unsigned slot, const struct transport_owner *owner,
                                  const struct transport_hello *hello);
 void sim_net_detach(struct sim_net *net, unsigned slot);
-/* When the next frame is due anywhere; UINT64_MAX = none. */
+/* When the next frame becomes due anywhere, after now; UINT64_MAX = none. */
 uint64_t sim_net_next_ns(const struct sim_net *net);
 bool sim_net_due(const struct sim_net *net, unsigned slot);
 
