@@ -7,6 +7,10 @@
 static int take_varint(struct wire *wire, uint64_t *ret)
 {
     uint64_t value = 0;
+    if (wire->at < wire->end && *wire->at < 0x80) { /* most tags, lengths and numbers */
+        *ret = *wire->at++;
+        return 0;
+    }
     for (unsigned shift = 0; shift < 70 && wire->at < wire->end; shift += 7) {
         uint8_t byte = *wire->at++;
         if (shift == 63 && byte > 1) return LOCKSTEP_EINVAL;

@@ -151,7 +151,12 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 {
     struct connection *connection = stream->data;
     struct front *front = connection->front;
-    if (n < 0) { /* the client is gone, or will send no more: then nobody waits for an answer */
+    if (n == UV_EOF && connection->kind == CONNECTION_HTTP1) {
+        connection->last_answer = true; /* a client may close its side behind its request, and read the answer */
+        connection_touch(connection);
+        return;
+    }
+    if (n < 0) {
         connection_close(connection);
         return;
     }

@@ -477,6 +477,25 @@ START_TEST(http_paths_are_served)
 }
 END_TEST
 
+START_TEST(a_client_that_closes_its_side_behind_the_request_gets_its_answer)
+{
+    static const char request[] = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+    char answer[256];
+    set_up();
+    int fd = rig_connect(&rig);
+    ck_assert_int_eq(send(fd, request, sizeof request - 1, MSG_NOSIGNAL), sizeof request - 1);
+    ck_assert_int_eq(shutdown(fd, SHUT_WR), 0);
+    rig_settle(&rig);
+    ssize_t n = recv(fd, answer, sizeof answer - 1, 0);
+    ck_assert_int_gt(n, 0);
+    answer[n] = 0;
+    ck_assert_ptr_nonnull(strstr(answer, "200 OK"));
+    ck_assert_int_eq(recv(fd, answer, sizeof answer, 0), 0);
+    close(fd);
+    rig_close(&rig);
+}
+END_TEST
+
 START_TEST(garbage_is_refused_and_counted_and_nobody_else_notices)
 {
     bool closed;
@@ -632,6 +651,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, proposals_are_bounded);
     tcase_add_test(tests, a_stopping_front_finishes_what_runs_and_says_goaway);
     tcase_add_test(tests, http_paths_are_served);
+    tcase_add_test(tests, a_client_that_closes_its_side_behind_the_request_gets_its_answer);
     tcase_add_test(tests, garbage_is_refused_and_counted_and_nobody_else_notices);
     tcase_add_test(tests, connections_over_the_limit_are_closed_and_counted);
     tcase_add_test(tests, silent_and_idle_connections_are_closed);
