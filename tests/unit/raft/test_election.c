@@ -369,6 +369,21 @@ START_TEST(answers_to_an_older_campaign_count_for_nothing) /* T2 */
 }
 END_TEST
 
+START_TEST(nobody_leads_before_its_own_vote_is_durable) /* R7; fuzz_raft found it */
+{
+    open_started(3, 1);
+    time_out();
+    inject(answer(RAFT_PREVOTE_REPLY, 2, 0, 1, true));
+    inject(answer(RAFT_VOTE_REPLY, 2, 1, 1, true)); /* to a question that was not asked yet */
+    inject(answer(RAFT_VOTE_REPLY, 3, 1, 1, true));
+    ck_assert_int_eq(cluster_status(c, 1).role, RAFT_CANDIDATE);
+    flush();
+    inject(answer(RAFT_VOTE_REPLY, 3, 1, 1, true));
+    ck_assert_int_eq(cluster_status(c, 1).role, RAFT_LEADER);
+    cluster_close(c);
+}
+END_TEST
+
 START_TEST(one_voter_answering_twice_is_one_vote)
 {
     open_started(5, 1);
@@ -681,6 +696,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, answers_from_outside_the_configuration_do_not_count);
     tcase_add_test(tests, pre_votes_are_not_votes_and_old_answers_count_for_nothing);
     tcase_add_test(tests, answers_to_an_older_campaign_count_for_nothing);
+    tcase_add_test(tests, nobody_leads_before_its_own_vote_is_durable);
     tcase_add_test(tests, one_voter_answering_twice_is_one_vote);
     tcase_add_test(tests, unanswered_requests_are_repeated_and_refused_votes_are_not);
     tcase_add_test(tests, a_refused_pre_vote_is_asked_for_again_soon);
