@@ -4,8 +4,6 @@
 #ifndef LOCKSTEP_TESTS_UNIT_SERVER_FRONT_RIG_H
 #define LOCKSTEP_TESTS_UNIT_SERVER_FRONT_RIG_H
 
-#include <uv.h>
-
 #include "proto/grpc_client.h"
 #include "server/front.h"
 #include "tests/unit/server/fake_node.h"
