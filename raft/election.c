@@ -194,7 +194,7 @@ void raft_election_reply(struct raft *r, const struct raft_message *m)
     bool pre = m->type == RAFT_PREVOTE_REPLY;
     if (r->role != (pre ? RAFT_PRECANDIDATE : RAFT_CANDIDATE)) return;
     if (m->as.vote_reply.campaign_term != r->hard.term + pre) return; /* an older campaign's (T2) */
-    if (!pre && r->persists.durable.term != r->hard.term) return; /* we have not asked yet */
+    if (!pre && r->persists.durable.term != r->hard.term) return;     /* we have not asked yet */
     uint32_t i = raft_configuration_find(&r->configuration, m->from);
     if (i == r->configuration.count) return;
     r->members[i].vote = m->as.vote_reply.granted ? VOTE_GRANTED : VOTE_REFUSED;
