@@ -48,15 +48,27 @@ static void take_requests(struct storage *s)
     }
 }
 
-static bool journal_has_room(struct storage *s, uint64_t bytes)
+/* Whether a frame of so many bytes may be written, with `reserve` left free behind it. */
+static bool journal_has_room(struct storage *s, uint64_t bytes, uint64_t reserve)
 {
     uint64_t limit = journal_span(&s->journal.shape);
+    if (reserve > limit) return false;
+    limit -= reserve;
     uint64_t end = journal_end_after(&s->journal, bytes);
     /* acquire: pairs with the release store after a transaction; the entries up to Q are free to be written again. */
     if (end - atomic_load_explicit(&s->reclaimed, memory_order_acquire) <= limit) return true;
     /* seq_cst, and look again: the log thread stores reclaimed, then looks at this flag. */
     atomic_store(&s->journal_waits, true);
     return end - atomic_load(&s->reclaimed) <= limit;
+}
+
+/* What has to stay free behind the batch's frame. A pack takes the room that was kept for it. Before that, hard states
+ * may not take the last of their own: those that are queued ahead of a pack need it to get out of its way. */
+static uint64_t batch_reserve(const struct storage *s)
+{
+    uint64_t reserve = s->batch[s->batch_count - 1].reserve_bytes;
+    if (s->batch[0].pack || atomic_load_explicit(&s->pack_queued, memory_order_acquire)) return reserve;
+    return s->batch_bytes == 0 ? reserve + storage_hard_state_room_bytes(s) / 2 : reserve;
 }
 
 /* What the batch is as a frame. commit_durable: the last block that was durable before it. */
@@ -158,6 +170,7 @@ int storage_frame_write(struct storage *s)
     atomic_store_explicit(&s->durable_ticket, last->ticket, memory_order_release);
     s->batch_count = 0;
     s->batch_bytes = 0;
+    s->last_reserve_bytes = last->reserve_bytes + storage_hard_state_room_bytes(s) / 2;
     s->marker_due = true;
     return 0;
 }
@@ -200,7 +213,7 @@ static uint64_t idle_work(struct storage *s, uint64_t now_ns)
     if (s->marker_due) {
         uint64_t due_ns = s->last_frame_ns + MARKER_DELAY_NS;
         if (now_ns < due_ns) return due_ns - now_ns;
-        if (!journal_has_room(s, FRAME_PAGE_BYTES)) return UINT64_MAX;
+        if (!journal_has_room(s, FRAME_PAGE_BYTES, s->last_reserve_bytes)) return UINT64_MAX;
         int rc = marker_write(s);
         return rc == 0 ? 0 : failed(s, rc);
     }
@@ -216,7 +229,8 @@ uint64_t storage_journal_work(struct storage *s, uint64_t now_ns)
     if (s->batch_count == 0) return idle_work(s, now_ns);
     do {
         uint64_t end_before = atomic_load_explicit(&s->journal_end, memory_order_relaxed);
-        if (!journal_has_room(s, FRAME_HEADER_BYTES_MAX + s->batch_bytes + FRAME_PAGE_BYTES)) {
+        uint64_t bytes = FRAME_HEADER_BYTES_MAX + s->batch_bytes + FRAME_PAGE_BYTES;
+        if (!journal_has_room(s, bytes, batch_reserve(s))) {
             s->wake(s->wake_context, STORAGE_LOG);
             return UINT64_MAX; /* woken when a transaction has moved Q */
         }

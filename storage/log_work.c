@@ -64,11 +64,11 @@ static uint64_t place_linear(const struct storage *s, const struct journal_place
     return journal_linear(&s->shape, place->lap, place->offset);
 }
 
-/* The last block, at most `commit`, whose flushed version is the one in the ring, in at most bytes_max from the first.
+/* The last block, at most `commit`, whose version in the ring lies below `durable`, in at most bytes_max from the first.
  * Returns the bytes; 0: none. */
-static uint64_t movable(struct storage *s, raft_index commit, uint64_t bytes_max, raft_index *ret_last)
+static uint64_t movable(struct storage *s, raft_index commit, ring_pos durable, uint64_t bytes_max,
+                        raft_index *ret_last)
 {
-    ring_pos durable = atomic_load_explicit(&s->durable_pos, memory_order_acquire);
     uint64_t bytes = 0;
     raft_index stored = s->table.last_index;
     for (raft_index i = stored + 1; i <= commit; i++) {
@@ -199,9 +199,12 @@ uint64_t storage_log_work(struct storage *s, uint64_t now_ns)
     /* seq_cst: the flag before the look at commit; storage_commit() does it the other way round. */
     atomic_store(&s->log_idle, true);
     raft_index commit = atomic_load(&s->commit);
+    /* acquire, and before the look at the frames: those that made these bytes durable, and killed others by it, are then
+     * known, so that Q passes what died. */
+    ring_pos durable = atomic_load_explicit(&s->durable_pos, memory_order_acquire);
     storage_frames_look(s);
     raft_index last = 0;
-    uint64_t bytes = movable(s, commit, STORAGE_TRANSACTION_BYTES_MAX, &last);
+    uint64_t bytes = movable(s, commit, durable, STORAGE_TRANSACTION_BYTES_MAX, &last);
     if (bytes == 0) {
         s->pending = false;
         if (relieve_journal(s, now_ns)) return 0;

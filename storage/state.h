@@ -36,7 +36,8 @@ struct request {
     ring_pos pos;
     uint32_t bytes, count;
     raft_index commit;
-    uint64_t room_bytes; /* of the journal, at most */
+    uint64_t room_bytes;    /* of the journal, at most */
+    uint64_t reserve_bytes; /* J5: to be kept free behind it, for live blocks once more */
 };
 
 /* Journal thread to log thread: one flushed frame. live_last is the log thread's own. */
@@ -84,6 +85,7 @@ struct storage {
     /* --- loop to others --- */
     struct spsc requests;
     _Atomic uint64_t commit;
+    _Atomic bool pack_queued; /* hard states ahead of it may use the room that is kept for them */
 
     /* --- journal thread --- */
     struct journal journal;
@@ -97,6 +99,7 @@ struct storage {
     raft_index pack_first;
     uint64_t last_frame_ns;
     bool marker_due;
+    uint64_t last_reserve_bytes; /* a marker keeps it free too */
 
     /* --- journal thread to others --- */
     _Atomic uint64_t durable_ticket;
@@ -127,8 +130,15 @@ struct storage {
     /* --- anybody --- */
     _Atomic int failed;
     _Atomic(const char *) failed_why;
-    _Atomic uint64_t flushes, frame_count, block_count, block_bytes, transactions;
+    _Atomic uint64_t flushes, frame_count, block_count, block_bytes, transactions, packs;
 };
+
+/* Kept free for hard state and installs (J5). */
+static inline uint64_t storage_hard_state_room_bytes(const struct storage *storage)
+{
+    uint64_t span = journal_span(&storage->shape);
+    return span / 8 < STORAGE_HARD_STATE_ROOM_BYTES ? span / 8 : STORAGE_HARD_STATE_ROOM_BYTES;
+}
 
 /* So much waiting for the log is worth a transaction at once. */
 static inline uint64_t storage_enough_bytes(const struct storage *storage)

@@ -33,9 +33,11 @@ static uint64_t journal_room_bytes(const struct storage *s, uint64_t blocks_byte
     return blocks_bytes + frames * JOURNAL_OVERHEAD_BYTES;
 }
 
-static uint64_t hard_state_room_bytes(uint64_t span)
+/* J5: the room to write the live blocks once more. A lap may end with an unused piece. It is kept twice: for a pack, and
+ * for the start after a crash that came before Q could pass what the pack made superfluous. */
+static uint64_t packed_room_bytes(const struct storage *s, uint64_t live_bytes)
 {
-    return span / 8 < STORAGE_HARD_STATE_ROOM_BYTES ? span / 8 : STORAGE_HARD_STATE_ROOM_BYTES;
+    return journal_room_bytes(s, live_bytes) + s->shape.frame_bytes_max;
 }
 
 bool storage_persist_fits(const struct storage *s, uint64_t block_bytes)
@@ -53,15 +55,17 @@ bool storage_persist_fits(const struct storage *s, uint64_t block_bytes)
     ring_status_read(s->ring, &ring);
     uint64_t unsubmitted = ring.tail - s->submitted_pos; /* published in this turn */
     used += journal_room_bytes(s, unsubmitted) + journal_room_bytes(s, block_bytes);
-    uint64_t packed = journal_room_bytes(s, ring.live_bytes + block_bytes);
-    /* A lap may end with an unused piece. */
-    return used + packed + hard_state_room_bytes(span) + s->shape.frame_bytes_max <= span;
+    uint64_t packed = packed_room_bytes(s, ring.live_bytes + block_bytes);
+    return used + 2 * packed + storage_hard_state_room_bytes(s) <= span;
 }
 
 static void submit(struct storage *s, struct request *request)
 {
     request->ticket = ++s->ticket;
+    struct ring_status ring;
+    ring_status_read(s->ring, &ring);
     request->room_bytes = request->bytes + JOURNAL_OVERHEAD_BYTES;
+    request->reserve_bytes = (request->pack ? 1 : 2) * packed_room_bytes(s, ring.live_bytes);
     s->submitted_room_bytes += request->room_bytes;
     s->tickets[s->ticket % STORAGE_REQUESTS_MAX] = (struct ticket){
         .persist_seq = s->persist_seq, .pos = request->count == 0 || request->pack ? UINT64_MAX : request->pos};
@@ -107,7 +111,10 @@ static uint32_t submit_ranges(struct storage *s, struct request *request, raft_i
 static void move_pin(struct storage *s)
 {
     uint64_t durable = atomic_load_explicit(&s->durable_ticket, memory_order_acquire);
-    if (durable >= s->pack_ticket) s->pack_ticket = 0;
+    if (s->pack_ticket != 0 && durable >= s->pack_ticket) {
+        s->pack_ticket = 0;
+        atomic_store_explicit(&s->pack_queued, false, memory_order_release);
+    }
     ring_pos pos = s->pack_ticket != 0 ? s->pack_pos : UINT64_MAX;
     for (uint64_t t = durable + 1; t <= s->ticket; t++) {
         ring_pos low = s->tickets[t % STORAGE_REQUESTS_MAX].pos;
@@ -193,7 +200,9 @@ static void pack(struct storage *s)
     if (outstanding + parts > STORAGE_REQUESTS_BUSY) return; /* asked for again */
     s->pack_pos = slot.pos;
     s->pack_ticket = s->ticket + parts;
+    atomic_fetch_add_explicit(&s->packs, 1, memory_order_relaxed);
     submit_ranges(s, &request, stored + 1, s->submitted_last, false, s->persist_seq);
+    atomic_store_explicit(&s->pack_queued, true, memory_order_release);
     s->wake(s->wake_context, STORAGE_JOURNAL);
 }
 
@@ -223,6 +232,7 @@ void storage_status_read(const struct storage *s, struct storage_status *ret)
         .blocks = atomic_load_explicit(&s->block_count, memory_order_relaxed),
         .bytes = atomic_load_explicit(&s->block_bytes, memory_order_relaxed),
         .transactions = atomic_load_explicit(&s->transactions, memory_order_relaxed),
+        .packs = atomic_load_explicit(&s->packs, memory_order_relaxed),
         .journal_bytes = s->shape.bytes,
         .journal_used_bytes = atomic_load_explicit(&s->journal_end, memory_order_relaxed) -
                               atomic_load_explicit(&s->reclaimed, memory_order_relaxed),

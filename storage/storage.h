@@ -104,6 +104,7 @@ struct storage_status {
     raft_index stored;
     uint64_t flushes, frames, blocks, bytes; /* journal, since start */
     uint64_t transactions;                   /* LMDB, since start */
+    uint64_t packs;                          /* live blocks were written once more, because they held the journal */
     uint64_t journal_bytes, journal_used_bytes;
     bool
         log_stalled; /* no space for data.mdb to grow: blocks stay in ring and journal, appends are refused when full */

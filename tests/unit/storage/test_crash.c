@@ -44,6 +44,12 @@ static uint32_t step_count, acked_count;
 static raft_index commit;
 static uint64_t crashes, recovery_crashes;
 
+/* How a life goes: each makes other states likely. */
+static struct {
+    uint32_t term, cut, commit, republish, log, journal, idle, append; /* weights */
+    uint32_t block_bytes_max;
+} mood;
+
 static void view_take(struct view *view, const struct step *step)
 {
     if (step->index == 0) {
@@ -115,6 +121,7 @@ static void check_runs(void)
 static void open_and_check(void)
 {
     static struct view found, expected;
+    sim_kv_capacity(kv, UINT64_MAX);
     for (;;) {
         if (random_chance(&dice, 1, 2)) sim_disk_power_cut_after(disk, random_below(&dice, 24));
         int rc = store_open(&store);
@@ -168,7 +175,7 @@ static bool append_some(void)
     uint64_t count = random_between(&dice, 1, 4);
     bool any = false;
     for (uint64_t i = 0; i < count; i++) {
-        uint32_t bytes = (uint32_t)(random_chance(&dice, 1, 8) ? random_below(&dice, 12000) : random_below(&dice, 900));
+        uint32_t bytes = (uint32_t)random_below(&dice, random_chance(&dice, 1, 8) ? 12000 : mood.block_bytes_max);
         if (!store_append(&store, store.hard_state.term, bytes, random_u64(&dice))) break;
         any = true;
     }
@@ -225,33 +232,69 @@ static void do_republish(void)
     ring_epoch_end(store.ring, store.hard_state.term, false);
 }
 
+static void choose_mood(void)
+{
+    static const struct {
+        uint32_t term, cut, commit, republish, log, journal, idle, append, block_bytes_max;
+    } moods[] = {
+        {2, 2, 2, 1, 2, 2, 1, 4, 900},   /* a bit of everything */
+        {1, 1, 0, 1, 1, 4, 1, 12, 6000}, /* nothing is committed: the ring fills */
+        {8, 1, 0, 1, 2, 8, 1, 2, 6000},  /* terms and votes over blocks that stay: Q cannot move, packs */
+        {1, 4, 4, 0, 4, 1, 0, 8, 300},   /* much in one frame: cuts behind what they cut */
+        {1, 1, 6, 0, 6, 6, 1, 12, 9000}, /* load: laps */
+    };
+    uint64_t face = random_below(&dice, sizeof moods / sizeof moods[0]);
+    memcpy(&mood, &moods[face], sizeof mood);
+    sim_kv_capacity(kv, random_chance(&dice, 1, 8) ? 0 : UINT64_MAX); /* or: no space for the log */
+}
+
 static void one_turn(void)
 {
-    uint64_t face = random_below(&dice, 16);
-    switch (store.hard_state.term == 0 ? 0 : face) { /* no block before the first term */
-    case 0: do_term(); break;
-    case 1: do_vote(); break;
-    case 2:
-    case 3: do_cut(); break;
-    case 4:
-    case 5: do_commit(); break;
-    case 6: do_republish(); break;
-    case 7: store_run_log(&store, 1000000000); break;
-    case 8: store_run_log(&store, 0); break;
-    case 9: store_run_journal(&store, 5000000); break;
-    case 10:
-    case 11: store_run_journal(&store, 0); break;
-    default: do_append(); break;
+    if (store.hard_state.term == 0) do_term(); /* no block before the first term */
+    uint64_t face = random_below(&dice, mood.term + mood.cut + mood.commit + mood.republish + mood.log + mood.journal +
+                                            mood.idle + mood.append);
+    if (face < mood.term) {
+        if (random_chance(&dice, 1, 2))
+            do_term();
+        else
+            do_vote();
+    } else if ((face -= mood.term) < mood.cut) {
+        do_cut();
+    } else if ((face -= mood.cut) < mood.commit) {
+        do_commit();
+    } else if ((face -= mood.commit) < mood.republish) {
+        do_republish();
+    } else if ((face -= mood.republish) < mood.log) {
+        store_run_log(&store, random_chance(&dice, 1, 2) ? 1000000000 : 0);
+    } else if ((face -= mood.log) < mood.journal) {
+        store_run_journal(&store, 0);
+    } else if ((face -= mood.journal) < mood.idle) {
+        store_run_journal(&store, 5000000);
+    } else {
+        do_append();
     }
     note_acked();
+}
+
+/* What the lives went through, so that a test that reaches nothing does not pass. */
+static uint64_t frames, world_frames, laps, packs, refusals;
+
+static void count_what_happened(void)
+{
+    struct storage_status status;
+    storage_status_read(store.storage, &status);
+    world_frames += status.frames; /* of a page at least */
+    packs += status.packs;
+    refusals += !storage_persist_fits(store.storage, 16384);
 }
 
 /* One process's life, until the power goes, or it is killed: then what the page cache holds survives. */
 static void live(void)
 {
     bool power = random_chance(&dice, 3, 4);
-    uint64_t turns = random_between(&dice, 5, 150);
-    if (power) sim_disk_power_cut_after(disk, random_below(&dice, 60));
+    uint64_t turns = random_between(&dice, 5, 300);
+    choose_mood();
+    if (power) sim_disk_power_cut_after(disk, random_below(&dice, random_chance(&dice, 1, 2) ? 40 : 400));
     for (uint64_t i = 0; i < turns && ring_last(store.ring).index < LOG_MAX - 64 && step_count < STEPS_MAX - 64; i++) {
         one_turn();
         if (storage_failed(store.storage, NULL) != 0) break;
@@ -259,6 +302,7 @@ static void live(void)
     ck_assert_msg(storage_failed(store.storage, NULL) == 0 || !sim_disk_powered(disk), "failed with power on");
     if (power && sim_disk_powered(disk)) sim_disk_power_cut(disk);
     note_acked();
+    count_what_happened();
     store_close(&store);
     if (!sim_disk_powered(disk)) sim_disk_power_on(disk);
     crashes++;
@@ -296,11 +340,18 @@ START_TEST(every_crash_leaves_a_prefix_with_all_that_was_acknowledged) /* J1 to 
             live();
         }
         open_and_check();
+        frames += world_frames;
+        laps += world_frames * 4096 / store.options.journal_bytes;
+        world_frames = 0;
         world_close();
     }
-    printf("crashes %lu, of them in recovery %lu\n", (unsigned long)(crashes + recovery_crashes),
-           (unsigned long)recovery_crashes);
+    printf("crashes %lu, in recovery %lu, frames %lu, laps at least %lu, packs %lu, ends with a full journal %lu\n",
+           (unsigned long)crashes, (unsigned long)recovery_crashes, (unsigned long)frames, (unsigned long)laps,
+           (unsigned long)packs, (unsigned long)refusals);
     ck_assert_uint_gt(recovery_crashes, 0);
+    ck_assert_uint_gt(laps, 0);
+    ck_assert_uint_gt(packs, 0);
+    ck_assert_uint_gt(refusals, 0);
 }
 END_TEST
 

@@ -131,6 +131,19 @@ START_TEST(same_frame_is_damage_once_the_next_one_was_written) /* J2 */
 }
 END_TEST
 
+START_TEST(frames_of_a_start_are_damage_since_the_log_knows_they_were_flushed) /* J2, J3 */
+{
+    open_store();
+    append_durable(3, 1, 100);
+    store_close(&store);
+    open_store(); /* writes 1 to 3 again; no marker follows */
+    store_close(&store);
+    struct frame_header header;
+    flip(frame_at(2, &header) + 300, 1);
+    expect_refused(LOCKSTEP_ECORRUPT, "block 1 ");
+}
+END_TEST
+
 START_TEST(frame_with_a_lost_header_is_named_by_the_next_one) /* J1: repeats */
 {
     struct frame_header header;
@@ -393,6 +406,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, last_frame_that_nobody_saw_flushed_is_a_torn_tail);
     tcase_add_test(tests, same_frame_is_damage_once_a_marker_says_it_was_flushed);
     tcase_add_test(tests, same_frame_is_damage_once_the_next_one_was_written);
+    tcase_add_test(tests, frames_of_a_start_are_damage_since_the_log_knows_they_were_flushed);
     tcase_add_test(tests, frame_with_a_lost_header_is_named_by_the_next_one);
     tcase_add_test(tests, one_damaged_frame_loses_no_vote);
     tcase_add_test(tests, two_damaged_frames_in_a_row_are_refused);

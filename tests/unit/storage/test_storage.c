@@ -206,6 +206,129 @@ START_TEST(
 }
 END_TEST
 
+START_TEST(truncated_blocks_do_not_come_back_from_the_frame_that_cut_them) /* T50: old and new in one frame */
+{
+    open_store();
+    append_durable(4, 1, 300);
+    append(3, 1, 300); /* 5, 6, 7 of term 1 ... */
+    store_persist(&store, 5, false);
+    store_cut(&store, 5);
+    append(2, 2, 300); /* ... and 5, 6 of term 2, flushed together */
+    store_persist(&store, 5, false);
+    store_run_journal(&store, 0);
+    storage_commit(store.storage, 5);
+    store_run_log(&store, 1000000000);
+    ck_assert_uint_eq(storage_stored(store.storage), 5); /* Q stays before the frame: 6 is live */
+    reopen();
+    ck_assert_uint_eq(store.recovered.stored, 5);
+    ck_assert_uint_eq(store.recovered.last.index, 6);
+    ck_assert_uint_eq(store.recovered.last.term, 2);
+}
+END_TEST
+
+START_TEST(cut_frames_are_reclaimed) /* J4: every block in the log or dead */
+{
+    open_store();
+    append_durable(7, 1, 300);
+    store_cut(&store, 5);
+    append_durable(1, 2, 300);
+    storage_commit(store.storage, 5);
+    store_run_log(&store, 1000000000);
+    struct storage_status status;
+    storage_status_read(store.storage, &status);
+    ck_assert_uint_eq(status.journal_used_bytes, 0);
+}
+END_TEST
+
+START_TEST(full_journal_refuses_blocks_and_keeps_room_for_what_it_took) /* J5: one small block a frame fills it first */
+{
+    open_store();
+    raft_index count = 0;
+    for (; store_append(&store, 1, 100, 1); count++) {
+        store_persist(&store, count + 1, false);
+        store_run_journal(&store, 0);
+        ck_assert_uint_lt(count, 1000);
+    }
+    struct ring_status ring;
+    ring_status_read(store.ring, &ring);
+    ck_assert_uint_lt(ring.live_bytes, ring.bytes / 4); /* the journal refused, not the ring */
+    reopen();
+    ck_assert_uint_eq(store.recovered.last.index, count);
+    append_durable(4, 1, 100); /* packed, they take little */
+    reopen();
+    ck_assert_uint_eq(store.recovered.last.index, count + 4);
+}
+END_TEST
+
+START_TEST(hard_states_wait_rather_than_overwrite) /* J5: the log thread does not run */
+{
+    open_store();
+    append_durable(2, 1, 100);
+    uint64_t durable = 0;
+    for (uint64_t term = 2; term < 200; term++) {
+        store.hard_state.term = term;
+        store_persist(&store, 0, true);
+        store_run_journal(&store, 0);
+        if (storage_persisted(store.storage) == store.seq) durable = term;
+    }
+    ck_assert_uint_gt(durable, 30);
+    ck_assert_uint_lt(durable, 70); /* pages of the journal */
+    ck_assert_int_eq(storage_failed(store.storage, NULL), 0);
+    reopen();
+    ck_assert_uint_eq(store.recovered.hard_state.term, durable);
+    ck_assert_uint_eq(store.recovered.last.index, 2);
+}
+END_TEST
+
+/* The real disk, but it notes what came before the first read of the journal. */
+static struct disk noting_disk;
+static struct {
+    int flushes, drops, reads;
+} noted;
+
+static int noting_flush(struct disk_file *file, bool metadata)
+{
+    if (noted.reads == 0) noted.flushes++;
+    return disk_posix()->flush(file, metadata);
+}
+
+static int noting_drop(struct disk_file *file)
+{
+    ck_assert_int_gt(noted.flushes, 0);
+    noted.drops++;
+    return disk_posix()->drop_cache(file);
+}
+
+static int noting_pread(struct disk_file *file, void *to, size_t bytes, uint64_t offset, size_t *ret_bytes)
+{
+    noted.reads++;
+    ck_assert_int_gt(noted.drops, 0);
+    return disk_posix()->pread(file, to, bytes, offset, ret_bytes);
+}
+
+static int noting_open(void *context, const char *path, int flags, struct disk_file **ret)
+{
+    if (flags == 0) memset(&noted, 0, sizeof noted); /* a file that will be read starts anew */
+    return disk_posix()->open(context, path, flags, ret);
+}
+
+START_TEST(nothing_is_read_before_it_was_flushed_and_dropped_from_the_cache) /* J3: the page cache lies */
+{
+    open_store();
+    append_durable(2, 1, 100);
+    store_close(&store);
+    noting_disk = *disk_posix();
+    noting_disk.open = noting_open;
+    noting_disk.flush = noting_flush;
+    noting_disk.drop_cache = noting_drop;
+    noting_disk.pread = noting_pread;
+    store.options.disk = &noting_disk;
+    open_store();
+    ck_assert_uint_eq(store.recovered.last.index, 2);
+    ck_assert_int_gt(noted.reads, 0);
+}
+END_TEST
+
 START_TEST(journal_goes_round_many_times)
 {
     open_store();
@@ -443,6 +566,11 @@ static void add(TCase *tests)
     tcase_add_test(tests, block_that_is_not_durable_here_does_not_move);
     tcase_add_test(tests, truncated_blocks_do_not_come_back);
     tcase_add_test(tests, truncated_blocks_do_not_come_back_when_the_log_has_the_new_ones);
+    tcase_add_test(tests, truncated_blocks_do_not_come_back_from_the_frame_that_cut_them);
+    tcase_add_test(tests, cut_frames_are_reclaimed);
+    tcase_add_test(tests, full_journal_refuses_blocks_and_keeps_room_for_what_it_took);
+    tcase_add_test(tests, hard_states_wait_rather_than_overwrite);
+    tcase_add_test(tests, nothing_is_read_before_it_was_flushed_and_dropped_from_the_cache);
     tcase_add_test(tests, journal_goes_round_many_times);
     tcase_add_test(tests, full_storage_refuses_and_goes_on_when_the_log_moves);
     tcase_add_test(tests, live_blocks_are_written_again_when_they_hold_the_journal);
