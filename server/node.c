@@ -415,10 +415,12 @@ static void stop_turn(struct node *node)
 {
     if (!node->stopping || node->stop_transfer_asked || !raft_is_leader(node->raft)) return;
     if (!node_proposals_idle(node) && node->now_ns < node->stop_deadline_ns) return;
-    node->stop_transfer_asked = true;
     struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .now_ns = node->now_ns};
     struct raft_result result;
     node_step(node, &event, &result);
+    /* Not now: nothing is heard of the others, or the term's first block is not committed. Asked again next turn. */
+    bool later = result.error == LOCKSTEP_EUNAVAILABLE && node->now_ns < node->stop_deadline_ns;
+    node->stop_transfer_asked = !later;
 }
 
 static void alive_turn(struct node *node)

@@ -355,6 +355,33 @@ START_TEST(a_stopping_leader_finishes_its_work_and_hands_over)
 }
 END_TEST
 
+START_TEST(a_leader_that_stops_before_its_term_is_established_hands_over_once_it_is)
+{
+    struct cluster *cluster = start(3, 18);
+    for (unsigned i = 0; i < 3; i++) cluster_disk_delay(cluster, i, 50 * CLUSTER_MS);
+    unsigned leader = 3;
+    for (unsigned k = 0; k < 3000 && leader == 3; k++) {
+        cluster_run(cluster, CLUSTER_MS);
+        for (unsigned i = 0; i < 3; i++) {
+            struct node_status status;
+            node_status_read(cluster_node(cluster, i), &status);
+            if (status.born && status.raft.role == RAFT_LEADER && !status.raft.writable) leader = i;
+        }
+    }
+    ck_assert_uint_lt(leader, 3);
+    node_stop(cluster_node(cluster, leader));
+    cluster_run(cluster, CLUSTER_MS);
+    ck_assert(!node_drained(cluster_node(cluster, leader)));
+    for (unsigned k = 0; k < 1000 && !node_drained(cluster_node(cluster, leader)); k++)
+        cluster_run(cluster, CLUSTER_MS);
+    ck_assert(node_drained(cluster_node(cluster, leader)));
+    struct node_status status;
+    node_status_read(cluster_node(cluster, leader), &status);
+    ck_assert_int_ne(status.raft.role, RAFT_LEADER);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(five_nodes_go_on_without_two)
 {
     struct cluster *cluster = start(5, 16);
@@ -454,6 +481,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_linearizable_query_sees_what_was_acknowledged_before_it);
     tcase_add_test(tests, a_leader_without_a_quorum_answers_no_linearizable_query);
     tcase_add_test(tests, a_stopping_leader_finishes_its_work_and_hands_over);
+    tcase_add_test(tests, a_leader_that_stops_before_its_term_is_established_hands_over_once_it_is);
     tcase_add_test(tests, five_nodes_go_on_without_two);
     tcase_add_test(tests, storms_lose_nothing_and_end);
 }
