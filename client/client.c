@@ -156,9 +156,13 @@ int lockstep_client_poll(struct lockstep_client *client, int timeout_ms)
     enum { EVENTS = 32 };
     lk_assert(!client->polling);
     client->polling = true;
+    client->told = false;
     turn(client);
     int wait_ms = lockstep_client_timeout_ms(client);
-    if (wait_ms < 0 || (timeout_ms >= 0 && timeout_ms < wait_ms)) wait_ms = timeout_ms;
+    if (client->told)
+        wait_ms = 0; /* a name that does not resolve, a deadline: it has happened, and may have been all there was */
+    else if (wait_ms < 0 || (timeout_ms >= 0 && timeout_ms < wait_ms))
+        wait_ms = timeout_ms;
     struct epoll_event events[EVENTS];
     int count = epoll_wait(client->epoll_fd, events, EVENTS, wait_ms);
     if (count < 0 && errno != EINTR) {

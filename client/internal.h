@@ -151,6 +151,7 @@ struct lockstep_client {
     bool polling; /* lk_asserts that nobody polls out of a callback */
     bool closing; /* takes nothing new */
     bool fresh;   /* an operation was queued since the last turn */
+    bool told;    /* a callback came out of this poll: what its caller waits for may be over */
     struct pool pool;
     struct pool_budget requests; /* copies of requests and answers */
     uint32_t endpoint_count;

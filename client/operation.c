@@ -163,6 +163,7 @@ static void operation_end(struct operation *operation, const struct lockstep_res
                           const struct lockstep_status *status)
 {
     retire(operation);
+    operation->client->told = true;
     if (operation->kind == OPERATION_STATUS)
         operation->callback.status(operation->context, result, status);
     else

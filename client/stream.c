@@ -64,6 +64,7 @@ static void end_messages(struct lockstep_stream *stream, int error, enum lockste
         for (uint32_t i = 0; i < message.count; i++)
             stream->results[i] =
                 (struct lockstep_result){.error = error, .fate = fate, .endpoint = endpoint, .text = text};
+        stream->client->told = true;
         stream->options.answered(stream->options.context, message.tag, stream->results, message.count);
     }
 }
@@ -81,6 +82,7 @@ static void lose(struct lockstep_stream *stream, int error, enum lockstep_fate f
     stream->state = STREAM_SEEKING;
     stream->call = NULL;
     end_messages(stream, error, fate, text);
+    stream->client->told = true;
     if (stream->options.lost != NULL) stream->options.lost(stream->options.context, error, text);
 }
 

@@ -448,6 +448,21 @@ START_TEST(refused_connections_are_named_one_by_one_in_under_a_second) /* C4 */
 }
 END_TEST
 
+/* 255.255.255.255 takes no connection, and the system says so in connect() itself: nothing is ever watched. */
+START_TEST(what_fails_at_once_ends_the_poll_that_found_it)
+{
+    struct lockstep_client *client = client_of("255.255.255.255:7401");
+    uint64_t begin = now_ms();
+    struct count count = {0};
+    const struct lockstep_proposal proposal = {.command = "echo x", .command_bytes = 6};
+    ck_assert_int_eq(lockstep_propose(client, &proposal, count_result, &count), 0);
+    ck_assert_int_eq(lockstep_client_poll(client, 5000), 0);
+    ck_assert_uint_eq(lockstep_client_running(client), 0);
+    ck_assert_uint_lt(now_ms() - begin, 1000);
+    lockstep_client_close(client);
+}
+END_TEST
+
 START_TEST(deaf_server_is_named_in_about_a_second_and_got_no_command) /* C1, C4 */
 {
     int fd;
@@ -829,6 +844,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, follower_forwards_when_the_leader_it_names_cannot_be_reached);
     tcase_add_test(tests, leader_hint_that_is_no_address_is_passed_over);
     tcase_add_test(tests, refused_connections_are_named_one_by_one_in_under_a_second);
+    tcase_add_test(tests, what_fails_at_once_ends_the_poll_that_found_it);
     tcase_add_test(tests, deaf_server_is_named_in_about_a_second_and_got_no_command);
     tcase_add_test(tests, server_of_another_protocol_is_named_and_got_no_command);
     tcase_add_test(tests, slow_endpoint_does_not_hold_up_a_good_one);
