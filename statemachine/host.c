@@ -212,7 +212,7 @@ static int block_from_ring(struct host *host, raft_index index)
     struct ring_slot slot;
     if (ring_find(host->ring, index, &slot) != 0) return LOCKSTEP_ENOTFOUND;
     if (run->pinned) {
-        if (slot.pos < run->pin) return LOCKSTEP_ENOTFOUND; /* the next run finds it */
+        lk_assert(slot.pos > run->pin); /* blocks lie in the order of their indexes */
     } else {
         if (ring_pin(host->ring, RING_PIN_MACHINE, slot.pos) != 0) return LOCKSTEP_ENOTFOUND;
         run->pinned = true;
@@ -496,8 +496,9 @@ static void apply_run(struct host *host, raft_index commit)
         atomic_store_explicit(&host->applied_position, host->next_position - 1, memory_order_relaxed);
     /* release: pairs with the acquire in host_applied_index() */
     atomic_store_explicit(&host->applied_index, applied, memory_order_release);
-    if (host->stopped || host->next_offset != BLOCK_HEADER_BYTES) return;
-    if (raised && (applied == commit || applied % HASH_EVERY == 0)) publish_hashes(host, applied);
+    if (host->stopped || !raised || (applied != commit && applied % HASH_EVERY != 0)) return;
+    lk_assert(host->next_offset == BLOCK_HEADER_BYTES); /* the run's limit was this very index */
+    publish_hashes(host, applied);
 }
 
 static void query_answer(struct lockstep_replies *replies, enum lockstep_outcome outcome, int32_t code,

@@ -3,6 +3,7 @@
 #include "tests/support/unit.h"
 #include "tests/unit/statemachine/world.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -252,6 +253,7 @@ START_TEST(what_the_ring_has_passed_is_read_from_the_log_and_then_the_ring_again
         ck_assert_uint_eq(world_probe()->seen[i].index, i / 2 + 1);
     }
     ck_assert_uint_eq(world_status(&world).log_reads, 5);
+    ck_assert_uint_eq(world_status(&world).batches, 5 + 1); /* one block of the log a run, then all of the ring */
     ck_assert_uint_eq((uintptr_t)world_probe()->seen[0].payload % 2, 1); /* from an odd address */
     world_close(&world);
 }
@@ -294,6 +296,26 @@ START_TEST(a_committed_block_that_is_nowhere_is_damage)
     world_run(&world);
     ck_assert_int_eq(world_status(&world).error, LOCKSTEP_ECORRUPT);
     ck_assert_uint_eq(world_status(&world).error_index, 1);
+    world_close(&world);
+}
+END_TEST
+
+START_TEST(a_block_in_the_ring_that_is_not_what_its_slot_says_is_damage)
+{
+    start_world();
+    block(&world, "ea");
+    struct ring_slot slot;
+    struct block_header header;
+    ck_assert_int_eq(ring_find(world.storage.ring, 1, &slot), 0);
+    uint8_t *bytes = (uint8_t *)(uintptr_t)ring_at(world.storage.ring, slot.pos);
+    ck_assert_int_eq(block_header_read(bytes, slot.bytes, &header), 0);
+    header.term++;
+    block_seal(bytes, &header); /* a whole block, and another one */
+    world_commit(&world);
+    world_run(&world);
+    ck_assert_int_eq(world_status(&world).error, LOCKSTEP_ECORRUPT);
+    ck_assert_uint_eq(world_status(&world).error_index, 1);
+    ck_assert_uint_eq(world_probe()->applied, 0);
     world_close(&world);
 }
 END_TEST
@@ -434,6 +456,36 @@ START_TEST(a_full_answer_queue_stops_the_machine_inside_a_block_and_the_loop_wak
 }
 END_TEST
 
+static void take_all_answers(void)
+{
+    struct host_answer answer;
+    while (host_answer_next(world.host, &answer)) ck_assert_int_eq(answer.type, HOST_ANSWER_APPLIED);
+}
+
+START_TEST(no_query_runs_inside_a_block_though_there_is_room_for_its_answer) /* H1 */
+{
+    start_world();
+    host_answer_from(world.host, 1);
+    block_begin(&world);
+    for (unsigned i = 0; i < 6; i++) block_add(&world, "b1000000");
+    block_end(&world, BLOCK_COMMANDS);
+    world_commit(&world);
+    ck_assert_int_eq(ask(1, 0, "count"), 0);
+    world_probe()->at_end = take_all_answers; /* as the loop might, at the worst moment */
+    ck_assert(host_work(world.host));
+    ck_assert_uint_gt(world_probe()->applied, 0);
+    ck_assert_uint_lt(world_probe()->applied, 6);
+    expect_no_answer();
+    world_probe()->at_end = NULL;
+    world_run(&world);
+    struct host_answer answer;
+    while (host_answer_next(world.host, &answer) && answer.type == HOST_ANSWER_APPLIED) continue;
+    ck_assert_uint_eq(answer.index, 1);
+    ck_assert_mem_eq(answer.reply, "6", answer.reply_bytes);
+    world_close(&world);
+}
+END_TEST
+
 START_TEST(a_follower_applies_though_nobody_takes_answers)
 {
     start_world();
@@ -442,6 +494,30 @@ START_TEST(a_follower_applies_though_nobody_takes_answers)
     world_run(&world);
     ck_assert_uint_eq(host_applied_index(world.host), 50);
     ck_assert_uint_eq(world.loop_wakes, 0);
+    world_close(&world);
+}
+END_TEST
+
+START_TEST(nothing_is_allocated_after_open) /* H5; the log of this test gives out copies made before */
+{
+    open_world();
+    for (unsigned i = 0; i < 300; i++) block(&world, "ea", "rb");
+    world_store(&world, 300);
+    world_flush_ring(&world);
+    for (unsigned i = 0; i < 300; i++) block(&world, "ea", "rb");
+    world_start(&world);
+    host_answer_from(world.host, 1);
+    struct mallinfo2 before = mallinfo2();
+    world_commit(&world);
+    for (uint64_t i = 0; i < 20; i++) ck_assert_int_eq(ask(i, 600, "count"), 0);
+    world_run(&world);
+    struct host_answer answer;
+    unsigned answers = 0;
+    while (host_answer_next(world.host, &answer)) answers++;
+    struct mallinfo2 behind = mallinfo2();
+    ck_assert_uint_eq(answers, 1220);
+    ck_assert_uint_eq(before.uordblks, behind.uordblks);
+    ck_assert_uint_eq(before.hblkhd, behind.hblkhd);
     world_close(&world);
 }
 END_TEST
@@ -665,9 +741,11 @@ START_TEST(an_apply_that_fails_before_it_takes_a_command_names_the_first)
     block(&world, "ea");
     world_commit(&world);
     world_run(&world);
-    block(&world, "E");
+    block(&world, "eb");
+    world_probe()->fails_at_once = true;
     world_commit(&world);
     world_run(&world);
+    ck_assert_int_eq(world_status(&world).error, LOCKSTEP_EINVAL);
     ck_assert_uint_eq(world_status(&world).error_index, 2);
     ck_assert_uint_eq(world_status(&world).error_position, 2);
     world_close(&world);
@@ -868,12 +946,15 @@ static void add(TCase *tests)
     tcase_add_test(tests, what_the_ring_has_passed_is_read_from_the_log_and_then_the_ring_again);
     tcase_add_test(tests, a_block_that_cannot_be_read_stops_the_machine_and_is_named);
     tcase_add_test(tests, a_committed_block_that_is_nowhere_is_damage);
+    tcase_add_test(tests, a_block_in_the_ring_that_is_not_what_its_slot_says_is_damage);
     tcase_add_test(tests, a_gap_in_the_positions_is_damage);
     tcase_add_test(tests, applying_begins_behind_the_last_compacted_block);
     tcase_add_test(tests, commands_of_this_node_are_answered_in_order_and_others_are_not);
     tcase_add_test(tests, an_answer_carries_index_position_and_up_to_a_mebibyte);
     tcase_add_test(tests, a_full_answer_queue_stops_the_machine_inside_a_block_and_the_loop_wakes_it);
+    tcase_add_test(tests, no_query_runs_inside_a_block_though_there_is_room_for_its_answer);
     tcase_add_test(tests, a_follower_applies_though_nobody_takes_answers);
+    tcase_add_test(tests, nothing_is_allocated_after_open);
     tcase_add_test(tests, a_long_run_wakes_the_loop_before_its_end);
     tcase_add_test(tests, a_query_waits_for_its_index_and_the_others_wait_behind_it);
     tcase_add_test(tests, a_query_of_a_committed_index_is_answered_in_the_step_that_applies_it);

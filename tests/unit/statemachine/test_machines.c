@@ -434,6 +434,30 @@ START_TEST(kv_keeps_every_key_while_its_table_grows)
 }
 END_TEST
 
+START_TEST(kv_finds_every_key_while_keys_are_deleted_from_a_table_that_moves) /* K4 */
+{
+    enum { KEYS = 641 }; /* the 641st key makes a table of 1,024 slots too small */
+    static bool there[KEYS];
+    char text[64];
+    direct_open(&machine, &kv_plugin.machine);
+    for (int i = 0; i < KEYS; i++) {
+        snprintf(text, sizeof text, "put %d v", i);
+        says(text, 0, "");
+        there[i] = true;
+    }
+    for (int gone = 0; gone < KEYS; gone += 5) { /* each deletion moves a few slots */
+        snprintf(text, sizeof text, "del %d", gone);
+        says(text, 0, "");
+        there[gone] = false;
+        for (int i = 0; i < KEYS; i++) {
+            snprintf(text, sizeof text, "get %d", i);
+            ck_assert_msg(direct_ask(&machine, text) == (there[i] ? 0 : 1), "%s after del %d", text, gone);
+        }
+    }
+    direct_close(&machine);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_test(tests, counter_adds_and_tells);
@@ -451,6 +475,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, kv_hash_tells_apart_what_looks_alike);
     tcase_add_test(tests, kv_hash_is_the_same_in_every_build);
     tcase_add_test(tests, kv_agrees_with_a_plain_list_over_random_commands);
+    tcase_add_test(tests, kv_finds_every_key_while_keys_are_deleted_from_a_table_that_moves);
     tcase_add_test(tests, kv_keeps_every_key_while_its_table_grows);
 }
 

@@ -126,6 +126,7 @@ static int probe_apply(void *machine, struct lockstep_batch *batch, struct locks
     lk_assert(batch->size == sizeof *batch);
     lk_assert(replies->size == sizeof *replies);
     probe.batches++;
+    if (probe.fails_at_once) return -1;
     const struct lockstep_command *command;
     while ((command = batch->next(batch)) != NULL) {
         lk_assert(command->size == sizeof *command);
@@ -164,6 +165,7 @@ static int probe_apply(void *machine, struct lockstep_batch *batch, struct locks
         default: lk_unreachable();
         }
     }
+    if (probe.at_end != NULL) probe.at_end();
     return 0;
 }
 

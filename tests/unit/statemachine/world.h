@@ -46,6 +46,8 @@ struct probe {
     struct lockstep_hash hash;
     struct probe_seen seen[PROBE_SEEN_MAX]; /* the first ones */
     const struct lockstep_host *host;
+    bool fails_at_once;   /* apply returns an error before it takes a command */
+    void (*at_end)(void); /* called when next has returned NULL, if set */
 };
 
 struct world {
