@@ -47,7 +47,7 @@ static const struct cli_flag flags[] = {
     [LOCAL] = {"local", "N", "nodes of the bench's own cluster; 3 if not given"},
     [DIR] = {"dir", "DIR", "where its temporary directory is made; else $TMPDIR, else /var/tmp"},
     [MACHINE] = {"machine", "NAME|FILE.so", "of its own cluster; kv if not given"},
-    [DURABILITY] = {"durability", "LEVEL", "of its own cluster: fsync (the default), os or memory"},
+    [DURABILITY] = {"durability", "LEVEL", "of its own cluster: fsync, the only one that this version offers"},
     {NULL, NULL, NULL},
 };
 
@@ -330,7 +330,7 @@ static int run_own(const struct cli *cli, uint32_t nodes, struct report *r)
     (void)disk_posix()->file_system(NULL, directory, r->file_system, sizeof r->file_system);
     bool fsync_level = cli->values[DURABILITY] == NULL || strcmp(cli->values[DURABILITY], "fsync") == 0;
     if (fsync_level && strcmp(r->file_system, "tmpfs") == 0) {
-        rc = cli_fail(cli, EXIT_REFUSED, "bench", "give --dir on a disk, or --durability memory",
+        rc = cli_fail(cli, EXIT_REFUSED, "bench", "give --dir on a disk",
                       "%s is in memory (tmpfs): a flush there costs nothing and says nothing", directory);
         cluster_remove(directory);
         return rc;
@@ -352,7 +352,7 @@ static int run_own(const struct cli *cli, uint32_t nodes, struct report *r)
     if (rc == 0)
         rc = run_against(cli, cluster.endpoints, &cluster, r);
     else
-        rc = cli_fail(cli, EXIT_FAILED, "bench", "", "%s", why);
+        rc = cli_fail(cli, rc == LOCKSTEP_EINVAL ? EXIT_USAGE : EXIT_FAILED, "bench", "", "%s", why);
     (void)cluster_stop(&cluster, -1, BENCH_STOP_MS); /* its data go now */
     cluster_remove(directory);
     return rc;

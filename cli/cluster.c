@@ -51,7 +51,10 @@ void cluster_catch_signals(void)
 
 bool cluster_interrupted(void)
 {
-    return interrupted != 0;
+    sigset_t pending; /* of an owner that blocks them, to read them from a descriptor */
+    if (interrupted != 0) return true;
+    return sigpending(&pending) == 0 && (sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1 ||
+                                         sigismember(&pending, SIGHUP) == 1);
 }
 
 static void text_to(char *to, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
@@ -177,6 +180,10 @@ static void set_node(struct cluster *cluster, uint32_t at, const char *name, con
 static int make_config(struct cluster *cluster, const struct cluster_options *options, char why[CLUSTER_WHY_BYTES_MAX])
 {
     cluster->count = options->nodes != 0 ? options->nodes : NODES_DEFAULT;
+    if (options->durability != NULL && strcmp(options->durability, "fsync") != 0) {
+        COMPLAIN("durability \"%s\" is not offered by this version; write \"fsync\"", options->durability);
+        return LOCKSTEP_EINVAL;
+    }
     int rc = set_machine(cluster, options->machine != NULL ? options->machine : "kv", why);
     if (rc != 0) return rc;
     uint32_t port = options->port != 0 ? options->port : PORT_DEFAULT;

@@ -22,7 +22,7 @@ static const struct cli_flag flags[] = {
     [DIR] = {"dir", "DIR", "where data and logs live; ./lockstep-data if not given"},
     [MACHINE] = {"machine", "NAME|FILE.so", "the state machine; kv if not given"},
     [PORT] = {"port", "BASE", "the first client port; 7401 if not given. Peers are 100 above"},
-    [DURABILITY] = {"durability", "LEVEL", "fsync (the default), os or memory"},
+    [DURABILITY] = {"durability", "LEVEL", "fsync, the only one that this version offers"},
     [NO_RESTART] = {"no-restart", NULL, "leave a dead node dead"},
     {NULL, NULL, NULL},
 };
@@ -147,6 +147,7 @@ static int run_cluster(const struct cli *cli, struct cluster *cluster, int signa
     char why[CLUSTER_WHY_BYTES_MAX];
     uint32_t leader;
     int rc = cluster_wait_writable(cluster, LOCAL_WRITABLE_MS, &leader, why);
+    if (rc == LOCKSTEP_ETIMEDOUT && cluster_interrupted()) return EXIT_OK;
     if (rc == LOCKSTEP_EIO) return cli_fail(cli, EXIT_FAILED, "local", "", "%s", why);
     if (rc != 0) return cli_fail(cli, EXIT_NOT_READY, "local", "", "%s", why);
     print_ready(cli, cluster, leader, cluster_now_ns() - began_ns);

@@ -208,8 +208,9 @@ int main(int argc, char **argv)
         cli_help(&cli, NULL);
         return EXIT_USAGE;
     }
-    if (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0) argv[0] = (char[]){"help"};
-    if (strcmp(argv[0], "--version") == 0) argv[0] = (char[]){"version"};
+    static char help[] = "help", version[] = "version";
+    if (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0) argv[0] = help;
+    if (strcmp(argv[0], "--version") == 0) argv[0] = version;
     int words = 0;
     for (int i = 0; cli_commands[i] != NULL; i++) {
         if (!is_named(cli_commands[i], argv, argc, &words)) continue;

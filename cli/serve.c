@@ -12,7 +12,7 @@ static const struct cli_flag flags[] = {
     [NODE] = {"node", "NAME", "which [node.NAME] of the file this is; else LOCKSTEP_NODE"},
     [CLUSTER] = {"cluster", "NAME", "as in the file"},
     [MACHINE] = {"machine", "NAME|FILE.so", "as in the file"},
-    [DURABILITY] = {"durability", "LEVEL", "as in the file: fsync, os or memory"},
+    [DURABILITY] = {"durability", "LEVEL", "as in the file"},
     {NULL, NULL, NULL},
 };
 
