@@ -79,7 +79,9 @@ struct call {
     /* ProposeStream */
     struct batch *first, *last; /* in the order sent; answered in that order */
     struct batch *unproposed;   /* the first one that waits for room in the node, wholly or in part */
-    uint32_t proposed_count;    /* those before it */
+    uint32_t proposed_count;    /* those before it, */
+    size_t proposed_bytes;      /* and their messages' bytes */
+    uint32_t outstanding;       /* commands that the node has, of all batches */
     struct call *next_waiting;
     bool waiting; /* in the list of streams that have commands the node had no room for */
     bool half_closed;

@@ -11,12 +11,20 @@
  *   - The node answers one origin's commands in the order proposed, so that a batch's results are written as they come.
  *   - Credit for a message goes back when all of it is proposed: waiting commands are held by the client, not here.
  *   - At most STREAM_BATCHES_MAX messages of a stream are unanswered: a client that does not read gets no credit.
+ *   - One stream has at most STREAM_COMMANDS_MAX commands and STREAM_BYTES_MAX bytes of messages in the node (one message
+ *     always fits), a part of what the node holds: it waits for itself before it makes others wait.
  *   - A batch outlives its call while the node has its commands. */
 #include <string.h>
 
 #include "server/front_internal.h"
 
-enum { STREAM_BATCHES_MAX = 64, RESULTS_BYTES_MIN = 448, REFUSED_TEXT_BYTES = 160 };
+enum {
+    STREAM_BATCHES_MAX = 64,
+    STREAM_COMMANDS_MAX = 8192,
+    STREAM_BYTES_MAX = 2 << 20,
+    RESULTS_BYTES_MIN = 448,
+    REFUSED_TEXT_BYTES = 160,
+};
 
 struct batch {
     struct batch *next;
@@ -113,9 +121,17 @@ static bool refused_add(struct front *front, struct batch *batch)
     return true;
 }
 
+/* Whether the stream may have one more message of n bytes in the node. */
+static bool has_share(const struct call *call, size_t n)
+{
+    if (call->proposed_count == 0) return true;
+    return call->proposed_count < STREAM_BATCHES_MAX && call->proposed_bytes + n <= STREAM_BYTES_MAX;
+}
+
 static int propose_one(struct batch *batch, const struct propose_request *request)
 {
     struct front *front = front_of(batch->call);
+    if (batch->call->outstanding >= STREAM_COMMANDS_MAX) return LOCKSTEP_EFULL;
     if (batch->work == WORK_NONE) {
         batch->work = work_take(front, WORK_BATCH, batch->call);
         if (batch->work == WORK_NONE) return LOCKSTEP_EFULL;
@@ -127,7 +143,10 @@ static int propose_one(struct batch *batch, const struct propose_request *reques
                                    .payload = request->command,
                                    .payload_bytes = (uint32_t)request->command_bytes};
     int rc = node_propose(front->node, &command, false, batch->work);
-    if (rc == 0) batch->outstanding++;
+    if (rc == 0) {
+        batch->outstanding++;
+        batch->call->outstanding++;
+    }
     return rc;
 }
 
@@ -137,6 +156,7 @@ static void completed(struct batch *batch)
     struct call *call = batch->call;
     batch->complete = true;
     call->proposed_count++;
+    call->proposed_bytes += batch->message_bytes;
     call->unproposed = batch->next;
     grpc_call_consumed(call->grpc, batch->message_bytes);
     pool_give(&call->connection->held, batch->rest);
@@ -210,6 +230,7 @@ static void answer(struct call *call)
         call->first = batch->next;
         if (call->first == NULL) call->last = NULL;
         call->proposed_count--;
+        call->proposed_bytes -= batch->message_bytes;
         batch_free(front, batch);
     }
     if (call->first != NULL) return;
@@ -243,7 +264,7 @@ void stream_message(struct call *call, const uint8_t *bytes, size_t n)
         return;
     }
     *batch = (struct batch){.call = call, .work = WORK_NONE, .message_bytes = n};
-    bool others_first = call->unproposed != NULL || call->proposed_count >= STREAM_BATCHES_MAX;
+    bool others_first = call->unproposed != NULL || !has_share(call, n);
     if (call->last != NULL)
         call->last->next = batch;
     else
@@ -309,6 +330,7 @@ void stream_answered(struct front *front, uint32_t work, const struct node_outco
         if (batch->outstanding == 0) batch_free(front, batch);
         return;
     }
+    call->outstanding--;
     struct propose_result result = {0};
     if (outcome->error == 0) {
         result.outcome = PROPOSE_APPLIED;
@@ -336,12 +358,12 @@ static bool propose_waiting_of(struct call *call)
 {
     while (call->unproposed != NULL) {
         struct batch *batch = call->unproposed;
-        if (call->ending == 0 && call->proposed_count >= STREAM_BATCHES_MAX) return true;
+        if (call->ending == 0 && !has_share(call, batch->message_bytes)) return true;
         if (propose(batch, wire_of(batch->rest, batch->rest_bytes)) != 0) {
             no_memory(call);
             return true;
         }
-        if (!batch->complete) return false;
+        if (!batch->complete) return call->outstanding >= STREAM_COMMANDS_MAX;
     }
     wait_no_more(call);
     answer(call);
