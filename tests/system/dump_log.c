@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dump_log.c - write out every command that a stopped node's data directory holds: dump_log DIRECTORY FILE RING JOURNAL
+/* dump_log.c - write out every command that a stopped node's data directory holds: dump_log DIRECTORY NODE FILE RING JOURNAL
  * For each command in the order of the log: index u64, position u64, payload bytes u32, 0 u32, payload. Little-endian.
  * The directory is opened as the node itself opens it, lock and recovery included; what lies behind the commit of the
  * node is written out too: whoever compares knows up to which index nodes have to agree.
@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "lockstep/errors.h"
 #include "storage/storage.h"
 
 static void wake(void *context, enum storage_part part)
@@ -78,12 +79,12 @@ static int dump(struct storage *storage, const struct storage_recovered *recover
 int main(int argc, char **argv)
 {
     uint64_t ring_bytes, journal_bytes;
-    if (argc != 5 || !text_parse_u64(argv[3], &ring_bytes) || !text_parse_u64(argv[4], &journal_bytes))
-        return fail("usage", "dump_log DIRECTORY FILE RING_BYTES JOURNAL_BYTES");
+    if (argc != 6 || !text_parse_u64(argv[4], &ring_bytes) || !text_parse_u64(argv[5], &journal_bytes))
+        return fail("usage", "dump_log DIRECTORY NODE FILE RING_BYTES JOURNAL_BYTES");
     char why[1024] = "";
     struct identity_directory *directory;
     struct identity identity;
-    int rc = identity_open(disk_posix(), argv[1], "dump", 1, &directory, &identity, why, sizeof why);
+    int rc = identity_open(disk_posix(), argv[1], argv[2], 1, &directory, &identity, why, sizeof why);
     if (rc != 0) return fail(argv[1], why);
     if (identity.state != IDENTITY_COMPLETE) {
         identity_close(directory);
@@ -110,12 +111,12 @@ int main(int argc, char **argv)
     if (rc != 0) {
         fail(argv[1], why);
     } else {
-        FILE *file = fopen(argv[2], "wb");
+        FILE *file = fopen(argv[3], "wb");
         if (file == NULL) {
-            fail(argv[2], "cannot be made");
+            fail(argv[3], "cannot be made");
         } else {
             code = dump(storage, &recovered, file);
-            if (fclose(file) != 0) code = fail(argv[2], "cannot be written");
+            if (fclose(file) != 0) code = fail(argv[3], "cannot be written");
         }
     }
     storage_close(storage);

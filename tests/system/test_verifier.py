@@ -2,7 +2,7 @@
 """The verdict itself: a good history passes, and each planted fault is found and named by its rule."""
 import unittest
 
-from harness.api import APPLIED, NOT_APPENDED, UNKNOWN
+from harness.api import NOT_APPENDED, UNKNOWN
 from harness.history import RECORD, Command, Logged, Read, Violation, judge, parse_dump
 
 

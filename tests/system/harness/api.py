@@ -24,7 +24,7 @@ NO_FORWARD = (("lockstep-forward", "no"),)
 
 
 def trailers_of(metadata):
-    return dict(metadata or ())
+    return {key: value for key, value in (metadata or ())}  # dict() would take grpc.aio's metadata for a mapping
 
 
 def trailers(error):
@@ -59,7 +59,8 @@ class Client:
         self.close()
 
     def status(self, timeout=2.0):
-        return self.admin.Status(pb.StatusRequest(), timeout=timeout)
+        """wait_for_ready: a blocking grpcio drives a connection only while a call waits for it."""
+        return self.admin.Status(pb.StatusRequest(), timeout=timeout, wait_for_ready=True)
 
     def propose(self, command, timeout=5.0, forward=True, **fields):
         return self.lockstep.Propose(pb.ProposeRequest(command=command, **fields), timeout=timeout,

@@ -8,6 +8,7 @@ import unittest
 from harness import settings
 from harness.cluster import Cluster
 from harness.history import judge
+from harness.load import Load
 
 
 def say(text):
@@ -41,6 +42,9 @@ class Case(unittest.TestCase):
             say(cluster.tails())
         cluster.close()
 
+    def load(self, cluster, **options):
+        return Load(cluster.endpoints(), self.seed(), **options)
+
     def seed(self):
         return self.random.getrandbits(32)
 
@@ -52,6 +56,25 @@ class Case(unittest.TestCase):
         logs = {node.name: node.dump() for node in cluster.nodes}
         applied = min(s.applied_index for s in statuses.values())
         say("verdict: " + judge(load.commands, load.reads, logs, applied))
+
+
+class SharedCase(Case):
+    """All tests of the class use one cluster of three. Each finds a leader; none leaves a node down."""
+    shared = None
+
+    def setUp(self):
+        super().setUp()
+        kind = type(self)
+        if kind.shared is None:
+            directory = tempfile.mkdtemp(prefix=f"{kind.__name__}-", dir=settings.TEMPORARY)
+            kind.addClassCleanup(shutil.rmtree, directory, ignore_errors=True)
+            kind.shared = Cluster(directory)
+            kind.addClassCleanup(kind.shared.close)
+            kind.shared.start()
+        self.nodes = kind.shared
+        self.leader = self.nodes.leader()
+        self.follower = self.nodes.followers(self.leader)[0]
+        self.addCleanup(lambda: say(self.nodes.tails()) if self.failed() else None)
 
 
 def main():

@@ -123,9 +123,8 @@ class Node:
     def dump(self):
         """Its log, offline: the node is stopped."""
         assert not self.running()
-        code, _, errors = 0, "", ""
         output = self.cluster.directory / f"{self.name}.dump"
-        code, _, errors = process.run([settings.DUMP_LOG, self.data, output, self.cluster.ring, self.cluster.journal],
+        code, _, errors = process.run([settings.DUMP_LOG, self.data, self.name, output, self.cluster.ring, self.cluster.journal],
                                       seconds=settings.patience(60))
         assert code == 0, f"dump_log of {self.name}: exit {code}: {errors}"
         return parse_dump(output.read_bytes())
@@ -144,9 +143,9 @@ class Cluster:
     """nodes: how many. sections: {"limits": {"ring": "8MiB"}, ...} over the defaults below.
     network: a harness.network.Network that gives every node an address of its own."""
 
-    ring, journal = 16 << 20, 64 << 20
-
-    def __init__(self, directory, nodes=3, machine="kv", name="system", sections=None, network=None):
+    def __init__(self, directory, nodes=3, machine="kv", name="system", sections=None, network=None, ring=16 << 20,
+                 journal=64 << 20):
+        self.ring, self.journal = ring, journal
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.name, self.machine = name, machine

@@ -7,6 +7,8 @@ another node, follows lockstep-leader and goes on to the next node after any fai
 failed one keeps its outcome and the next one is another command.
 """
 import asyncio
+import collections
+import itertools
 import random
 import threading
 import time
@@ -25,12 +27,13 @@ PAUSE_SECONDS = 0.005  # after a failure, so that a cluster without leader is no
 class Load:
     """with Load(cluster.endpoints(), seed) as load: ...; load.commands and load.reads belong to the caller after it."""
 
-    def __init__(self, endpoints, seed, unary=24, streams=4, messages=2, per_message=8, readers=2, bytes_max=512,
-                 forward=True):
+    def __init__(self, endpoints, seed, unary=24, streams=4, messages=3, per_message=8, readers=2, bytes_min=0,
+                 bytes_max=512, forward=True, tag=b""):
         self.endpoints = list(endpoints)
         self.seed = seed
         self.shape = (unary, streams, messages, per_message, readers)
-        self.bytes_max = bytes_max
+        self.bytes = (bytes_min, bytes_max)
+        self.tag = tag  # tells this load's commands from another one's on the same cluster
         self.forward = forward
         self.commands, self.reads = [], []
         self.in_flight = 0
@@ -110,12 +113,13 @@ class Load:
         """The next command of a worker: its payload is found nowhere else."""
         verb = rng.randrange(4)
         if verb == 0:
-            payload = b"incr total%d %d" % (worker, number + 1)
+            payload = b"incr total%s%d %d" % (self.tag, worker, number + 1)
         elif verb == 1:
-            payload = b"append log%d %d." % (worker, number)
+            payload = b"append log%s%d %d." % (self.tag, worker, number)
         else:
-            size = rng.randrange(self.bytes_max) if rng.randrange(8) == 0 else rng.randrange(48)
-            payload = b"put key%d.%d =" % (worker, number) + rng.randbytes(size).replace(b"\n", b"_")
+            low, high = self.bytes
+            size = rng.randrange(low, high if rng.randrange(8) == 0 else low + 48)
+            payload = b"put key%s%d.%d =" % (self.tag, worker, number) + rng.randbytes(size).replace(b"\n", b"_")
         return self._begin(payload)
 
     def _begin(self, payload):
@@ -164,7 +168,7 @@ class Load:
         at, number = worker % len(self.endpoints), 0
         while not self._stopping:
             number += 1
-            at = await self._propose(at, self._begin(b"put %s %d" % (REGISTER, number)), ())
+            at = await self._propose(at, self._begin(b"put %s %s%d" % (REGISTER, self.tag, number)), ())
             await asyncio.sleep(0.001)
 
     async def _reader(self, worker):
@@ -182,31 +186,34 @@ class Load:
             await asyncio.sleep(0.002)
 
     async def _stream(self, worker, messages, per_message):
+        """Reads and writes side by side: grpc.aio's write waits for a status that only a reader lets through."""
         rng = random.Random(self.seed * 10007 + worker)
-        at, number = worker % len(self.endpoints), 0
+        at, numbers = worker % len(self.endpoints), itertools.count()
         while not self._stopping:
             call = self._stubs[at].ProposeStream()
-            waiting = []  # messages sent and not answered, oldest first
+            waiting = collections.deque()  # messages sent and not answered, oldest first
+            room = asyncio.Semaphore(messages)
+
+            async def write():
+                while True:
+                    await room.acquire()
+                    if self._stopping:
+                        await call.done_writing()
+                        return
+                    batch = [self._command(worker, next(numbers), rng) for _ in range(per_message)]
+                    waiting.append(batch)
+                    await call.write(pb.ProposeStreamRequest(
+                        commands=[pb.ProposeRequest(command=c.payload) for c in batch]))
+            writer = asyncio.create_task(write())
             error = None
             try:
-                while waiting or not self._stopping:
-                    while len(waiting) < messages and not self._stopping:
-                        batch = [self._command(worker, number + i, rng) for i in range(per_message)]
-                        number += per_message
-                        waiting.append(batch)
-                        await call.write(pb.ProposeStreamRequest(
-                            commands=[pb.ProposeRequest(command=c.payload) for c in batch]))
-                    if not waiting:
-                        break
-                    answer = await asyncio.wait_for(call.read(), COMMAND_SECONDS * 2)
-                    if answer is grpc.aio.EOF:
-                        break
-                    self._answered(waiting.pop(0), answer)
-                if not waiting:
-                    await call.done_writing()
-                    await asyncio.wait_for(call.read(), COMMAND_SECONDS)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.TimeoutError, grpc.aio.UsageError) as e:
+                while (answer := await asyncio.wait_for(call.read(), COMMAND_SECONDS * 2)) is not grpc.aio.EOF:
+                    self._answered(waiting.popleft(), answer)
+                    room.release()
+            except (grpc.aio.AioRpcError, asyncio.TimeoutError) as e:
                 error = e
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)  # what went wrong there, the reader has seen
             at = await self._stream_ended(call, at, waiting, error)
 
     def _answered(self, batch, answer):

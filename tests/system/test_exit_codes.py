@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exit codes of the program in trouble: 3 not ready, 4 unreachable, 6 outcome unknown. The rest is in test_cli.py."""
+import json
+
+from harness import process, settings
+from harness.case import Case, main
+from harness.cluster import until
+
+
+def lockstep(*arguments, environment=None):
+    return process.run([settings.PROGRAM, *arguments], seconds=settings.patience(20), environment=environment)
+
+
+class ExitCodes(Case):
+    def test_a_name_that_does_not_resolve_is_exit_4_even_if_it_is_the_only_one(self):
+        """It fails before any socket exists: nothing would ever wake a client that then waits."""
+        for command in (["status"], ["propose", "put a b"], ["query", "get a"], ["leader", "transfer"]):
+            code, _, err = lockstep(*command, "--to", "no-such-host.invalid:7401", "--timeout", "2s",
+                                    environment={"RES_OPTIONS": "timeout:1 attempts:1"})
+            self.assertEqual(code, 4, err)
+            self.assertIn("no-such-host.invalid:7401: resolve: ", err)
+
+    def test_a_cluster_without_a_quorum_is_exit_3_and_an_unknown_outcome_exit_6(self):
+        cluster = self.cluster(nodes=3, sections={"raft": {"election_timeout": "2s", "heartbeat": "200ms"}}).start()
+        leader = cluster.leader()
+        for node in cluster.followers(leader):
+            node.pause()
+        # The leader still leads: it appends, and nobody acknowledges.
+        code, out, err = lockstep("propose", "--to", leader.client_endpoint, "--timeout", "1s", "put", "a", "b")
+        self.assertEqual(code, 6, out + err)
+        self.assertIn("may have been applied", err)
+        until(lambda: leader.status().role != "leader", settings.patience(20), "the leader gives up")
+        for command in (("propose", "put", "a", "b"), ("query", "get", "a")):
+            code, out, err = lockstep(*command, "--to", leader.client_endpoint, "--timeout", "1s")
+            self.assertEqual(code, 3, out + err)
+            self.assertIn("leader", err)
+        code, out, err = lockstep("status", "--to", leader.client_endpoint, "--timeout", "1s", "-o", "json")
+        status = json.loads(out)
+        self.assertEqual(sorted(n["reachable"] for n in status["nodes"]), [False, False, True])
+        self.assertEqual(code, 3, out + err)
+        for node in cluster.nodes:
+            if node is not leader:
+                node.resume()
+        self.assertEqual(cluster.leader().client.propose(b"put after x").code, 0)
+
+    def test_help_and_version_are_flags_too(self):
+        for words, pattern in ((["--help"], "usage|serve"), (["-h"], "usage|serve"), (["--version"], r"\d+\.\d+")):
+            code, out, err = lockstep(*words)
+            self.assertEqual((code, err), (0, ""))
+            self.assertRegex(out, pattern)
+
+
+if __name__ == "__main__":
+    main()

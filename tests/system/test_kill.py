@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 of leaders and followers under load, and restarts: nothing acknowledged is lost, nothing is applied twice.
+
+How long until a command that was sent after the kill is acknowledged is measured and printed, not asserted.
+"""
+import statistics
+import time
+
+from harness import settings
+from harness.case import Case, main, say
+from harness.cluster import until
+
+ROUNDS = settings.by_length(1, 3, 20)
+
+
+class Kills:
+    nodes = 3
+
+    def test_nothing_acknowledged_is_lost_when_leader_and_followers_are_killed(self):
+        cluster = self.cluster(nodes=self.nodes).start()
+        cluster.leader()
+        times = {"leader": [], "follower": []}
+        with self.load(cluster) as load:
+            for number in range(ROUNDS):
+                for role in ("leader", "follower"):
+                    seconds = self.kill_one(cluster, load, role)
+                    times[role].append(seconds)
+                    say(f"round {number + 1}/{ROUNDS}: {role} killed, writable again after {seconds * 1e3:.0f} ms")
+            load.wait_in_flight(64, settings.patience(30))
+        for role, seconds in times.items():
+            say(f"{self.nodes} nodes, {role} killed {len(seconds)} times: writable again after median "
+                f"{statistics.median(seconds) * 1e3:.0f} ms, max {max(seconds) * 1e3:.0f} ms")
+        say(f"at most {load.in_flight_max} in flight")
+        self.judge(cluster, load)
+
+    def kill_one(self, cluster, load, role):
+        leader = cluster.leader()
+        victim = leader if role == "leader" else self.random.choice(cluster.followers(leader))
+        time.sleep(self.random.uniform(0, 0.1))
+        load.wait_in_flight(64, settings.patience(30))
+        killed = time.monotonic()
+        victim.kill()
+        seconds = load.wait_writable(killed, settings.patience(30))
+        load.wait_acknowledged(200, settings.patience(30))
+        victim.start()
+        goal = until(lambda: cluster.leader().status(), settings.patience(10), "the leader's status").commit_index
+        until(lambda: (s := victim.status()) is not None and s.applied_index >= goal, settings.patience(30),
+              lambda: f"{victim.name} has caught up with index {goal}: {victim.status()}\n{cluster.tails()}")
+        return seconds
+
+
+class KillsOfThree(Kills, Case):
+    nodes = 3
+
+
+class KillsOfFive(Kills, Case):
+    nodes = 5
+
+
+class TwoOfFive(Case):
+    def test_five_nodes_go_on_without_two_and_stop_without_three(self):
+        cluster = self.cluster(nodes=5).start()
+        first = cluster.leader()
+        with self.load(cluster) as load:
+            load.wait_in_flight(64, settings.patience(30))
+            first.kill()
+            second = cluster.leader()
+            second.kill()
+            killed = time.monotonic()
+            load.wait_writable(killed, settings.patience(30))
+            load.wait_acknowledged(100, settings.patience(30))
+            third = cluster.leader()
+            third.kill()
+            time.sleep(1.5)  # what was under way has ended
+            before = load.acknowledged
+            time.sleep(1.0)
+            self.assertEqual(load.acknowledged, before, "two of five acknowledged a command")
+            first.start()
+            load.wait_writable(time.monotonic(), settings.patience(30))
+            second.start()
+            third.start()
+        self.judge(cluster, load)
+
+
+if __name__ == "__main__":
+    main()
