@@ -174,7 +174,7 @@ START_TEST(a_machine_that_the_ring_laps_and_one_that_restarts_come_to_the_same_h
     struct host_status before = await(blocks);
     ck_assert_uint_eq(before.applied_index, blocks);
     ck_assert_uint_gt(before.log_reads, 0);
-    ck_assert_uint_gt(before.batches, before.log_reads); /* and from the ring */
+    ck_assert_uint_lt(before.log_reads, blocks); /* the others came from the ring */
     end(machine);
 
     machine = start();
