@@ -236,6 +236,12 @@ void node_loads_turn(struct node *node)
         if (state == NODE_LOAD_WANTED) load_begin(node, slot);
         if (state != NODE_LOAD_DONE) continue;
         atomic_store_explicit(&load->state, NODE_LOAD_IDLE, memory_order_relaxed);
+        if (load->ret_error != 0) /* J7: who cannot read its log does not lead with it */
+            node_fail(node, load->ret_error,
+                      "%s: block %llu of the log cannot be read: %s; the other nodes have it: keep this directory and "
+                      "look at its disk",
+                      node->options.data_directory, (unsigned long long)load->ret_last + 1,
+                      lockstep_error_text(load->ret_error));
         struct raft_event event = {.type = RAFT_EVENT_LOADED, .now_ns = node->now_ns};
         struct raft_result result;
         event.as.loaded.peer = node->slot_id[slot];
@@ -251,10 +257,16 @@ static void load_read(struct node *node, struct node_load *load)
 {
     load->ret_bytes = 0;
     load->ret_last = load->first - 1;
+    load->ret_error = 0;
     for (raft_index index = load->first; index <= load->last; index++) {
         const uint8_t *block;
         struct block_header header;
-        if (storage_read(node->load_reader, index, &block, &header) != 0) break;
+        int rc = storage_read(node->load_reader, index, &block, &header);
+        if (rc != 0) {
+            /* Anything else passes: what is not stored yet, or a moment without memory. The core asks again. */
+            if (rc == LOCKSTEP_ECORRUPT || rc == LOCKSTEP_EIO) load->ret_error = rc;
+            break;
+        }
         if (load->ret_bytes > 0 && load->ret_bytes + header.bytes > load->bytes_max) break;
         if (load->ret_bytes + header.bytes > load->buffer_bytes) break;
         memcpy(load->buffer + load->ret_bytes, block, header.bytes);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "storage/table.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/sim_kv.h"
 
@@ -365,6 +366,14 @@ struct sim_net *cluster_net(struct cluster *cluster)
 struct random *cluster_random(struct cluster *cluster)
 {
     return &cluster->random;
+}
+
+void cluster_damage(struct cluster *cluster, unsigned i, raft_index index)
+{
+    size_t bytes;
+    uint8_t *block = sim_kv_value(cluster->members[i].kv, TABLE_BLOCKS, index, &bytes);
+    lk_assert(block != NULL);
+    block[bytes - 1] ^= 0x10;
 }
 
 void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns)

@@ -49,6 +49,8 @@ void cluster_pause(struct cluster *cluster, unsigned i, bool paused);
 struct node *cluster_node(struct cluster *cluster, unsigned i);
 struct sim_net *cluster_net(struct cluster *cluster);
 struct random *cluster_random(struct cluster *cluster);
+/* Flip a bit in its stored copy of block `index`; reading it is what finds that. */
+void cluster_damage(struct cluster *cluster, unsigned i, raft_index index);
 /* Its flushes take this long. */
 void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_node.c - whole nodes over simulated doors: birth, proposals, crashes, reads, forwarding, stopping. */
+#include <stdio.h>
 #include <string.h>
 
 #include "tests/support/cluster.h"
@@ -278,6 +279,36 @@ START_TEST(a_node_that_missed_more_than_the_ring_holds_catches_up_from_the_log)
 }
 END_TEST
 
+START_TEST(a_leader_that_cannot_read_its_log_names_the_block_and_goes) /* J7: it does not lead with it */
+{
+    struct cluster *cluster = cluster_open(
+        &(struct cluster_options){.nodes = 3, .seed = unit_seed(12), .ring_bytes = 1 << 20, .payload_bytes = 4000});
+    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    unsigned leader = leader_of(cluster), lagging = (leader + 1) % 3;
+    propose_many(cluster, leader, 4);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    struct node_status status;
+    node_status_read(cluster_node(cluster, lagging), &status);
+    raft_index damaged = status.raft.last_index + 2; /* the second one that it will miss */
+    cluster_crash(cluster, lagging);
+    for (unsigned k = 0; k < 1500; k++) {
+        cluster_propose(cluster, leader, false);
+        if (k % 4 == 3) cluster_run(cluster, CLUSTER_MS);
+    }
+    cluster_run(cluster, SECOND);
+    cluster_damage(cluster, leader, damaged);
+    ck_assert(cluster_start(cluster, lagging));
+    cluster_run(cluster, 5 * SECOND);
+    ck_assert(!cluster_runs(cluster, leader));
+    char name[32];
+    snprintf(name, sizeof name, "block %llu of the log", (unsigned long long)damaged);
+    ck_assert_msg(strstr(cluster_why(cluster), name) != NULL, "%s", cluster_why(cluster));
+    ck_assert(cluster_run_until_level(cluster, 20 * SECOND)); /* the other one has it */
+    ck_assert_uint_eq(cluster_applied_count(cluster, lagging), 1504);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(a_leader_that_is_cut_off_says_unknown_and_acknowledges_nothing)
 {
     struct cluster *cluster = start(3, 12);
@@ -477,6 +508,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, nothing_acknowledged_is_lost_when_the_leader_dies_under_load);
     tcase_add_test(tests, a_restart_of_all_nodes_replays_the_log);
     tcase_add_test(tests, a_node_that_missed_more_than_the_ring_holds_catches_up_from_the_log);
+    tcase_add_test(tests, a_leader_that_cannot_read_its_log_names_the_block_and_goes);
     tcase_add_test(tests, a_leader_that_is_cut_off_says_unknown_and_acknowledges_nothing);
     tcase_add_test(tests, a_linearizable_query_sees_what_was_acknowledged_before_it);
     tcase_add_test(tests, a_leader_without_a_quorum_answers_no_linearizable_query);
