@@ -301,6 +301,25 @@ START_TEST(damaged_last_block_of_the_log_is_named)
 }
 END_TEST
 
+START_TEST(block_that_the_log_should_not_have_is_refused)
+{
+    struct kv_map *map = NULL;
+    struct kv_txn *txn = NULL;
+    open_store();
+    append_durable(3, 1, 100);
+    storage_commit(store.storage, 3);
+    store_run_log(&store, 1000000000);
+    store_close(&store);
+    const struct kv *door = sim_kv(kv);
+    ck_assert_int_eq(door->open(door->context, "d", false, 1 << 20, TABLES, &map, store.why, sizeof store.why), 0);
+    ck_assert_int_eq(door->begin_write(map, &txn), 0);
+    ck_assert_int_eq(door->put(txn, TABLE_BLOCKS, 5, "x", 1), 0);
+    ck_assert_int_eq(door->commit(txn), 0);
+    door->close(map);
+    expect_refused(LOCKSTEP_ECORRUPT, "block 3 ");
+}
+END_TEST
+
 START_TEST(damaged_term_run_is_refused)
 {
     open_store();
@@ -357,6 +376,90 @@ START_TEST(no_flipped_bit_in_the_journal_is_served_as_good) /* T54 */
 }
 END_TEST
 
+/* Hard states over live blocks, until the log thread asks for those once more. */
+static void fill_until_pack_is_wanted(void)
+{
+    struct storage_status status;
+    do {
+        store.hard_state.term++;
+        store_persist(&store, 0, true);
+        store_run_journal(&store, 0);
+        storage_status_read(store.storage, &status);
+        ck_assert_uint_lt(store.hard_state.term, 200);
+    } while (status.journal_used_bytes < status.journal_bytes / 2 + 2 * FRAME_PAGE_BYTES &&
+             storage_persisted(store.storage) == store.seq);
+    while (storage_log_work(store.storage, store.now_ns) == 0) {
+    } /* Q first passes what it can */
+}
+
+START_TEST(half_a_pack_takes_nothing_away) /* J5, J4: a block that is held already cuts nothing, also in the log */
+{
+    for (uint64_t operations = 0; operations < 10; operations++) { /* the pack's frames, and what is queued before it */
+        open_store();
+        store.hard_state.term = 1;
+        append_durable(3, 1, 3000);
+        append_durable(6, 1, 3000); /* together more than a frame holds */
+        for (struct storage_status status = {0}; status.packs == 0; storage_status_read(store.storage, &status)) {
+            fill_until_pack_is_wanted();
+            storage_reclaim(store.storage); /* the pack is queued: 1 to 9 */
+        }
+        storage_commit(store.storage, 3);
+        store_run_log(&store, 1000000000);
+        ck_assert_uint_eq(storage_stored(store.storage), 3); /* meanwhile */
+        sim_disk_power_cut_after(disk, operations);
+        store_run_journal(&store, 0);
+        store_close(&store);
+        if (sim_disk_powered(disk)) sim_disk_power_cut(disk);
+        sim_disk_power_on(disk);
+        open_store();
+        ck_assert_uint_eq(store.recovered.last.index, 9);
+        ck_assert_uint_eq(store.recovered.stored, 3);
+        teardown();
+        setup();
+    }
+}
+END_TEST
+
+START_TEST(pack_makes_durable_what_was_published_again) /* R10 and J5 together */
+{
+    open_store();
+    store.hard_state.term = 1;
+    append_durable(4, 1, 1000);
+    ring_epoch_begin(store.ring);
+    ck_assert_int_eq(ring_republish(store.ring, 1), 0);
+    ring_epoch_end(store.ring, 1, false);
+    fill_until_pack_is_wanted();
+    storage_reclaim(store.storage);
+    store_run_journal(&store, 0);
+    storage_commit(store.storage, 4);
+    store_run_log(&store, 1000000000);
+    ck_assert_uint_eq(storage_stored(store.storage), 4);
+}
+END_TEST
+
+START_TEST(pack_waits_for_the_end_of_a_turn)
+{
+    struct storage_status before, after;
+    open_store();
+    store.hard_state.term = 1;
+    append_durable(4, 1, 1000);
+    fill_until_pack_is_wanted();
+    storage_status_read(store.storage, &before);
+    store.hard_state.term++;
+    store_cut(&store, 3);
+    ck_assert(store_append(&store, store.hard_state.term, 1000, 8)); /* published, not submitted */
+    ck_assert(store_append(&store, store.hard_state.term, 1000, 8));
+    storage_reclaim(store.storage);
+    storage_status_read(store.storage, &after);
+    ck_assert_uint_eq(after.packs, before.packs);
+    store_persist(&store, 3, true);
+    (void)storage_log_work(store.storage, store.now_ns);
+    storage_reclaim(store.storage);
+    storage_status_read(store.storage, &after);
+    ck_assert_uint_eq(after.packs, before.packs + 1);
+}
+END_TEST
+
 START_TEST(failed_flush_is_final) /* R8, T52 */
 {
     open_store();
@@ -372,6 +475,25 @@ START_TEST(failed_flush_is_final) /* R8, T52 */
     sim_disk_fail_flush_after(disk, UINT64_MAX); /* the disk seems well again: nothing is retried */
     store_run_journal(&store, 10000000);
     ck_assert_uint_lt(storage_persisted(store.storage), seq);
+}
+END_TEST
+
+START_TEST(full_disk_under_the_journal_is_final) /* R8, T55: its pages are needed for promises */
+{
+    store.options.journal_bytes = 16 << 20;
+    open_store();
+    sim_disk_capacity(disk, 3 << 20);
+    for (int i = 0; i < 5000 && storage_failed(store.storage, NULL) == 0; i++) {
+        store.hard_state.term++;
+        uint64_t seq = store_persist(&store, 0, true);
+        store_run_journal(&store, 0);
+        ck_assert(storage_failed(store.storage, NULL) != 0 || storage_persisted(store.storage) == seq);
+    }
+    ck_assert_int_eq(storage_failed(store.storage, NULL), LOCKSTEP_ENOSPC);
+    store_close(&store);
+    sim_disk_capacity(disk, UINT64_MAX);
+    open_store(); /* what was promised before is there */
+    ck_assert_uint_ge(store.recovered.hard_state.term + 1, store.hard_state.term);
 }
 END_TEST
 
@@ -416,9 +538,14 @@ static void add(TCase *tests)
     tcase_add_test(tests, journal_of_another_directory_is_refused);
     tcase_add_test(tests, damaged_state_record_is_refused);
     tcase_add_test(tests, damaged_last_block_of_the_log_is_named);
+    tcase_add_test(tests, block_that_the_log_should_not_have_is_refused);
     tcase_add_test(tests, damaged_term_run_is_refused);
     tcase_add_test(tests, no_flipped_bit_in_the_journal_is_served_as_good);
+    tcase_add_test(tests, half_a_pack_takes_nothing_away);
+    tcase_add_test(tests, pack_makes_durable_what_was_published_again);
+    tcase_add_test(tests, pack_waits_for_the_end_of_a_turn);
     tcase_add_test(tests, failed_flush_is_final);
+    tcase_add_test(tests, full_disk_under_the_journal_is_final);
     tcase_add_test(tests, full_map_stops_the_log_and_nothing_else);
 }
 
