@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* loop.c - see loop.h.
  * Wake-ups of the loop cost a system call only when it sleeps. Loop: store asleep, look at woken, sleep. Waker: store
- * woken, look at asleep, ring. All four seq_cst: one of both sees the other.
+ * woken, look at asleep, ring. All four seq_cst: one of both sees the other. On the loop's own thread nobody rings: what
+ * a callback of the loop asks for has its turn before the next sleep.
  * Source: Redis's beforeSleep; rule S7 of the doorbell, between threads instead of processes. */
 #include "server/loop.h"
 
@@ -33,6 +34,8 @@ struct loop {
     unsigned stops;
     _Atomic bool asleep, woken;
 };
+
+static _Thread_local const struct loop *own; /* the loop that runs on this thread */
 
 /* --- node_env --- */
 
@@ -72,7 +75,8 @@ static void env_wake(void *context, enum node_part part)
         if (loop->threads != NULL) threads_wake(loop->threads, part);
         return;
     }
-    if (!atomic_exchange(&loop->woken, true) && atomic_load(&loop->asleep)) (void)uv_async_send(&loop->bell);
+    bool was_woken = atomic_exchange(&loop->woken, true);
+    if (!was_woken && loop != own && atomic_load(&loop->asleep)) (void)uv_async_send(&loop->bell);
 }
 
 static void env_log(void *context, enum node_log_level level, const char *part, const char *text)
@@ -177,7 +181,9 @@ void loop_run(struct loop *loop, const struct loop_owner *owner)
     (void)uv_check_start(&loop->check, after_sleep);
     (void)uv_signal_start(&loop->terminate, signalled, SIGTERM);
     (void)uv_signal_start(&loop->interrupt, signalled, SIGINT);
+    own = loop;
     (void)uv_run(&loop->uv, UV_RUN_DEFAULT);
+    own = NULL;
     (void)uv_prepare_stop(&loop->prepare);
     (void)uv_check_stop(&loop->check);
     atomic_store(&loop->asleep, false);

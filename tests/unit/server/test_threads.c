@@ -212,6 +212,46 @@ START_TEST(wake_within_a_turn_makes_another_turn)
 }
 END_TEST
 
+struct asker {
+    struct turns *turns;
+    uv_async_t reader; /* stands for a socket: called back in the middle of the loop's sleep */
+    uint64_t asked;
+};
+
+static void send_request(uv_timer_t *timer)
+{
+    struct asker *a = timer->data;
+    (void)uv_async_send(&a->reader);
+}
+
+static void ask(uv_async_t *reader)
+{
+    struct asker *a = reader->data;
+    a->asked++;
+    a->turns->env->wake(a->turns->env->context, NODE_LOOP);
+    if (a->asked == 20) loop_end(a->turns->loop);
+}
+
+START_TEST(what_a_callback_asks_for_costs_one_turn)
+{
+    struct log *log = quiet_log();
+    struct turns t = turns_open(log);
+    struct asker a = {.turns = &t};
+    uv_timer_t timer;
+    ck_assert_int_eq(uv_async_init(loop_uv(t.loop), &a.reader, ask), 0);
+    ck_assert_int_eq(uv_timer_init(loop_uv(t.loop), &timer), 0);
+    a.reader.data = timer.data = &a;
+    ck_assert_int_eq(uv_timer_start(&timer, send_request, 5, 5), 0);
+    turns_run(&t);
+    ck_assert_uint_eq(a.asked, 20);
+    ck_assert_uint_le(t.turns, 2 * a.asked + 2); /* one before the request came, one for it */
+    uv_close((uv_handle_t *)&a.reader, NULL);
+    uv_close((uv_handle_t *)&timer, NULL);
+    loop_close(t.loop);
+    log_close(log);
+}
+END_TEST
+
 struct knocker {
     const struct node_env *env;
     const uint64_t rounds;
@@ -409,6 +449,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, part_runs_again_after_the_time_it_asked_for);
     tcase_add_test(tests, turn_comes_at_its_deadline);
     tcase_add_test(tests, wake_within_a_turn_makes_another_turn);
+    tcase_add_test(tests, what_a_callback_asks_for_costs_one_turn);
     tcase_add_test(tests, no_wake_up_of_the_loop_is_lost);
     tcase_add_test(tests, sigterm_is_told_and_ends_nothing_by_itself);
     tcase_add_test(tests, clocks_and_randomness_are_real);
