@@ -186,10 +186,11 @@ uint32_t front_durability(const struct front *front)
     return 0;
 }
 
+static const struct grpc_pair not_appended = {{"lockstep-outcome", 16}, {"not-appended", 12}};
+
 /* Deadlines. A unary command that the node has may still be applied: its outcome is unknown. */
 static void deadline_passed(struct call *call)
 {
-    static const struct grpc_pair not_appended = {{"lockstep-outcome", 16}, {"not-appended", 12}};
     if (call->asked)
         finish(call, GRPC_DEADLINE_EXCEEDED, "the deadline passed before the outcome was known", NULL, 0);
     else
@@ -239,12 +240,13 @@ static void on_open(void *owner, struct grpc_call *grpc, const struct grpc_reque
     const struct method *method = method_of(request->path);
     front->counters.calls++;
     if (method == NULL) {
-        grpc_call_finish(grpc, GRPC_UNIMPLEMENTED, grpc_text("there is no such method"), NULL, 0);
+        grpc_call_finish(grpc, GRPC_UNIMPLEMENTED, grpc_text("there is no such method"), &not_appended, 1);
         return;
     }
     struct call *call = pool_take(&front->budget, sizeof *call);
     if (call == NULL) {
-        grpc_call_finish(grpc, GRPC_RESOURCE_EXHAUSTED, grpc_text("out of memory for calls; try again"), NULL, 0);
+        grpc_call_finish(grpc, GRPC_RESOURCE_EXHAUSTED, grpc_text("out of memory for calls; try again"), &not_appended,
+                         1);
         return;
     }
     *call = (struct call){.grpc = grpc,
@@ -280,7 +282,7 @@ static void on_half_close(void *owner, struct grpc_call *grpc)
     struct call *call = grpc_call_user(grpc);
     call->half_closed = true;
     if (call->method->unary) {
-        if (!call->asked) call_finish(call, GRPC_INVALID_ARGUMENT, "this method takes one message");
+        if (!call->asked) finish(call, GRPC_INVALID_ARGUMENT, "this method takes one message", &not_appended, 1);
         return;
     }
     call->method->half_close(call);

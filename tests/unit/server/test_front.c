@@ -157,6 +157,9 @@ START_TEST(malformed_and_missing_and_second_messages_are_refused)
     ck_assert_int_eq(seen(1)->status, GRPC_INVALID_ARGUMENT);
     ck_assert_int_eq(seen(2)->status, GRPC_INVALID_ARGUMENT);
     ck_assert_int_eq(seen(3)->status, GRPC_UNIMPLEMENTED);
+    ck_assert_str_eq(seen(1)->outcome, "not-appended"); /* none came */
+    ck_assert_str_eq(seen(2)->outcome, "");             /* the first of the two may be applied */
+    ck_assert_str_eq(seen(3)->outcome, "not-appended");
     if (rig.node.asked_count > 0) fake_answer(&rig.node, rig.node.asked_count, 0); /* nobody waits for it */
     rig_settle(&rig);
     rig_close(&rig);
