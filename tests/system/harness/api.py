@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """grpcio as a client of lockstep: the stubs, channels without retries, and what an answer says of a command's fate."""
+import time
+
 import grpc
 import grpc.aio
 
@@ -71,4 +73,12 @@ class Client:
                                    metadata=() if forward else NO_FORWARD)
 
     def transfer(self, target="", timeout=10.0):
-        return self.admin.TransferLeader(pb.TransferLeaderRequest(target=target), timeout=timeout)
+        """A leader that is not established yet, or has just not heard of the target, says UNAVAILABLE: try again."""
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return self.admin.TransferLeader(pb.TransferLeaderRequest(target=target), timeout=timeout)
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
