@@ -66,7 +66,8 @@ void ring_abandon(struct ring *ring);
 bool ring_claimed(const struct ring *ring);
 
 /* How many of `bytes` surely can be claimed now, by one claim or by many in a row. The head moves for them, so that a pin
- * that comes meanwhile cannot take the room away. Loop. */
+ * that comes meanwhile cannot take the room away. A cut can: it makes dead bytes, and then room is kept to publish the
+ * uncommitted blocks once more (R10). Loop. */
 uint64_t ring_room(struct ring *ring, uint64_t bytes);
 
 /* Blocks at or above index are dead. The caller stands between ring_epoch_begin and ring_epoch_end. Loop. */

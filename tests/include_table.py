@@ -26,7 +26,7 @@ FOLDERS = {
     "raft": ["base/"],
     "proto": ["base/"],
     "storage": ["base/", "proto/block.h"],
-    "transport": ["base/", "proto/", "raft/message.h", "storage/ring.h", "storage/storage.h"],
+    "transport": ["base/", "proto/", "raft/message.h", "storage/ring.h", "storage/log.h"],
     "statemachine/machines": ["lockstep/"],
     "statemachine": ["base/", "lockstep/", "proto/block.h", "storage/ring.h", "storage/log.h"],
     "server": ["lockstep/", "base/", "raft/", "proto/", "storage/", "transport/", "statemachine/"],
