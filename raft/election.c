@@ -2,7 +2,8 @@
 /* election.c - roles and terms: pre-vote, vote, check-quorum.
  * Thread: the core's. Owns: role, hard state, leader, election timers.
  *
- *   FOLLOWER, PRECANDIDATE, CANDIDATE -> PRECANDIDATE: a voter heard no leader for a timeout [prevote_start]
+ *   FOLLOWER, PRECANDIDATE, CANDIDATE -> PRECANDIDATE: a voter heard no leader for a timeout, or its leader hung up and
+ *                                                      is not heard again soon [prevote_start]
  *   PRECANDIDATE -> CANDIDATE: a majority would vote for us [raft_campaign]
  *   FOLLOWER -> CANDIDATE: the leader hands over [raft_campaign, transfer]
  *   CANDIDATE -> LEADER: a majority granted durably, we among it [become_leader]
@@ -17,6 +18,8 @@
  *   is durable. A retried request is answered again (T10).
  * - Whoever heard a leader within the shortest timeout, or leads, refuses: a node that was cut off cannot depose a
  *   working leader (thesis 4.2.3; T5, T12). The leader itself may ask its followers (T4), and so may its transfer.
+ * - A leader's hang-up is a hint of its death, no proof: it ends this node's own refusal and brings its pre-vote
+ *   forward, nothing else. Whoever alone lost its connection is refused by the others and by the leader.
  * - Requests are judged by these rules whoever sent them: the asker may be a voter that we do not know of yet (T11).
  *   Answers count only from voters of our configuration (T12).
  * Source: thesis 3.4, 4.2.3, 9.6; etcd raft. */
@@ -32,7 +35,7 @@ static bool is_up_to_date(const struct raft *r, const struct raft_vote_request *
 static bool has_leader_apart_from(const struct raft *r, raft_member asker)
 {
     if (r->role == RAFT_LEADER) return true;
-    if (r->leader == 0 || r->leader == asker) return false;
+    if (r->leader == 0 || r->leader == asker || r->leader_hung_up) return false;
     return r->now_ns - r->contact_ns < r->options.election_timeout_ns_min;
 }
 
@@ -204,7 +207,28 @@ void raft_election_reply(struct raft *r, const struct raft_message *m)
 void raft_election_hear_leader(struct raft *r)
 {
     r->contact_ns = r->now_ns;
+    r->leader_hung_up = false;
     restart_election_timer(r);
+}
+
+/* Voters whose leader hung up ask one after another, in the configuration's order from the leader on: followers that
+ * lose it at the same moment do not split their votes, and the first waits for the others to notice too. */
+static uint64_t turn_after_hangup_ns(const struct raft *r)
+{
+    const struct raft_configuration *members = &r->configuration;
+    uint32_t at = raft_configuration_find(members, r->leader), voters_before = 0;
+    while (members->members[++at % members->count].id != r->options.self)
+        voters_before += members->members[at % members->count].role == RAFT_VOTER;
+    return (1 + 2 * voters_before) * r->options.heartbeat_ns / 8;
+}
+
+void raft_election_hangup(struct raft *r, raft_member from)
+{
+    if (r->role != RAFT_FOLLOWER || r->leader == 0 || r->leader != from) return;
+    r->leader_hung_up = true;
+    if (!raft_may_campaign(r)) return;
+    uint64_t turn_ns = r->now_ns + turn_after_hangup_ns(r);
+    if (turn_ns < r->election_deadline_ns) r->election_deadline_ns = turn_ns;
 }
 
 /* A leader that no majority answers may have been replaced without knowing: it stops (thesis 6.2). */

@@ -71,6 +71,7 @@ struct raft {
     struct raft_hard_state hard; /* in memory; persists.durable is what may be promised */
     raft_member leader;
     uint64_t contact_ns;           /* when the leader was last heard */
+    bool leader_hung_up;           /* since then */
     uint64_t election_deadline_ns; /* followers and candidates */
     uint64_t ask_again_ns;         /* candidates: repeat unanswered requests */
     bool campaign_transfer;        /* the leader asked for this campaign */
@@ -125,6 +126,7 @@ void raft_election_prevote(struct raft *r, const struct raft_message *m);
 void raft_election_vote(struct raft *r, const struct raft_message *m);
 void raft_election_reply(struct raft *r, const struct raft_message *m);
 void raft_election_hear_leader(struct raft *r);
+void raft_election_hangup(struct raft *r, raft_member from);
 void raft_election_time(struct raft *r);
 void raft_election_persisted(struct raft *r);
 void raft_election_take(struct raft *r, struct raft_effects *fx);

@@ -156,6 +156,7 @@ void raft_step(struct raft *r, const struct raft_event *event, struct raft_resul
             r->leader != 0)
             raft_election_hear_leader(r);
         break;
+    case RAFT_EVENT_HANGUP: raft_election_hangup(r, event->as.hangup.from); break;
     case RAFT_EVENT_READ:
         if (r->role == RAFT_LEADER)
             ret->read_ticket = raft_read_ask(r);

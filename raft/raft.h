@@ -96,6 +96,7 @@ enum raft_event_type {
     RAFT_EVENT_LOADED,    /* blocks asked for by a load effect lie ready: the next raft_take sends them, or they may
                            * be dropped */
     RAFT_EVENT_CONTACT,   /* a valid frame header of the current term came from the leader; its body is not here yet */
+    RAFT_EVENT_HANGUP,    /* the connection on which a member's messages come has ended, after all that came on it */
     RAFT_EVENT_READ,      /* somebody wants a linearizable read: result.read_ticket */
     RAFT_EVENT_TRANSFER,  /* hand leadership to target (0: the most caught-up voter): result.error */
     RAFT_EVENT_DISK_FAILED, /* R8: no more leading, granting, acking; for the rest of this process */
@@ -127,6 +128,9 @@ struct raft_event {
             raft_member from;
             raft_term term;
         } contact;
+        struct {
+            raft_member from;
+        } hangup;
         struct {
             raft_member target;
         } transfer;

@@ -143,6 +143,15 @@ static void raft_frame(struct node *node, const struct transport_frame *frame)
     if (result.accept_first != 0) entries_copy(node, frame, result.accept_first, result.accept_last);
 }
 
+/* The core asks the others soon if this was our leader; what the hang-up cost besides, Raft repeats. */
+static void hangup(struct node *node, const struct transport_frame *frame)
+{
+    struct raft_event event = {.type = RAFT_EVENT_HANGUP, .now_ns = node->now_ns};
+    struct raft_result result;
+    event.as.hangup.from = frame->member_id;
+    node_step(node, &event, &result);
+}
+
 void node_peers_receive(struct node *node)
 {
     struct transport_frame frame;
@@ -160,6 +169,9 @@ void node_peers_receive(struct node *node)
         case FRAME_FORWARD:
         case FRAME_FORWARD_REPLY:
             if (alive && !frame.partial) node_forward_frame(node, &frame);
+            break;
+        case FRAME_HANGUP:
+            if (alive) hangup(node, &frame);
             break;
         default: node->frames_refused++;
         }

@@ -267,11 +267,12 @@ static void lane_pop(struct lane *lane)
 
 enum fate { FATE_LOST, FATE_PASSES, FATE_HELD, FATE_HELD_TWICE };
 
-/* Only Raft's frames are doubled: a connection never doubles a forwarded command, and nothing would make it safe. */
+/* Only Raft's frames are doubled: a connection never doubles a forwarded command, and nothing would make it safe. A
+ * hang-up is no frame on a wire: it waits behind those before it, a cut hides it, and it is never lost otherwise. */
 static enum fate throw_dice(struct fault *fault, unsigned slot, enum direction direction, uint8_t type)
 {
     const struct behaviour *b = &fault->rules.behaviour[slot][direction];
-    if (b->cut || (b->loss > 0 && random_chance(&fault->random, b->loss, PARTS_A_WHOLE))) {
+    if (b->cut || (type != FRAME_HANGUP && b->loss > 0 && random_chance(&fault->random, b->loss, PARTS_A_WHOLE))) {
         fault->lost[slot]++;
         return FATE_LOST;
     }

@@ -96,6 +96,7 @@ struct peer {
 
     struct connection *in; /* NULL: what is in `receive` is all there will be */
     raft_member in_member; /* who the frames in `receive` are from */
+    bool hung_up;          /* next() says so once `receive` holds no whole frame */
     struct receive receive;
     struct transport_peer_status status;
 };
@@ -107,8 +108,8 @@ struct tcp {
     struct transport_hello hello;
     unsigned self, peer_count;
     struct peer peers[RAFT_MEMBERS_MAX];
-    unsigned cursor;     /* next() looks here first */
-    bool cursor_partial; /* what next() gave was partial: consume lets nothing go */
+    unsigned cursor;   /* next() looks here first */
+    bool cursor_whole; /* what next() gave was a whole frame: consume lets it go */
 
     uv_poll_t listener;
     int listen_fd;
@@ -530,6 +531,13 @@ static void in_lost(struct peer *peer)
     wake(peer->tcp);
 }
 
+/* The other side ended it. */
+static void in_hung_up(struct peer *peer)
+{
+    peer->hung_up = true;
+    in_lost(peer);
+}
+
 static void stranger_hello(struct connection *c)
 {
     struct tcp *tcp = c->tcp;
@@ -562,6 +570,7 @@ static void stranger_hello(struct connection *c)
     c->slot = slot;
     peer->in = c;
     peer->in_member = hello.member_id;
+    peer->hung_up = false;
     receive_reset(&peer->receive);
     peer->status.connected_in = true;
     peer->status.member_id = hello.member_id;
@@ -585,7 +594,7 @@ static void in_readable(struct peer *peer)
     ssize_t got = recv(peer->in->fd, at, room < READ_BYTES_MAX ? room : READ_BYTES_MAX, 0);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) {
-        in_lost(peer);
+        in_hung_up(peer);
         return;
     }
     receive_filled(&peer->receive, (size_t)got);
@@ -617,7 +626,7 @@ static void poll_event(uv_poll_t *poll, int status, int events)
     if (c->state == CONNECTION_STRANGER) {
         stranger_refuse(c);
     } else if (c->state == CONNECTION_IN) {
-        in_lost(peer);
+        in_hung_up(peer);
     } else {
         peer_reason(peer, "connection to %s failed", peer->address);
         peer_lost(peer);
@@ -724,18 +733,21 @@ static bool op_next(struct transport *t, struct transport_frame *ret)
         struct peer *peer = &tcp->peers[slot];
         if (slot == tcp->self) continue;
         int rc = receive_next(&peer->receive, ret);
-        if (rc == 1) {
-            ret->slot = slot;
-            ret->member_id = peer->in_member;
-            tcp->cursor = slot;
-            tcp->cursor_partial = ret->partial;
-            return true;
-        }
         if (rc < 0) {
             tcp->refused++;
             receive_reset(&peer->receive);
             if (peer->in != NULL) in_lost(peer);
         }
+        if (rc != 1) {
+            if (!peer->hung_up) continue;
+            peer->hung_up = false;
+            *ret = (struct transport_frame){.type = FRAME_HANGUP};
+        }
+        ret->slot = slot;
+        ret->member_id = peer->in_member;
+        tcp->cursor = slot;
+        tcp->cursor_whole = ret->type != FRAME_HANGUP && !ret->partial;
+        return true;
     }
     return false;
 }
@@ -744,7 +756,7 @@ static void op_consume(struct transport *t)
 {
     struct tcp *tcp = tcp_of(t);
     struct peer *peer = &tcp->peers[tcp->cursor];
-    if (!tcp->cursor_partial) receive_consume(&peer->receive);
+    if (tcp->cursor_whole) receive_consume(&peer->receive);
     tcp->cursor = (tcp->cursor + 1) % tcp->peer_count;
     if (peer->in != NULL && receive_has_room(&peer->receive)) connection_poll(peer->in, UV_READABLE);
 }

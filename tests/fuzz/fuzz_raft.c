@@ -179,6 +179,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
             if (draw(64) != 0) continue;
             event.type = RAFT_EVENT_DISK_FAILED;
             break;
+        case 9:
+            event.type = RAFT_EVENT_HANGUP;
+            event.as.hangup.from = draw(6);
+            break;
         default:
             event.type = RAFT_EVENT_MESSAGE;
             fill(&message);

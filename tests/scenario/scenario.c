@@ -23,6 +23,7 @@
  *   propose ID [N] [BYTES]          N blocks, in one turn
  *   read ID | transfer ID TARGET | crash ID [PERSISTS DONE] | room ID BYTES | ring ID FIRST | fail-disk ID
  *   contact ID LEADER TERM          the header of a large append came
+ *   hangup ID FROM                  the connection from FROM has ended
  *   inject A>B TYPE TERM [...]      APPEND PREV/TERM TERMS commit C; HEARTBEAT MATCH/TERM commit C; VOTE, PREVOTE LAST/TERM;
  *                                   TIMEOUT_NOW
  *   state | network                 show it
@@ -464,6 +465,10 @@ static void run_command(void)
         struct raft_event event = {.type = RAFT_EVENT_CONTACT};
         event.as.contact.from = next_number();
         event.as.contact.term = next_number();
+        cluster_step(core, &event, false);
+    } else if (strcmp(verb, "hangup") == 0) {
+        struct cluster_core *core = next_running_core();
+        struct raft_event event = {.type = RAFT_EVENT_HANGUP, .as.hangup = {.from = next_number()}};
         cluster_step(core, &event, false);
     } else if (strcmp(verb, "inject") == 0) {
         inject();

@@ -99,6 +99,24 @@ static void deliver(struct sim_net *net, struct end *to, const struct packet *pa
     *at = copy;
 }
 
+void sim_net_hang_up(struct sim_net *net, unsigned from, unsigned to)
+{
+    if (net->cut[from][to] || !net->ends[to].attached) return;
+    struct packet *packet = calloc(1, sizeof *packet);
+    lk_assert(packet != NULL);
+    packet->from = from;
+    packet->from_id = net->ends[from].hello.member_id;
+    packet->type = FRAME_HANGUP;
+    packet->due_ns = *net->now_ns + random_between(net->random, net->faults.delay_ns_min, net->faults.delay_ns_max);
+    struct packet **at = &net->ends[to].inbox, **behind = at;
+    for (; *at != NULL; at = &(*at)->next) {
+        if ((*at)->from == from && packet->due_ns < (*at)->due_ns) packet->due_ns = (*at)->due_ns;
+        if ((*at)->from == from || (*at)->due_ns <= packet->due_ns) behind = &(*at)->next;
+    }
+    packet->next = *behind;
+    *behind = packet;
+}
+
 static bool hello_accepted(struct end *end, unsigned to_slot)
 {
     struct end *to = &end->net->ends[to_slot];
@@ -237,6 +255,7 @@ void sim_net_detach(struct sim_net *net, unsigned slot)
 {
     inbox_clear(&net->ends[slot]);
     net->ends[slot].attached = false;
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) sim_net_hang_up(net, slot, i);
 }
 
 uint64_t sim_net_next_ns(const struct sim_net *net)

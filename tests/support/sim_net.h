@@ -25,7 +25,12 @@ void sim_net_faults_set(struct sim_net *net, const struct sim_net_faults *faults
 /* One direction. What is on its way is lost. */
 void sim_net_cut(struct sim_net *net, unsigned from, unsigned to, bool cut);
 
-/* A node's end. Its peers see it once it is attached; detaching (a crash) loses what is on its way to it. */
+/* The connection on which `to` receives from `from` ends: `to` sees a hang-up behind what is on its way to it, unless it
+ * is cut. The next frame connects again. */
+void sim_net_hang_up(struct sim_net *net, unsigned from, unsigned to);
+
+/* A node's end. Its peers see it once it is attached; detaching (a crash) loses what is on its way to it, and hangs up on
+ * all peers. */
 struct transport *sim_net_attach(struct sim_net *net, unsigned slot, const struct transport_owner *owner,
                                  const struct transport_hello *hello);
 void sim_net_detach(struct sim_net *net, unsigned slot);

@@ -294,6 +294,123 @@ START_TEST(the_frame_header_of_a_large_append_counts_as_contact) /* R10 */
 }
 END_TEST
 
+static void hang_up(raft_member at, raft_member from)
+{
+    struct raft_event event = {.type = RAFT_EVENT_HANGUP, .as.hangup = {.from = from}};
+    cluster_step(cluster_core(c, at), &event, false);
+}
+
+START_TEST(who_was_hung_up_on_by_its_leader_refuses_no_longer_and_asks_soon) /* thesis 4.2.3, 9.6 */
+{
+    open_started(3, 1);
+    inject(heartbeat(3, 1));
+    flush();
+    cluster_drop_all(c);
+    hang_up(1, 2); /* not our leader */
+    inject(prevote(2, 1, 9, 1));
+    ck_assert(!prevote_granted(2));
+    hang_up(1, 3);
+    inject(prevote(2, 1, 9, 1));
+    ck_assert(prevote_granted(2));
+    ck_assert_uint_eq(cluster_status(c, 1).leader, 3); /* it may be heard again */
+    ck_assert_uint_le(cluster_core(c, 1)->deadline_ns, c->now_ns + 30 * MS);
+    c->now_ns = cluster_core(c, 1)->deadline_ns;
+    cluster_time(cluster_core(c, 1));
+    ck_assert_int_eq(cluster_status(c, 1).role, RAFT_PRECANDIDATE);
+    ck_assert_uint_eq(cluster_status(c, 1).term, 1); /* it only asks */
+    ck_assert_ptr_nonnull(cluster_sent(c, 1, 2, RAFT_PREVOTE));
+    ck_assert_ptr_nonnull(cluster_sent(c, 1, 3, RAFT_PREVOTE));
+    cluster_close(c);
+}
+END_TEST
+
+START_TEST(a_leader_heard_again_after_its_hang_up_is_followed_on)
+{
+    open_started(3, 1);
+    inject(heartbeat(2, 1));
+    flush();
+    hang_up(1, 2);
+    inject(heartbeat(2, 1));
+    ck_assert_uint_ge(cluster_core(c, 1)->deadline_ns, c->now_ns + 300 * MS);
+    cluster_drop_all(c);
+    inject(prevote(3, 1, 9, 1));
+    ck_assert(!prevote_granted(3));
+    hang_up(1, 2);
+    struct raft_event contact = {.type = RAFT_EVENT_CONTACT, .as.contact = {.from = 2, .term = 1}};
+    cluster_step(cluster_core(c, 1), &contact, false);
+    ck_assert_uint_ge(cluster_core(c, 1)->deadline_ns, c->now_ns + 300 * MS);
+    cluster_close(c);
+}
+END_TEST
+
+START_TEST(followers_of_a_dead_leader_ask_in_turn_and_do_not_split_their_votes) /* thesis 3.4 */
+{
+    for (raft_member dead = 1; dead <= 5; dead++) {
+        open_started(5, 5);
+        cluster_elect(c, dead);
+        cluster_pass(c, 100 * MS, true);
+        raft_term term = cluster_status(c, dead).term;
+        cluster_crash(c, dead, 0);
+        for (raft_member id = 1; id <= 5; id++)
+            if (id != dead) hang_up(id, dead);
+        cluster_pass(c, 10 * MS, true);
+        ck_assert_uint_eq(cluster_leader(c), dead % 5 + 1); /* the next in order */
+        ck_assert_uint_eq(cluster_status(c, cluster_leader(c)).term, term + 1);
+        cluster_close(c);
+    }
+}
+END_TEST
+
+START_TEST(when_the_first_follower_in_turn_cannot_win_the_next_one_does)
+{
+    open_started(5, 5);
+    cluster_elect(c, 5);
+    cluster_crash(c, 1, 0); /* is first after 5 */
+    cluster_propose(cluster_core(c, 5), 100, false);
+    cluster_settle(c);
+    cluster_start(c, 1); /* hears nobody: it has no leader, and an older log */
+    cluster_crash(c, 5, 0);
+    for (raft_member id = 1; id <= 4; id++) hang_up(id, 5);
+    cluster_pass(c, 25 * MS, true);
+    ck_assert_uint_eq(cluster_leader(c), 2);
+    cluster_close(c);
+}
+END_TEST
+
+START_TEST(who_alone_lost_its_connection_does_not_depose_the_leader) /* thesis 4.2.3; T5, T12 */
+{
+    for (raft_member alone = 2; alone <= 3; alone++) {
+        open_started(3, 3);
+        cluster_elect(c, 1);
+        raft_term term = cluster_status(c, 1).term;
+        c->cut[0][alone - 1] = true; /* until the leader has connected again */
+        hang_up(alone, 1);
+        cluster_pass(c, 200 * MS, true);
+        ck_assert_int_eq(cluster_status(c, alone).role, RAFT_PRECANDIDATE);
+        c->cut[0][alone - 1] = false;
+        cluster_pass(c, 100 * MS, true);
+        ck_assert_int_eq(cluster_status(c, 1).role, RAFT_LEADER);
+        ck_assert_uint_eq(cluster_status(c, 1).term, term);
+        ck_assert_uint_eq(cluster_status(c, alone).leader, 1);
+        cluster_close(c);
+    }
+}
+END_TEST
+
+START_TEST(a_hang_up_makes_no_learner_and_no_leader_campaign) /* T11 */
+{
+    c = cluster_open(4, 1, 1);
+    for (raft_member id = 1; id <= 4; id++) cluster_start(c, id);
+    cluster_elect(c, 1);
+    uint64_t deadline = cluster_core(c, 4)->deadline_ns;
+    hang_up(4, 1);
+    ck_assert_uint_eq(cluster_core(c, 4)->deadline_ns, deadline);
+    for (raft_member id = 2; id <= 4; id++) hang_up(1, id);
+    ck_assert_int_eq(cluster_status(c, 1).role, RAFT_LEADER);
+    cluster_close(c);
+}
+END_TEST
+
 START_TEST(a_leader_that_asks_for_a_pre_vote_leads_no_more) /* T4: its own followers would refuse it */
 {
     open_started(3, 1);
@@ -691,6 +808,12 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_pre_vote_changes_nothing_where_it_is_asked);
     tcase_add_test(tests, who_hears_a_leader_refuses_pre_vote_and_vote);
     tcase_add_test(tests, the_frame_header_of_a_large_append_counts_as_contact);
+    tcase_add_test(tests, who_was_hung_up_on_by_its_leader_refuses_no_longer_and_asks_soon);
+    tcase_add_test(tests, a_leader_heard_again_after_its_hang_up_is_followed_on);
+    tcase_add_test(tests, followers_of_a_dead_leader_ask_in_turn_and_do_not_split_their_votes);
+    tcase_add_test(tests, when_the_first_follower_in_turn_cannot_win_the_next_one_does);
+    tcase_add_test(tests, who_alone_lost_its_connection_does_not_depose_the_leader);
+    tcase_add_test(tests, a_hang_up_makes_no_learner_and_no_leader_campaign);
     tcase_add_test(tests, a_leader_that_asks_for_a_pre_vote_leads_no_more);
     tcase_add_test(tests, a_request_from_a_member_not_known_yet_is_judged_by_its_log);
     tcase_add_test(tests, answers_from_outside_the_configuration_do_not_count);

@@ -3,6 +3,7 @@
  * faults and asks for progress once they stop.
  * Time is virtual: the next thing due happens next. Messages are lost, doubled, delayed past each other; disks are
  * slow; cores crash with any part of their pending writes done, pause, and are cut off, also in one direction only;
+ * connections end, with and without a crash behind it;
  * rings are full or have lost old blocks; reads and transfers run throughout. All drawn from one seed.
  * LOCKSTEP_SEED=N runs that seed alone; LOCKSTEP_SEEDS=N runs N seeds from the usual first one. */
 #include <inttypes.h>
@@ -24,7 +25,7 @@ struct profile {
     uint32_t loss_percent, double_percent, slow_percent; /* of messages */
     uint64_t delay_ns_max, slow_ns_max;
     uint64_t disk_ns_max;
-    uint32_t crash_percent, cut_percent, pause_percent, full_percent; /* of actions */
+    uint32_t crash_percent, cut_percent, pause_percent, full_percent, hangup_percent; /* of actions */
 };
 
 struct world {
@@ -42,7 +43,7 @@ struct world {
 /* What all seeds together have seen: a fault that never happened tests nothing. */
 static struct {
     uint64_t steps, elections, commits, cuts, loads, crashes, reads, refused_reads, transfers_won, transfers_lost;
-    uint64_t full, inflight_max;
+    uint64_t full, inflight_max, hangups;
 } seen;
 
 static uint64_t draw(struct world *w, uint64_t below)
@@ -132,6 +133,15 @@ static void cut_links(struct world *w)
         }
 }
 
+/* A core sees the connection from another one end; it may live or not. */
+static void hang_up(struct world *w, struct cluster_core *core, raft_member from)
+{
+    struct raft_event event = {.type = RAFT_EVENT_HANGUP, .as.hangup = {.from = from}};
+    if (!core->up || core->id == from) return;
+    if (from == cluster_status(w->c, core->id).leader) seen.hangups++;
+    cluster_step(core, &event, merges(w, core));
+}
+
 static void act(struct world *w)
 {
     struct cluster *c = w->c;
@@ -154,11 +164,14 @@ static void act(struct world *w)
     if (chance(w, w->profile.full_percent)) core->room_bytes = chance(w, 50) ? UINT64_MAX : draw(w, 2000);
     if (core->up && chance(w, 10) && core->commit > core->ring_first)
         core->ring_first += draw(w, core->commit - core->ring_first + 1);
+    if (chance(w, w->profile.hangup_percent)) hang_up(w, core, 1 + draw(w, c->count));
     if (core->up && chance(w, w->profile.crash_percent)) {
         cluster_crash(c, core->id, (uint32_t)draw(w, core->pending_count + 1));
         w->restart_at_ns[place] = c->now_ns + draw(w, 1000 * MS);
         w->taken[place] = true;
         seen.crashes++;
+        for (uint32_t i = 0; i < c->count; i++)
+            if (chance(w, 70)) hang_up(w, &c->cores[i], core->id);
     }
 }
 
@@ -290,6 +303,7 @@ static void run_seed(uint64_t seed, uint64_t steps)
         .cut_percent = calm ? 0 : (uint32_t)draw(&w, 4),
         .pause_percent = calm ? 0 : (uint32_t)draw(&w, 3),
         .full_percent = (uint32_t)draw(&w, 5),
+        .hangup_percent = calm ? 0 : (uint32_t)draw(&w, 10),
     };
     w.c = cluster_open(count, learners, seed);
     w.c->watch = watch;
@@ -333,13 +347,13 @@ START_TEST(cores_stay_safe_under_faults_and_go_on_after_them)
     }
     printf("steps %" PRIu64 ", elections %" PRIu64 ", committed %" PRIu64 ", cuts %" PRIu64 ", loads %" PRIu64
            ", crashes %" PRIu64 ", reads %" PRIu64 " + %" PRIu64 " refused, transfers %" PRIu64 " + %" PRIu64
-           " failed, full %" PRIu64 ", in flight at most %" PRIu64 "\n",
+           " failed, full %" PRIu64 ", in flight at most %" PRIu64 ", hang-ups of leaders %" PRIu64 "\n",
            seen.steps, seen.elections, seen.commits, seen.cuts, seen.loads, seen.crashes, seen.reads,
-           seen.refused_reads, seen.transfers_won, seen.transfers_lost, seen.full, seen.inflight_max);
+           seen.refused_reads, seen.transfers_won, seen.transfers_lost, seen.full, seen.inflight_max, seen.hangups);
     if (seeds < 20) return;
     ck_assert(seen.elections > 0 && seen.cuts > 0 && seen.loads > 0 && seen.crashes > 0);
     ck_assert(seen.reads > 0 && seen.refused_reads > 0 && seen.transfers_won > 0 && seen.transfers_lost > 0);
-    ck_assert(seen.full > 0 && seen.inflight_max > 1);
+    ck_assert(seen.full > 0 && seen.inflight_max > 1 && seen.hangups > 0);
 }
 END_TEST
 

@@ -245,6 +245,62 @@ START_TEST(nothing_acknowledged_is_lost_when_the_leader_dies_under_load)
 }
 END_TEST
 
+START_TEST(a_leader_whose_process_died_is_replaced_at_once) /* its connections end: nobody waits for a timeout */
+{
+    for (uint64_t round = 0; round < unit_rounds(60); round++) {
+        unsigned nodes = round % 3 == 2 ? 5 : 3;
+        struct cluster *cluster = start(nodes, 1000 + round);
+        unsigned old = leader_of(cluster);
+        for (unsigned k = 0; k < 100; k++) cluster_propose(cluster, old, false);
+        cluster_run(cluster, random_below(cluster_random(cluster), 200 * CLUSTER_MS));
+        for (unsigned k = 0; k < 10; k++) cluster_propose(cluster, old, false);
+        cluster_crash(cluster, old);
+        int new = cluster_run_until_writable(cluster, 100 * CLUSTER_MS);
+        ck_assert_msg(new >= 0, "round %u", (unsigned)round);
+        cluster_close(cluster);
+    }
+}
+END_TEST
+
+START_TEST(a_leader_that_is_cut_off_hangs_up_on_nobody) /* nothing tells a cut from silence: a timeout has to */
+{
+    struct cluster *cluster = start(3, 18);
+    unsigned old = leader_of(cluster);
+    for (unsigned i = 0; i < 3; i++) sim_net_cut(cluster_net(cluster), old, i, true);
+    cluster_crash(cluster, old);
+    ck_assert_int_eq(cluster_run_until_writable(cluster, 200 * CLUSTER_MS), -1);
+    ck_assert_int_ge(cluster_run_until_writable(cluster, 2 * SECOND), 0);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(a_leader_that_one_follower_lost_leads_on) /* thesis 4.2.3; T5, T12 */
+{
+    for (uint64_t round = 0; round < unit_rounds(20); round++) {
+        struct cluster *cluster = start(3, 1100 + round);
+        unsigned leader = leader_of(cluster), alone = (leader + 1 + (unsigned)round % 2) % 3;
+        struct node_status before, after, asking;
+        cluster_run(cluster, random_below(cluster_random(cluster), 200 * CLUSTER_MS));
+        node_status_read(cluster_node(cluster, leader), &before);
+        sim_net_hang_up(cluster_net(cluster), leader, alone);
+        cluster_run(cluster, CLUSTER_MS);
+        sim_net_cut(cluster_net(cluster), leader, alone, true); /* until it has dialled again */
+        cluster_run(cluster, 100 * CLUSTER_MS);
+        node_status_read(cluster_node(cluster, alone), &asking);
+        ck_assert_int_eq(asking.raft.role, RAFT_PRECANDIDATE);
+        uint32_t meanwhile = cluster_propose(cluster, leader, false);
+        sim_net_cut(cluster_net(cluster), leader, alone, false);
+        cluster_run(cluster, 100 * CLUSTER_MS);
+        node_status_read(cluster_node(cluster, leader), &after);
+        ck_assert_int_eq(after.raft.role, RAFT_LEADER);
+        ck_assert_uint_eq(after.raft.term, before.raft.term);
+        ck_assert_uint_eq(node_leader(cluster_node(cluster, alone)), leader);
+        ck_assert_int_eq(cluster_proposal(cluster, meanwhile)->state, PROPOSAL_APPLIED);
+        cluster_close(cluster);
+    }
+}
+END_TEST
+
 START_TEST(a_restart_of_all_nodes_replays_the_log)
 {
     struct cluster *cluster = start(3, 10);
@@ -447,7 +503,7 @@ static void storm(unsigned nodes, uint64_t seed)
                                                 .duplicate_per_1000 = 20});
     for (unsigned round = 0; round < 150; round++) {
         unsigned i = (unsigned)random_below(random, nodes), k = (unsigned)random_below(random, nodes);
-        switch (random_below(random, 12)) {
+        switch (random_below(random, 13)) {
         case 0:
             if (cluster_runs(cluster, i)) cluster_crash(cluster, i);
             break;
@@ -460,6 +516,7 @@ static void storm(unsigned nodes, uint64_t seed)
         case 5: sim_net_cut(cluster_net(cluster), i, k, false); break;
         case 6: cluster_pause(cluster, i, true); break;
         case 7: cluster_pause(cluster, i, false); break;
+        case 12: sim_net_hang_up(cluster_net(cluster), i, k); break;
         case 8: cluster_disk_delay(cluster, i, random_between(random, 10000, 30 * CLUSTER_MS)); break;
         default:
             for (uint64_t n = random_below(random, 40); n > 0; n--)
@@ -506,6 +563,9 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_forward_whose_leader_is_gone_has_an_unknown_outcome);
     tcase_add_test(tests, a_reply_meant_for_the_process_before_a_restart_reaches_nobody);
     tcase_add_test(tests, nothing_acknowledged_is_lost_when_the_leader_dies_under_load);
+    tcase_add_test(tests, a_leader_whose_process_died_is_replaced_at_once);
+    tcase_add_test(tests, a_leader_that_is_cut_off_hangs_up_on_nobody);
+    tcase_add_test(tests, a_leader_that_one_follower_lost_leads_on);
     tcase_add_test(tests, a_restart_of_all_nodes_replays_the_log);
     tcase_add_test(tests, a_node_that_missed_more_than_the_ring_holds_catches_up_from_the_log);
     tcase_add_test(tests, a_leader_that_cannot_read_its_log_names_the_block_and_goes);

@@ -173,6 +173,40 @@ START_TEST(cut_in_one_direction_is_one_direction)
 }
 END_TEST
 
+START_TEST(cut_hides_a_hang_up)
+{
+    connect_with("peer=n2, dir=in, cut");
+    end_close(&ends.end[1]);
+    ends_run_ms(&ends, 50);
+    ck_assert(!end_status(&ends.end[0], 1).connected_in);
+    ck_assert_uint_eq(ends.end[0].frame_count, 0);
+}
+END_TEST
+
+START_TEST(hang_up_waits_behind_delayed_frames)
+{
+    connect_with("peer=n2, dir=in, delay=50ms");
+    beat(1, 0, 10);
+    ends.end[1].transport->ops->flush(ends.end[1].transport);
+    end_close(&ends.end[1]);
+    double seconds = seconds_until_arrival(0, 11);
+    ck_assert_double_ge(seconds, 0.049);
+    for (unsigned i = 0; i < 10; i++) ck_assert_uint_eq(ends.end[0].frames[i].type, FRAME_RAFT);
+    ck_assert_uint_eq(ends.end[0].frames[10].type, FRAME_HANGUP);
+}
+END_TEST
+
+START_TEST(loss_of_every_frame_loses_no_hang_up)
+{
+    connect_with("peer=n2, dir=in, loss=100%");
+    beat(1, 0, 10);
+    ends.end[1].transport->ops->flush(ends.end[1].transport);
+    end_close(&ends.end[1]);
+    ck_assert(arrive(0, 1));
+    ck_assert_uint_eq(ends.end[0].frames[0].type, FRAME_HANGUP);
+}
+END_TEST
+
 START_TEST(loss_loses_about_its_share)
 {
     connect_with("dir=out, loss=25%");
@@ -281,6 +315,9 @@ static void add(TCase *tests)
     tcase_add_test(tests, delayed_blocks_are_the_bytes_of_when_they_were_sent);
     tcase_add_test(tests, cut_loses_everything_and_is_not_noticed_by_the_sender);
     tcase_add_test(tests, cut_in_one_direction_is_one_direction);
+    tcase_add_test(tests, cut_hides_a_hang_up);
+    tcase_add_test(tests, hang_up_waits_behind_delayed_frames);
+    tcase_add_test(tests, loss_of_every_frame_loses_no_hang_up);
     tcase_add_test(tests, loss_loses_about_its_share);
     tcase_add_test(tests, duplicates_arrive_twice_in_both_directions);
     tcase_add_test(tests, later_rule_replaces_the_behaviour_of_what_it_names);

@@ -317,6 +317,40 @@ START_TEST(last_words_of_a_peer_that_closes_are_still_read) /* a leader hands ov
 }
 END_TEST
 
+static unsigned hangups(const struct end *end)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < end->frame_count; i++) count += end->frames[i].type == FRAME_HANGUP;
+    return count;
+}
+
+START_TEST(hang_up_of_a_peer_is_handed_out_once_behind_its_last_frame) /* its process died */
+{
+    ends_connect(&ends);
+    ends.end[1].deaf = true;
+    struct raft_message message = heartbeat(0, 1, 1);
+    for (unsigned i = 0; i < 100; i++) ck_assert_int_eq(end_send(&ends.end[0], 1, &message), 0);
+    ends.end[0].transport->ops->flush(ends.end[0].transport);
+    end_close(&ends.end[0]);
+    ends_run_ms(&ends, 50);
+    ends.end[1].deaf = false;
+    ck_assert(arrive(&ends.end[1], 101));
+    ends_run_ms(&ends, 50);
+    ck_assert_uint_eq(ends.end[1].frame_count, 101);
+    ck_assert_uint_eq(hangups(&ends.end[1]), 1);
+    const struct ends_frame *last = &ends.end[1].frames[100];
+    ck_assert_uint_eq(last->type, FRAME_HANGUP);
+    ck_assert_uint_eq(last->slot, 0);
+    ck_assert_uint_eq(last->member_id, end_member(0));
+    ck_assert_uint_eq(last->body_bytes, 0);
+    end_open(&ends.end[0]);
+    ck_assert(ends_run(&ends, ends_connected, NULL));
+    ck_assert_int_eq(end_send(&ends.end[0], 1, &message), 0);
+    ck_assert(arrive(&ends.end[1], 102));
+    ck_assert_uint_eq(ends.end[1].frames[101].type, FRAME_RAFT);
+}
+END_TEST
+
 static bool has_reason(struct ends *unused, const void *context)
 {
     (void)unused;
@@ -514,6 +548,7 @@ START_TEST(second_connection_of_a_member_replaces_the_first)
     ck_assert(ends_run(&ends, is_closed, &first));
     struct transport_peer_status status = end_status(&ends.end[1], 0);
     ck_assert(status.connected_in);
+    ck_assert_uint_eq(hangups(&ends.end[1]), 0); /* it lives */
     uint8_t frame[128];
     struct raft_message message = {.type = RAFT_TIMEOUT_NOW, .from = 42, .to = end_member(1), .term = 8};
     size_t fields = wire_message_write(&message, frame + PEER_FRAME_HEADER_BYTES);
@@ -549,6 +584,48 @@ START_TEST(damaged_frame_of_a_member_closes_its_connection_and_is_counted)
         close(s.fd);
     }
     ck_assert_uint_eq(end_whole_frames(&ends.end[1]), 0);
+}
+END_TEST
+
+START_TEST(hang_up_in_the_middle_of_a_frame_is_noticed_and_an_unread_one_ends_with_the_next_connection)
+{
+    end_open(&ends.end[1]);
+    uint8_t frame[128];
+    struct raft_message message = {.type = RAFT_TIMEOUT_NOW, .from = 42, .to = end_member(1), .term = 8};
+    size_t fields = wire_message_write(&message, frame + PEER_FRAME_HEADER_BYTES);
+    peer_frame_seal(frame, FRAME_RAFT, 0, fields, 0, 0);
+    struct stranger first = impostor();
+    ck_assert_int_eq(send(first.fd, frame, 40, 0), 40);
+    close(first.fd);
+    ck_assert(arrive(&ends.end[1], 1));
+    ck_assert_uint_eq(ends.end[1].frames[0].type, FRAME_HANGUP);
+    ck_assert_uint_eq(ends.end[1].frames[0].member_id, 42);
+
+    struct stranger second = impostor();
+    ends.end[1].deaf = true;
+    close(second.fd);
+    ends_run_ms(&ends, 50);
+    ck_assert(!end_status(&ends.end[1], 0).connected_in);
+    struct stranger third = impostor();
+    ends.end[1].deaf = false;
+    ends_run_ms(&ends, 50);
+    ck_assert_uint_eq(ends.end[1].frame_count, 1);
+    close(third.fd);
+}
+END_TEST
+
+START_TEST(a_hang_up_sent_as_a_frame_is_refused) /* it is made here, never received */
+{
+    end_open(&ends.end[1]);
+    struct stranger s = impostor();
+    uint8_t frame[PEER_FRAME_HEADER_BYTES];
+    uint64_t before = refused();
+    peer_frame_seal(frame, FRAME_HANGUP, 0, 0, 0, 0);
+    ck_assert_int_eq(send(s.fd, frame, sizeof frame, MSG_NOSIGNAL), (ssize_t)sizeof frame);
+    ck_assert(ends_run(&ends, is_closed, &s));
+    ck_assert_uint_eq(refused(), before + 1);
+    ck_assert_uint_eq(ends.end[1].frame_count, 0);
+    close(s.fd);
 }
 END_TEST
 
@@ -626,6 +703,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, restarted_peer_is_dialled_again_and_the_queue_starts_empty);
     tcase_add_test(tests, peer_that_stops_reading_is_given_up_within_seconds);
     tcase_add_test(tests, last_words_of_a_peer_that_closes_are_still_read);
+    tcase_add_test(tests, hang_up_of_a_peer_is_handed_out_once_behind_its_last_frame);
     tcase_add_test(tests, refused_hello_is_answered_with_the_reason);
     tcase_add_test(tests, dialler_judges_who_answers_too);
     tcase_add_test(tests, address_where_another_node_answers_is_named);
@@ -637,6 +715,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, crowd_of_strangers_does_not_keep_a_member_out);
     tcase_add_test(tests, second_connection_of_a_member_replaces_the_first);
     tcase_add_test(tests, damaged_frame_of_a_member_closes_its_connection_and_is_counted);
+    tcase_add_test(tests, hang_up_in_the_middle_of_a_frame_is_noticed_and_an_unread_one_ends_with_the_next_connection);
+    tcase_add_test(tests, a_hang_up_sent_as_a_frame_is_refused);
     tcase_add_test(tests, damaged_body_of_a_forwarded_command_is_refused);
     tcase_add_test(tests, addresses_are_split_or_refused);
     tcase_add_test(tests, address_in_use_and_bad_addresses_are_named);
