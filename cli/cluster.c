@@ -24,6 +24,7 @@
 
 #include "base/assert.h"
 #include "base/config.h"
+#include "statemachine/plugin.h"
 
 enum { PORT_DEFAULT = 7401, PORT_ANY_FIRST = 20000, PORT_ANY_LAST = 29000, NODES_DEFAULT = 3 };
 
@@ -154,9 +155,10 @@ static int set_machine(struct cluster *cluster, const char *machine, char why[CL
 {
     size_t bytes = strlen(machine);
     bool is_path = strchr(machine, '/') != NULL || (bytes > 3 && strcmp(machine + bytes - 3, ".so") == 0);
-    if (!is_path) {
+    if (!is_path) { /* the nodes look for it as this does: better one error now than one from each of them */
+        char found[4096];
         snprintf(cluster->machine, sizeof cluster->machine, "%s", machine);
-        return 0;
+        return plugin_find(machine, ".", found, sizeof found, why, CLUSTER_WHY_BYTES_MAX) == 0 ? 0 : LOCKSTEP_EINVAL;
     }
     char *path = realpath(machine, NULL);
     if (path == NULL) {
@@ -260,7 +262,8 @@ static int check_agrees(const struct cluster *cluster, const struct cluster_opti
 int cluster_open(const struct cluster_options *options, struct cluster *ret, char why[CLUSTER_WHY_BYTES_MAX])
 {
     memset(ret, 0, sizeof *ret);
-    if (mkdir(options->directory, 0777) != 0 && errno != EEXIST) {
+    bool made = mkdir(options->directory, 0777) == 0;
+    if (!made && errno != EEXIST) {
         COMPLAIN("directory %s: %s", options->directory, strerror(errno));
         return LOCKSTEP_EINVAL;
     }
@@ -288,6 +291,7 @@ int cluster_open(const struct cluster_options *options, struct cluster *ret, cha
         if (i > 0) *at++ = ',';
         at = stpcpy(at, ret->nodes[i].client);
     }
+    if (rc != 0 && made) rmdir(options->directory); /* an error leaves no trace */
     return rc;
 }
 

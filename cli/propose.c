@@ -244,6 +244,7 @@ static int lines_loop(struct lines *lines, struct lockstep_stream *stream, struc
         if (in_vain(lines, stream, client)) return lines->exit_code;
         /* Read on while the window takes more; what cannot be sent is not read, and whoever writes to us waits. */
         bool reads = !lines->at_end && !lines->stopped && !has_line(lines);
+        fflush(stdout); /* whoever writes line by line into a pipe wants to read answers likewise */
         int wait_ms = lockstep_client_timeout_ms(client);
         struct pollfd fds[2] = {{.fd = lockstep_client_fd(client), .events = POLLIN},
                                 {.fd = reads ? 0 : -1, .events = POLLIN}};

@@ -54,7 +54,7 @@ HOMES = {
 
 C_LIBRARY = set("""assert ctype errno float inttypes limits locale math signal stdalign stdarg stdatomic stdbool stddef
     stdint stdio stdlib stdnoreturn string time""".split())
-SYSTEM = C_LIBRARY | set("""dirent endian fcntl getopt grp ifaddrs libgen malloc netdb poll pthread pwd sched semaphore
+SYSTEM = C_LIBRARY | set("""dirent endian fcntl ftw getopt grp ifaddrs libgen malloc netdb poll pthread pwd sched semaphore
     spawn strings syslog termios ucontext unistd execinfo""".split())
 SYSTEM_FOLDERS = ("sys/", "linux/", "net/", "netinet/", "arpa/", "bits/")
 

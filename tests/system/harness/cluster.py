@@ -16,17 +16,23 @@ from harness.history import parse_dump
 _ports = itertools.count(20000 + os.getpid() * 37 % 9000)
 
 
-def free_port():
-    """A port in 20000-29999 that nobody listens at; below the range from which the kernel takes ports by itself."""
+def is_free(port):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: TIME_WAIT is no hindrance
+        try:
+            probe.bind(("127.0.0.1", port))
+            return True
+        except OSError:
+            return False
+
+
+def free_port(others=()):
+    """A port in 20000-29999 that nobody listens at, nor at those so far above it; below the range from which the kernel
+    takes ports by itself."""
     for _ in range(10000):
-        port = 20000 + (next(_ports) - 20000) % 10000
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: TIME_WAIT is no hindrance
-            try:
-                probe.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
+        port = 20000 + (next(_ports) - 20000) % 9000
+        if all(is_free(port + other) for other in (0, *others)):
+            return port
     raise AssertionError("no free port in 20000-29999")
 
 
