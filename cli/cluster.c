@@ -315,6 +315,7 @@ static void become_node(const struct cluster *cluster, const struct cluster_node
     dup2(out, 1);
     dup2(out, 2);
     execl(program, "lockstep", "serve", "--config", cluster->config, "--node", node->name, (char *)NULL);
+    dprintf(2, "lockstep: %s: cannot be run: %s; was it replaced since 'local' began?\n", program, strerror(errno));
     _exit(127);
 }
 

@@ -23,6 +23,7 @@ static void transfer_ended(void *context, const struct lockstep_result *result)
         json_object(&json, NULL);
         json_bytes(&json, "leader", result->reply, result->reply_bytes);
         json_number(&json, "term", result->index);
+        json_signed(&json, "exit", EXIT_OK);
         json_end(&json);
         return;
     }

@@ -132,6 +132,14 @@ static int watch(const struct cli *cli, struct cluster *cluster, int signals)
     }
 }
 
+/* A node that says that its file or its data are at fault says it for the whole cluster. */
+static int exit_of(const struct cluster *cluster)
+{
+    for (uint32_t i = 0; i < cluster->count; i++)
+        if (cluster->nodes[i].pid == 0 && is_hopeless(&cluster->nodes[i])) return cluster->nodes[i].exit_code;
+    return EXIT_FAILED;
+}
+
 static int run_cluster(const struct cli *cli, struct cluster *cluster, int signals)
 {
     if (!cli->json)
@@ -148,7 +156,7 @@ static int run_cluster(const struct cli *cli, struct cluster *cluster, int signa
     uint32_t leader;
     int rc = cluster_wait_writable(cluster, LOCAL_WRITABLE_MS, &leader, why);
     if (rc == LOCKSTEP_ETIMEDOUT && cluster_interrupted()) return EXIT_OK;
-    if (rc == LOCKSTEP_EIO) return cli_fail(cli, EXIT_FAILED, "local", "", "%s", why);
+    if (rc == LOCKSTEP_EIO) return cli_fail(cli, exit_of(cluster), "local", "", "%s", why);
     if (rc != 0) return cli_fail(cli, EXIT_NOT_READY, "local", "", "%s", why);
     print_ready(cli, cluster, leader, cluster_now_ns() - began_ns);
     return watch(cli, cluster, signals);

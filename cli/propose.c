@@ -155,6 +155,7 @@ static void lines_answered(void *context, uint64_t tag, const struct lockstep_re
     (void)tag;
     struct lines *lines = context;
     for (uint32_t i = 0; i < count; i++) line_ended(lines, &results[i]);
+    (void)fflush(stdout); /* who writes the next line may wait for this answer; errors are met at the end */
     lines->heard_ns = now_ns();
 }
 
@@ -251,9 +252,11 @@ static int lines_loop(struct lines *lines, struct lockstep_stream *stream, struc
         if (poll(fds, 2, wait_ms < 0 || wait_ms > 100 ? 100 : wait_ms) < 0 && errno != EINTR)
             return cli_fail(lines->cli, EXIT_FAILED, "poll", "", "%s", strerror(errno));
         if (lockstep_client_poll(client, 0) != 0) return cli_fail(lines->cli, EXIT_FAILED, "poll", "", "no epoll");
-        if (fds[1].revents != 0 && !read_some(lines))
-            return cli_fail(lines->cli, EXIT_REFUSED, "propose", "", "line %" PRIu64 " is longer than %s",
-                            lines->sent + 1, show_bytes(LINES_BYTES));
+        if (fds[1].revents != 0 && !read_some(lines)) {
+            lines->exit_code = cli_fail(lines->cli, EXIT_REFUSED, "propose", "", "line %" PRIu64 " is longer than %s",
+                                        lines->sent + 1, show_bytes(LINES_BYTES));
+            lines->stopped = true; /* what was sent is still answered: its fate may be worse than this */
+        }
     }
 }
 

@@ -36,6 +36,7 @@ static void query_ended(void *context, const struct lockstep_result *result)
         json_bytes(&json, "reply", result->reply, result->reply_bytes);
         json_number(&json, "index", result->index);
         json_text(&json, "endpoint", result->endpoint);
+        json_signed(&json, "exit", run->exit_code);
         json_end(&json);
         return;
     }

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program without a cluster: words that every program knows, and a start that comes to nothing."""
+import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -44,6 +46,43 @@ class Program(unittest.TestCase):
             self.assertLess(time.monotonic() - begin, 20)
             self.assertEqual((local.returncode, err), (0, ""), out)
             self.assertNotIn("writable", out)
+
+    def test_local_exits_as_the_node_whose_file_is_wrong(self):
+        with tempfile.TemporaryDirectory() as directory:
+            with open(os.path.join(directory, "lockstep.toml"), "w", encoding="utf-8") as out:
+                out.write('cluster = "c"\nmachine = "kv"\ndurability = "os"\n[node.n1]\nclient = "127.0.0.1:27411"\n'
+                          'peer = "127.0.0.1:27511"\ndata = "n1"\n')
+            code, _, err = run("local", "--dir", directory)
+            self.assertEqual(code, 2, err)
+            self.assertIn("lockstep.toml:3:14", err)
+
+    def test_a_line_that_is_too_long_does_not_hide_an_unknown_outcome(self):
+        with tempfile.TemporaryDirectory() as directory:
+            local = subprocess.Popen([LOCKSTEP, "local", "--nodes", "1", "--dir", directory, "--port", "27421", "-o", "json"],
+                                     stdout=subprocess.PIPE, text=True)
+            try:
+                events = [json.loads(local.stdout.readline()) for _ in range(2)]
+                self.assertEqual([e["event"] for e in events], ["started", "writable"])
+                with subprocess.Popen([LOCKSTEP, "propose", "-", "--to", events[0]["client"], "--timeout", "3s"],
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as propose:
+                    propose.stdin.write(b"put a 1\n")
+                    propose.stdin.flush()
+                    self.assertTrue(select.select([propose.stdout], [], [], 10)[0], "no answer while the input is open")
+                    self.assertEqual(propose.stdout.readline(), b"ok\n")
+                    os.kill(events[0]["pid"], signal.SIGSTOP)
+                    try:
+                        propose.stdin.write(b"put b 2\n")
+                        propose.stdin.flush()
+                        time.sleep(0.3)
+                        err = propose.communicate(b"x" * (2 << 20), timeout=30)[1].decode()
+                    finally:
+                        os.kill(events[0]["pid"], signal.SIGCONT)
+                self.assertIn("line 3 is longer", err)
+                self.assertIn("line 2: ", err)
+                self.assertEqual(propose.returncode, 6, err)
+            finally:
+                local.send_signal(signal.SIGINT)
+                local.communicate(timeout=60)
 
 
 if __name__ == "__main__":
