@@ -96,7 +96,7 @@ struct node_load {
     uint64_t buffer_bytes;
     raft_index ret_last;
     uint64_t ret_bytes;
-    int ret_error; /* of reading block ret_last + 1: damage, or a disk that fails */
+    int ret_error;   /* of reading block ret_last + 1: damage, or a disk that fails */
     bool on_its_way; /* the buffer belongs to the transport until it says idle */
 };
 
