@@ -28,6 +28,7 @@ enum {
     CLIENT_DIAL_BACKOFF_MS_MAX = 500,
     CLIENT_RETRY_MS_MIN = 10,     /* between attempts of one operation, doubling */
     CLIENT_RETRY_MS_MAX = 160,    /* small beside an election, so that the new leader is found soon */
+    CLIENT_LAST_ATTEMPT_MS = 50,  /* none begins later than this before the deadline */
     CLIENT_FORWARD_FAILURES = 6,  /* dials of the named leader, some 600 ms: then a follower may forward */
     CLIENT_REDIRECTS_AT_ONCE = 2, /* redirects followed without a pause; more means that nodes disagree */
     CLIENT_QUIET_MS = 1000,       /* a connection that owes answers and says nothing is passed by */

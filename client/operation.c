@@ -354,10 +354,13 @@ void attempt_read(const struct grpc_client_result *result, struct attempt *ret)
                  grpc_status_name(result->status));
 }
 
+/* An attempt that is still out at the deadline has an unknown outcome. So none begins just before it: what was surely not
+ * appended until then ends as just that. */
 static void sleep_until(struct operation *operation, uint64_t due_ns)
 {
+    bool too_late = due_ns + CLIENT_LAST_ATTEMPT_MS * CLIENT_MS_NS > operation->deadline_ns;
     operation->state = OPERATION_SLEEPING;
-    operation->due_ns = due_ns < operation->deadline_ns ? due_ns : operation->deadline_ns;
+    operation->due_ns = too_late ? operation->deadline_ns : due_ns;
     heap_move(operation->client, operation->heap_at, operation);
 }
 
