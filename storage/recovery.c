@@ -11,7 +11,7 @@
  * A block that is already held, with the same checksum, cuts nothing: a truncation always puts another block at its
  * index, so only a packed rewrite brings the same one again, and it must not take away what lies above before its
  * second frame is there.
- * Source: etcd issue 22442 (T50); TigerBeetle's journal recovery (torn or damaged is a decision, not a guess). */
+ * Source: etcd#22442 (T50); TigerBeetle's journal recovery (torn or damaged is a decision, not a guess). */
 #include "storage/recovery.h"
 
 #include <inttypes.h>
