@@ -40,7 +40,8 @@ class Kills:
         load.wait_in_flight(64, settings.patience(30))
         killed = time.monotonic()
         victim.kill()
-        seconds = load.wait_writable(killed, settings.patience(30))
+        dead = time.monotonic()  # what was sent before may have been answered by the victim
+        seconds = load.wait_writable(dead, settings.patience(30)) + dead - killed
         load.wait_acknowledged(200, settings.patience(30))
         victim.start()
         goal = until(lambda: cluster.leader().status(), settings.patience(10), "the leader's status").commit_index

@@ -22,8 +22,8 @@ class Pauses(Case):
             for number in range(ROUNDS):
                 leader = cluster.leader()
                 load.wait_in_flight(64, settings.patience(30))
-                stopped = time.monotonic()
                 leader.pause()
+                stopped = time.monotonic()
                 seconds = load.wait_writable(stopped, settings.patience(30))
                 say(f"round {number + 1}/{ROUNDS}: leader stopped, writable again after {seconds * 1e3:.0f} ms")
                 others = [n for n in cluster.nodes if n is not leader]
@@ -51,25 +51,40 @@ class Pauses(Case):
             self.assertEqual({s.term for s in statuses.values()}, {term})
         self.judge(cluster, load)
 
+    def test_a_follower_that_the_ring_has_lapped_several_times_catches_up_from_the_log(self):
+        cluster = self.cluster(nodes=3, ring=8 << 20, journal=32 << 20).start()
+        leader = cluster.leader()
+        follower = cluster.followers(leader)[0]
+        with self.load(cluster, unary=16, streams=4, per_message=4, bytes_min=8 << 10, bytes_max=200 << 10) as load:
+            load.wait_acknowledged(100, settings.patience(30))
+            follower.pause()
+            goal = leader.status().counters.bytes_appended + settings.by_length(20 << 20, 40 << 20, 200 << 20)
+            until(lambda: leader.status().counters.bytes_appended > goal, settings.patience(120), "so much was written")
+            behind = leader.status().commit_index
+            follower.resume()
+            began = time.monotonic()
+            until(lambda: (s := follower.status()) is not None and s.applied_index >= behind, settings.patience(60),
+                  lambda: f"{follower.name} has caught up\n{cluster.tails()}")
+            say(f"caught up with index {behind} after {time.monotonic() - began:.2f} s, under load")
+        self.judge(cluster, load)
+
     def test_a_deposed_leader_that_wakes_up_shows_no_stale_read_and_acknowledges_nothing_of_its_own(self):
         """The old leader is stopped with commands and reads already in its sockets; the others go on without it."""
         cluster = self.cluster(nodes=3).start()
         old = cluster.leader()
-        old.client.propose(b"put k before")
-        old.pause()
-        others = [n for n in cluster.nodes if n is not old]
-        new = cluster.leader(among=others)
-        index = new.client.propose(b"put k after").index
-        answers = {}
+        late = Command(b"put late 1", time.monotonic())
+        answers, threads = {}, []
 
         def ask(name, call):
             try:
                 answers[name] = call()
             except grpc.RpcError as error:
                 answers[name] = error
-        late = Command(b"put late 1", time.monotonic())
-        threads = []
         with Client(old.client_endpoint) as client:
+            client.propose(b"put k before")
+            old.pause()
+            new = cluster.leader(among=[n for n in cluster.nodes if n is not old])
+            index = new.client.propose(b"put k after").index
             for name, call in (("read", lambda: client.query(b"get k", timeout=10, forward=False)),
                                ("write", lambda: client.propose(late.payload, timeout=10, forward=False))):
                 threads.append(threading.Thread(target=ask, args=(name, call)))

@@ -13,25 +13,31 @@ from harness import process, settings
 from harness.api import Client
 from harness.history import parse_dump
 
+_marks = []
 _ports = itertools.count(20000 + os.getpid() * 37 % 9000)
 
 
-def is_free(port):
+def reserve(port):
+    """Whether nobody listens there; then it is ours until this process ends, also while our node is down: a name in the
+    abstract namespace says so to other tests."""
+    mark = socket.socket(socket.AF_UNIX)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: TIME_WAIT is no hindrance
         try:
+            mark.bind(f"\0lockstep-test-port-{port}")
             probe.bind(("127.0.0.1", port))
-            return True
         except OSError:
+            mark.close()
             return False
+    _marks.append(mark)
+    return True
 
 
 def free_port(others=()):
-    """A port in 20000-29999 that nobody listens at, nor at those so far above it; below the range from which the kernel
-    takes ports by itself."""
+    """A port in 20000-29999, and those so far above it; below the range from which the kernel takes ports by itself."""
     for _ in range(10000):
         port = 20000 + (next(_ports) - 20000) % 9000
-        if all(is_free(port + other) for other in (0, *others)):
+        if all(reserve(port + other) for other in (0, *others)):
             return port
     raise AssertionError("no free port in 20000-29999")
 
@@ -93,7 +99,9 @@ class Node:
         return code
 
     def pause(self):
+        """SIGSTOP; returns when every thread stands still."""
         self.popen.send_signal(signal.SIGSTOP)
+        until(lambda: process.is_stopped(self.pid), 10, f"{self.name} stands still")
 
     def resume(self):
         self.popen.send_signal(signal.SIGCONT)

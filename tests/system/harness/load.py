@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Load from asynchronous grpcio clients in a thread of its own; the fate of every command is recorded exactly.
 
-Workers come in three kinds: unary (one command in flight each), streams (several messages in flight each, several
-commands a message) and readers (linearizable queries for the register, which one more worker writes). Each begins at
-another node, follows lockstep-leader and goes on to the next node after any failure. No command is ever sent twice: a
-failed one keeps its outcome and the next one is another command.
+Workers come in kinds: unary (one command in flight each), streams (several messages in flight each, several commands a
+message) and readers (linearizable queries for the register, which one more worker writes). Each begins at another node,
+follows lockstep-leader and goes on to the next node after any failure. One more unary worker stays with each node, whatever
+it answers: a stopped leader that holds all the others' commands is not the end of the load. No command is ever sent twice:
+a failed one keeps its outcome and the next one is another command.
 """
 import asyncio
 import collections
@@ -27,7 +28,7 @@ PAUSE_SECONDS = 0.005  # after a failure, so that a cluster without leader is no
 class Load:
     """with Load(cluster.endpoints(), seed) as load: ...; load.commands and load.reads belong to the caller after it."""
 
-    def __init__(self, endpoints, seed, unary=24, streams=4, messages=3, per_message=8, readers=2, bytes_min=0,
+    def __init__(self, endpoints, seed, unary=24, streams=4, messages=3, per_message=8, readers=3, bytes_min=0,
                  bytes_max=512, forward=True, tag=b""):
         self.endpoints = list(endpoints)
         self.seed = seed
@@ -100,6 +101,7 @@ class Load:
         channels = [grpc.aio.insecure_channel(e, options=api.OPTIONS) for e in self.endpoints]
         self._stubs = [rpc.LockstepStub(channel) for channel in channels]
         workers = [self._unary(n) for n in range(unary)]
+        workers += [self._staying(500 + at, at) for at in range(len(self.endpoints))]
         workers += [self._stream(1000 + n, messages, per_message) for n in range(streams)]
         if readers > 0:
             workers += [self._writer(2000)] + [self._reader(3000 + n) for n in range(readers)]
@@ -164,6 +166,13 @@ class Load:
             at = await self._propose(at, self._command(worker, number, rng), metadata)
             number += 1
 
+    async def _staying(self, worker, at):
+        rng = random.Random(self.seed * 10007 + worker)
+        number = 0
+        while not self._stopping:
+            await self._propose(at, self._command(worker, number, rng), ())
+            number += 1
+
     async def _writer(self, worker):
         at, number = worker % len(self.endpoints), 0
         while not self._stopping:
@@ -178,7 +187,7 @@ class Load:
             at = (at + 1) % len(self.endpoints)
             began = time.monotonic()
             try:
-                response = await self._stubs[at].Query(pb.QueryRequest(query=b"get " + REGISTER), timeout=2.0)
+                response = await self._stubs[at].Query(pb.QueryRequest(query=b"get " + REGISTER), timeout=0.5)
             except grpc.aio.AioRpcError:
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue

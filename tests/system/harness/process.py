@@ -29,6 +29,12 @@ def start(command, output, environment=None, directory=None, prefix=()):
                                 stderr=subprocess.STDOUT, env=clean_environment(environment), cwd=directory)
 
 
+def start_on(command, descriptor, environment=None):
+    """The same with a descriptor of the caller's as standard error; the command is complete."""
+    return subprocess.Popen([*map(str, command)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                            stderr=descriptor, env=clean_environment(environment))
+
+
 def run(command, seconds=30, environment=None, directory=None, prefix=(), stdin=b""):
     """Run it to its end, bounded. Returns (exit code, stdout, stderr), both as text."""
     done = subprocess.run([*map(str, prefix), *dies_with_us(command)], input=stdin, capture_output=True,
@@ -51,9 +57,25 @@ def resident_bytes(pid):
     raise ProcessLookupError(pid)
 
 
-def is_alive(pid):
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def states(pid):
+    """Of every thread, a letter as in /proc; empty when it is gone."""
+    found = ""
     try:
-        text = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            found += (task / "stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return text.rpartition(")")[2].split()[0] not in "ZX"
+        pass
+    return found
+
+
+def is_alive(pid):
+    return any(state not in "ZX" for state in states(pid))
+
+
+def is_stopped(pid):
+    return set(states(pid)) == {"T"}

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the host does to a node: no descriptors left, a standard error that nobody reads, files that rot while it is down,
+peers that are not of this cluster."""
+import os
+import shutil
+import time
+
+import grpc
+
+from harness import process, settings
+from harness.case import Case, main, say
+from harness.cluster import until
+from harness.http2 import Connection
+
+
+class Hosts(Case):
+    def test_a_node_whose_standard_error_is_a_full_pipe_serves_on(self):
+        cluster = self.cluster(nodes=3)
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        os.set_blocking(writer, False)
+        try:
+            while True:
+                os.write(writer, b"x" * 4096)
+        except BlockingIOError:
+            os.set_blocking(writer, True)
+        node = cluster["n2"]
+        node.environment["LOCKSTEP_DEBUG"] = "1"
+        command = process.dies_with_us([settings.PROGRAM, "serve", "--config", cluster.config, "--node", node.name])
+        node.popen = process.start_on(command, writer, node.environment)
+        os.close(writer)
+        cluster.start()
+        cluster.leader()
+        with self.load(cluster) as load:
+            load.wait_acknowledged(1000, settings.patience(60))
+            if cluster.leader() is not node:
+                cluster.leader().client.transfer(node.name)
+            load.wait_acknowledged(1000, settings.patience(60))
+        self.judge(cluster, load)
+
+    def test_a_node_without_descriptors_left_keeps_its_cluster(self):
+        cluster = self.cluster(nodes=3)
+        for node in cluster.nodes:
+            node.prefix = ("prlimit", "--nofile=96:96", "--")
+        cluster.start()
+        leader = cluster.leader()
+        term = leader.status().term
+        with self.load(cluster, unary=8, streams=1, readers=1) as load:
+            load.wait_acknowledged(100, settings.patience(30))
+            greedy = []
+            for _ in range(400):
+                try:
+                    greedy.append(Connection(leader.host, leader.client_port, 1))
+                except OSError:
+                    break
+            began, cpu = time.monotonic(), process.cpu_seconds(leader.pid)
+            load.wait_acknowledged(300, settings.patience(60))
+            time.sleep(1)
+            used = (process.cpu_seconds(leader.pid) - cpu) / (time.monotonic() - began)
+            say(f"{len(greedy)} connections, {len(os.listdir(f'/proc/{leader.pid}/fd'))} descriptors, CPU {used:.0%}")
+            for connection in greedy:
+                connection.close()
+            # A follower that starts again still finds a way in.
+            follower = cluster.followers(leader)[0]
+            follower.kill()
+            follower.start()
+            load.wait_acknowledged(300, settings.patience(60))
+        self.assertEqual([c.why for c in load.commands if "many" in c.why.lower()], [])
+        self.assertEqual(leader.status().term, term, "the leader lost its office")
+        self.judge(cluster, load)
+
+    def test_a_peer_with_another_machine_is_refused_by_name_and_the_others_go_on(self):
+        cluster = self.cluster(nodes=3)
+        other = cluster.directory / "other.toml"
+        other.write_text(cluster.config.read_text().replace('machine = "kv"', 'machine = "counter"'))
+        cluster["n1"].start()
+        cluster["n2"].start()
+        stranger = cluster["n3"]
+        stranger.popen = process.start([settings.PROGRAM, "serve", "--config", other, "--node", "n3"], stranger.output)
+        time.sleep(1.5)
+        for node in cluster.nodes[:2]:
+            status = node.status()
+            self.assertEqual(status.role, "unborn", "born with a stranger")
+            self.assertTrue(any("counter" in m.note for m in status.members), status.members)
+        until(lambda: b"machine" in stranger.output.read_bytes().split(b"started:")[-1], settings.patience(10),
+              lambda: stranger.tail())
+        say(next(m.note for m in cluster["n1"].status().members if m.note))
+        stranger.kill()
+        shutil.rmtree(stranger.data)
+        cluster.start()
+        self.assertEqual(cluster.leader().client.propose(b"put k v").code, 0)
+
+    def test_a_peer_of_another_cluster_is_refused_by_name(self):
+        cluster = self.cluster(nodes=3)
+        other = cluster.directory / "other.toml"
+        other.write_text(cluster.config.read_text().replace('cluster = "system"', 'cluster = "elsewhere"'))
+        cluster["n1"].start()
+        cluster["n2"].start()
+        stranger = cluster["n3"]
+        stranger.popen = process.start([settings.PROGRAM, "serve", "--config", other, "--node", "n3"], stranger.output)
+        until(lambda: any("elsewhere" in m.note for m in cluster["n1"].status().members), settings.patience(10),
+              lambda: f"{cluster['n1'].status()}")
+        say(next(m.note for m in cluster["n1"].status().members if m.note))
+
+
+class Rot(Case):
+    """Bytes of a stopped node's files are changed. It either says which file is damaged and exits 7, or nothing was lost:
+    it comes back with the state that the others have. It never crashes and never disagrees."""
+
+    def rot(self, path, place):
+        with open(path, "r+b") as file:
+            file.seek(place)
+            byte = file.read(1)[0]
+            file.seek(place)
+            file.write(bytes([byte ^ 1 << self.random.randrange(8)]))
+
+    @staticmethod
+    def written(path):
+        """Places of bytes that are not zero, by 512-byte sector."""
+        found = []
+        with open(path, "rb") as file:
+            at = 0
+            while block := file.read(512):
+                if block.count(0) != len(block):
+                    found.append(at)
+                at += len(block)
+        return found
+
+    def test_rotten_files_are_named_or_do_not_matter(self):
+        cluster = self.cluster(nodes=3, ring=8 << 20, journal=32 << 20).start()
+        cluster.leader()
+        with self.load(cluster, unary=8, streams=2) as load:
+            load.wait_acknowledged(2000, settings.patience(60))
+        cluster.wait_equal()
+        node = cluster["n3"]
+        self.assertEqual(node.terminate(), 0)
+        saved = cluster.directory / "saved"
+        shutil.copytree(node.data, saved)
+        seen = {}
+        for number in range(settings.by_length(5, 20, 300)):
+            name = self.random.choice(["data.mdb", "journal", "boot", "identity"])
+            place = self.random.choice(self.written(saved / name)) + self.random.randrange(512)
+            place = min(place, (saved / name).stat().st_size - 1)
+            self.rot(node.data / name, place)
+            node.output.unlink(missing_ok=True)
+            node.start()
+            end = time.monotonic() + settings.patience(15)
+            while node.running() and time.monotonic() < end:
+                leader = cluster.leader(among=cluster.nodes[:2])
+                mine, theirs = node.status(), leader.status()
+                if mine is not None and mine.applied_index >= theirs.commit_index and mine.hash_index == theirs.hash_index:
+                    break
+                time.sleep(0.02)
+            what = "came back"
+            if not node.running():
+                code = node.popen.wait()
+                what = f"exit {code}"
+                self.assertEqual(code, 7, f"{name} at {place}\n{node.tail()}")
+                self.assertIn(str(node.data), node.tail(3))
+            else:
+                self.assertEqual((mine.state_hash, mine.reply_hash), (theirs.state_hash, theirs.reply_hash),
+                                 f"{name} at {place}: {mine} {theirs}")
+                node.kill()
+            node.popen = None
+            seen[name, what] = seen.get((name, what), 0) + 1
+            shutil.rmtree(node.data)
+            shutil.copytree(saved, node.data)
+        say(f"{seen}")
+
+
+if __name__ == "__main__":
+    main()
