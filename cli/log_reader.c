@@ -95,7 +95,7 @@ int log_read(const char *config, const char *node_name, bool (*command)(void *co
         .block_bytes_max = BLOCK_BYTES_MAX,
         .member_id = identity.member_id,
         .random_id = 1, /* of a journal that is first made: this one is there */
-        .level = (enum durability_level)identity.birth.level,
+        .level = (enum durability_level)identity.birth.configuration.level,
         .birth = {.next_position = 1, .time_ns = identity.birth.time_ns},
         .disk = disk_posix(),
         .kv = kv_lmdb(),

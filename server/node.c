@@ -84,14 +84,15 @@ static int members_map(struct node *node, char *why, size_t why_room)
 {
     const struct node_options *o = &node->options;
     const struct birth_record *birth = &node->identity.birth;
-    for (uint32_t i = 0; i < birth->member_count; i++) {
+    for (uint32_t i = 0; i < birth->configuration.member_count; i++) {
+        const struct configuration_member *member = &birth->configuration.members[i];
         unsigned slot = 0;
-        while (slot < o->member_count && strcmp(o->members[slot].name, birth->members[i].name) != 0) slot++;
+        while (slot < o->member_count && strcmp(o->members[slot].name, member->name) != 0) slot++;
         if (slot < o->member_count) {
-            node->slot_id[slot] = birth->members[i].id;
+            node->slot_id[slot] = member->id;
         } else {
             node_log(node, NODE_LOG_WARN, "member %s is not in the configuration: its address is not known",
-                     birth->members[i].name);
+                     member->name);
         }
     }
     if (node->slot_id[o->self] == node->identity.member_id) return 0;
@@ -111,7 +112,7 @@ static int core_open(struct node *node, const struct storage_recovered *recovere
         .heartbeat_ns = o->heartbeat_ns,
         .append_bytes_max = NODE_APPEND_BYTES_MAX,
         .append_inflight_bytes_max = o->append_inflight_bytes_max,
-        .uncommitted_bytes_max = birth->uncommitted_bytes_max,
+        .uncommitted_bytes_max = birth->configuration.uncommitted_bytes_max,
         .random_seed = node->env.random(node->env.context),
         .blocks_pack = pack_from_ring,
         .blocks_context = node,
@@ -124,10 +125,10 @@ static int core_open(struct node *node, const struct storage_recovered *recovere
         .last_index = recovered->last.index,
         .commit = recovered->commit,
         .run_count = recovered->run_count,
-        .configuration.count = birth->member_count,
+        .configuration.count = birth->configuration.member_count,
     };
-    for (uint32_t i = 0; i < birth->member_count; i++) {
-        start.configuration.members[i].id = birth->members[i].id;
+    for (uint32_t i = 0; i < birth->configuration.member_count; i++) {
+        start.configuration.members[i].id = birth->configuration.members[i].id;
         start.configuration.members[i].role = RAFT_VOTER;
     }
     struct raft_term_run *runs = calloc(recovered->run_count + 1, sizeof *runs);
@@ -159,7 +160,7 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .block_bytes_max = BLOCK_BYTES_MAX,
         .member_id = node->identity.member_id,
         .random_id = node->env.random(node->env.context),
-        .level = (enum durability_level)birth->level,
+        .level = (enum durability_level)birth->configuration.level,
         .birth = {.next_position = 1, .time_ns = birth->time_ns},
         .disk = o->disk,
         .kv = o->kv,
@@ -242,9 +243,9 @@ int node_open(const struct node_options *options, const struct node_env *env, co
                      options->data_directory, birth->machine, options->plugin->name);
             goto fail;
         }
-        if (birth->level != (uint32_t)options->level) {
+        if (birth->configuration.level != (uint32_t)options->level) {
             snprintf(why, why_room, "%s: born with durability level %u, the configuration says %u; they must agree",
-                     options->data_directory, birth->level, (unsigned)options->level);
+                     options->data_directory, birth->configuration.level, (unsigned)options->level);
             goto fail;
         }
         rc = node_come_alive(node, why, why_room);
@@ -609,9 +610,9 @@ void node_status_read(struct node *node, struct node_status *ret)
         for (uint32_t i = 0; i < ret->raft.peer_count; i++)
             if (ret->raft.peers[i].id == node->slot_id[slot]) ret->members[slot].match = ret->raft.peers[i].match;
     }
-    if (ret->born && node->identity.birth.member_count != o->member_count) {
+    if (ret->born && node->identity.birth.configuration.member_count != o->member_count) {
         snprintf(ret->warnings[ret->warning_count++], sizeof ret->warnings[0],
                  "the configuration lists %u members, the cluster has %u", o->member_count,
-                 node->identity.birth.member_count);
+                 node->identity.birth.configuration.member_count);
     }
 }

@@ -56,9 +56,7 @@ static bool same_record(const struct birth_record *a, const struct birth_record 
 
 static bool names_id(const struct birth_record *record, raft_member id)
 {
-    for (uint32_t i = 0; i < record->member_count; i++)
-        if (record->members[i].id == id) return true;
-    return false;
+    return configuration_find(&record->configuration, id) != NULL;
 }
 
 static int store(struct node *node, enum identity_state state, const struct birth_record *record)
@@ -81,7 +79,7 @@ static void become_complete(struct node *node, const struct birth_record *record
     char why[NODE_WHY_BYTES_MAX];
     if (store(node, IDENTITY_COMPLETE, record) != 0) return;
     node_log(node, NODE_LOG_INFO, "birth record complete: cluster=%s id=%016llx members=%u", record->cluster,
-             (unsigned long long)record->cluster_id, record->member_count);
+             (unsigned long long)record->cluster_id, record->configuration.member_count);
     int rc = node_come_alive(node, why, sizeof why);
     if (rc != 0) {
         node_fail(node, rc, "%s", why);
@@ -99,24 +97,26 @@ static void record_make(struct node *node)
     struct birth_record record = {
         .cluster_id = node->env.random(node->env.context),
         .time_ns = node->env.wall_ns(node->env.context),
-        .uncommitted_bytes_max = o->ring_bytes / 4,
-        .level = (uint32_t)o->level,
-        .member_count = o->member_count,
+        .configuration = {.uncommitted_bytes_max = o->ring_bytes / 4,
+                          .level = (uint32_t)o->level,
+                          .member_count = o->member_count},
     };
     snprintf(record.cluster, sizeof record.cluster, "%s", o->cluster);
     snprintf(record.machine, sizeof record.machine, "%s", o->plugin->name);
     for (unsigned i = 0; i < o->member_count; i++) {
-        record.members[i].id = i == o->self ? node->identity.member_id : node->birth.peers[i].id;
-        snprintf(record.members[i].name, sizeof record.members[i].name, "%s", o->members[i].name);
+        struct configuration_member *member = &record.configuration.members[i];
+        member->id = i == o->self ? node->identity.member_id : node->birth.peers[i].id;
+        member->role = member->role_before = CONFIGURATION_VOTER;
+        snprintf(member->name, sizeof member->name, "%s", o->members[i].name);
+        snprintf(member->client, sizeof member->client, "%s", o->members[i].client);
+        snprintf(member->peer, sizeof member->peer, "%s", o->members[i].peer);
     }
-    bool keep = node->identity.state == IDENTITY_PENDING && node->identity.birth.member_count == record.member_count;
-    for (unsigned i = 0; keep && i < record.member_count; i++) {
-        keep = node->identity.birth.members[i].id == record.members[i].id &&
-               strcmp(node->identity.birth.members[i].name, record.members[i].name) == 0;
+    if (node->identity.state == IDENTITY_PENDING) {
+        struct birth_record again = record; /* what was drawn for the pending one stays */
+        again.cluster_id = node->identity.birth.cluster_id;
+        again.time_ns = node->identity.birth.time_ns;
+        if (same_record(&again, &node->identity.birth)) return;
     }
-    if (keep && strcmp(node->identity.birth.machine, record.machine) == 0 &&
-        strcmp(node->identity.birth.cluster, record.cluster) == 0)
-        return;
     for (unsigned i = 0; i < o->member_count; i++) node->birth.peers[i].stored = false;
     (void)store(node, IDENTITY_PENDING, &record);
 }

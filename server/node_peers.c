@@ -26,6 +26,7 @@ static int entries_read(struct node *node, const struct transport_frame *frame)
     struct block_base previous;
     struct ring_slot slot;
     struct block_header header;
+    struct configuration configuration;
     bool chained = false;
     if (append->last_index < append->previous_index) return -1;
     /* The block before the first, if it is the same one here: then the first has to chain to it. */
@@ -43,6 +44,9 @@ static int entries_read(struct node *node, const struct transport_frame *frame)
         if (header.index != append->previous_index + 1 + (uint64_t)count) return -1;
         if (chained && block_chain_check(&previous, &header) != 0) return -1;
         if (header.term > frame->message.term || block_body_check(at, &header) != 0) return -1;
+        if (header.type == BLOCK_CONFIGURATION &&
+            configuration_read(at + BLOCK_HEADER_BYTES, header.bytes - BLOCK_HEADER_BYTES, &configuration) != 0)
+            return -1;
         node->entries[count++] = (struct raft_entry){.index = header.index, .term = header.term, .bytes = header.bytes};
         previous = block_base_after(&header);
         chained = true;

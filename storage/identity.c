@@ -5,8 +5,7 @@
  * identity    0 magic u32    4 crc u32 (bytes 8..)    8 format u32    12 bytes u32 (whole record)
  *            16 member_id u64   24 state u32   28 birth_bytes u32   32 name[64]   96 birth record, if there is one
  * birth       0 magic u32    4 crc u32 (bytes 8..)    8 version u32   12 bytes u32 (whole record)
- *            16 cluster_id u64   24 time_ns u64   32 uncommitted_bytes_max u64   40 level u32   44 member_count u32
- *            48 zero[16]   64 cluster[64]   128 machine[64]   192 members: {id u64, name[64]} member_count times
+ *            16 cluster_id u64   24 time_ns u64   32 cluster[64]   96 machine[64]   160 configuration (configuration.c)
  * Names are padded with zeros to their 64 bytes, the last of which is 0. */
 #include "storage/identity.h"
 
@@ -25,11 +24,10 @@ enum {
     IDENTITY_HEADER_BYTES = 96,
     BIRTH_MAGIC = 0x5442534c, /* "LSBT" */
     BIRTH_VERSION = 1,
-    BIRTH_HEADER_BYTES = 192,
-    BIRTH_MEMBER_BYTES = 8 + IDENTITY_NAME_BYTES_MAX,
+    BIRTH_HEADER_BYTES = 160,
     CRC_FROM = 8,
 };
-static_assert((int)BIRTH_RECORD_BYTES_MAX == BIRTH_HEADER_BYTES + RAFT_MEMBERS_MAX * BIRTH_MEMBER_BYTES,
+static_assert((int)BIRTH_RECORD_BYTES_MAX == BIRTH_HEADER_BYTES + (int)CONFIGURATION_BYTES_MAX,
               "the header promises room for every record");
 static_assert(IDENTITY_HEADER_BYTES + (int)BIRTH_RECORD_BYTES_MAX <= (int)RECORD_FILE_BYTES_MAX, "fits its file");
 
@@ -85,24 +83,14 @@ static int get_name(const uint8_t *at, char ret[IDENTITY_NAME_BYTES_MAX])
 
 uint32_t birth_record_write(const struct birth_record *record, uint8_t to[BIRTH_RECORD_BYTES_MAX])
 {
-    lk_assert(record->member_count <= RAFT_MEMBERS_MAX);
-    uint32_t bytes = BIRTH_HEADER_BYTES + record->member_count * BIRTH_MEMBER_BYTES;
-    memset(to, 0, bytes);
+    uint32_t bytes = BIRTH_HEADER_BYTES + configuration_write(&record->configuration, to + BIRTH_HEADER_BYTES);
     put_u32(to, BIRTH_MAGIC);
     put_u32(to + 8, BIRTH_VERSION);
     put_u32(to + 12, bytes);
     put_u64(to + 16, record->cluster_id);
     put_u64(to + 24, record->time_ns);
-    put_u64(to + 32, record->uncommitted_bytes_max);
-    put_u32(to + 40, record->level);
-    put_u32(to + 44, record->member_count);
-    put_name(to + 64, record->cluster);
-    put_name(to + 128, record->machine);
-    for (uint32_t i = 0; i < record->member_count; i++) {
-        uint8_t *at = to + BIRTH_HEADER_BYTES + i * BIRTH_MEMBER_BYTES;
-        put_u64(at, record->members[i].id);
-        put_name(at + 8, record->members[i].name);
-    }
+    put_name(to + 32, record->cluster);
+    put_name(to + 96, record->machine);
     put_u32(to + 4, crc32c(to + CRC_FROM, bytes - CRC_FROM));
     return bytes;
 }
@@ -114,21 +102,10 @@ int birth_record_read(const uint8_t *at, uint32_t bytes, struct birth_record *re
         return LOCKSTEP_ECORRUPT;
     }
     if (get_u32(at + 8) > BIRTH_VERSION) return LOCKSTEP_EVERSION;
-    struct birth_record record = {.cluster_id = get_u64(at + 16),
-                                  .time_ns = get_u64(at + 24),
-                                  .uncommitted_bytes_max = get_u64(at + 32),
-                                  .level = get_u32(at + 40),
-                                  .member_count = get_u32(at + 44)};
-    if (record.member_count > RAFT_MEMBERS_MAX) return LOCKSTEP_ECORRUPT;
-    if (bytes != BIRTH_HEADER_BYTES + record.member_count * BIRTH_MEMBER_BYTES) return LOCKSTEP_ECORRUPT;
-    if (record.level < DURABILITY_LEVEL_FSYNC || record.level > DURABILITY_LEVEL_MEMORY) return LOCKSTEP_ECORRUPT;
-    int rc = get_name(at + 64, record.cluster);
-    if (rc == 0) rc = get_name(at + 128, record.machine);
-    for (uint32_t i = 0; rc == 0 && i < record.member_count; i++) {
-        const uint8_t *member = at + BIRTH_HEADER_BYTES + i * BIRTH_MEMBER_BYTES;
-        record.members[i].id = get_u64(member);
-        rc = get_name(member + 8, record.members[i].name);
-    }
+    struct birth_record record = {.cluster_id = get_u64(at + 16), .time_ns = get_u64(at + 24)};
+    int rc = get_name(at + 32, record.cluster);
+    if (rc == 0) rc = get_name(at + 96, record.machine);
+    if (rc == 0) rc = configuration_read(at + BIRTH_HEADER_BYTES, bytes - BIRTH_HEADER_BYTES, &record.configuration);
     if (rc == 0) *ret = record;
     return rc;
 }

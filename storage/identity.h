@@ -12,30 +12,23 @@
 #include <stdint.h>
 
 #include "base/ids.h"
+#include "storage/configuration.h"
 #include "storage/disk.h"
 
 enum {
-    IDENTITY_NAME_BYTES_MAX = 64, /* cluster, node and machine names, with their final 0 */
+    IDENTITY_NAME_BYTES_MAX = CONFIGURATION_NAME_BYTES_MAX, /* cluster, node and machine names, with their final 0 */
     STORAGE_FORMAT = 1,
 };
 
 enum identity_state { IDENTITY_FRESH = 0, IDENTITY_PENDING = 1, IDENTITY_COMPLETE = 2 };
 
-enum durability_level { DURABILITY_LEVEL_FSYNC = 1, DURABILITY_LEVEL_OS = 2, DURABILITY_LEVEL_MEMORY = 3 };
-
-/* The base record at index 0, identical on all members. */
+/* The base record at index 0, identical on all members, also on those that joined later. */
 struct birth_record {
     uint64_t cluster_id;
     uint64_t time_ns; /* wall clock, once */
-    uint64_t uncommitted_bytes_max;
-    uint32_t level; /* enum durability_level */
-    uint32_t member_count;
     char cluster[IDENTITY_NAME_BYTES_MAX];
     char machine[IDENTITY_NAME_BYTES_MAX];
-    struct {
-        raft_member id;
-        char name[IDENTITY_NAME_BYTES_MAX];
-    } members[RAFT_MEMBERS_MAX];
+    struct configuration configuration; /* the first one */
 };
 
 struct identity {
@@ -59,7 +52,7 @@ void identity_close(struct identity_directory *directory); /* releases the lock;
 int identity_store(struct identity_directory *directory, const struct identity *identity);
 
 /* The birth record as bytes, for frames and files: little-endian, versioned, checksummed. */
-enum { BIRTH_RECORD_BYTES_MAX = 64 + 2 * IDENTITY_NAME_BYTES_MAX + RAFT_MEMBERS_MAX * (8 + IDENTITY_NAME_BYTES_MAX) };
+enum { BIRTH_RECORD_BYTES_MAX = 32 + 2 * IDENTITY_NAME_BYTES_MAX + CONFIGURATION_BYTES_MAX };
 uint32_t birth_record_write(const struct birth_record *record, uint8_t to[BIRTH_RECORD_BYTES_MAX]);
 int birth_record_read(const uint8_t *at, uint32_t bytes, struct birth_record *ret); /* ECORRUPT, EVERSION */
 

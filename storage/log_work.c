@@ -101,6 +101,11 @@ static int put_blocks(struct storage *s, struct kv_txn *txn, raft_index last, st
             if (rc != 0) return rc;
             next->run_count++;
         }
+        if (header.type == BLOCK_CONFIGURATION) {
+            rc = table_configuration_put(s->kv, txn, i, block + BLOCK_HEADER_BYTES, header.bytes - BLOCK_HEADER_BYTES);
+            if (rc != 0) return rc;
+            next->configuration_index = i;
+        }
         *base = block_base_after(&header);
     }
     next->last_index = base->index;

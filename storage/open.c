@@ -216,6 +216,33 @@ static int replay(struct opening *o)
     return rc == 0 ? 0 : refuse(o, rc, "%s", why);
 }
 
+/* --- configurations ----------------------------------------------------------------------------------------------- */
+
+/* Room for one more; NULL: no memory. */
+static struct storage_configuration *configuration_add(struct storage *s, raft_index index)
+{
+    struct storage_configuration *more =
+        realloc(s->configurations, (s->configuration_count + 1) * sizeof *s->configurations);
+    if (more == NULL) return NULL;
+    s->configurations = more;
+    struct storage_configuration *added = &more[s->configuration_count++];
+    added->index = index;
+    return added;
+}
+
+/* The newest one that the log holds: it is committed, what stands above it may be cut. */
+static int configuration_stored(struct opening *o)
+{
+    struct storage *s = o->storage;
+    if (!o->has_table || s->table.configuration_index == 0) return 0;
+    struct storage_configuration *stored = configuration_add(s, s->table.configuration_index);
+    if (stored == NULL) return refuse(o, LOCKSTEP_ENOMEM, "out of memory; free some");
+    int rc = table_configuration_read(s->kv, o->txn, stored->index, &stored->configuration);
+    if (rc == 0) return 0;
+    return refuse(o, rc, "the configuration of block %" PRIu64 " in data.mdb is damaged or missing; %s", stored->index,
+                  ADVICE_LOST);
+}
+
 /* --- the ring ----------------------------------------------------------------------------------------------------- */
 
 /* Read the live blocks from the journal into the ring, checked once more. */
@@ -240,6 +267,12 @@ static int ring_fill(struct opening *o)
         rc = block_header_read(to, count, &header);
         if (rc == 0) rc = header.header_crc == from->crc ? block_body_check(to, &header) : LOCKSTEP_ECORRUPT;
         if (rc == 0) rc = block_chain_check(&last, &header);
+        if (rc == 0 && header.type == BLOCK_CONFIGURATION) {
+            struct storage_configuration *configuration = configuration_add(s, header.index);
+            if (configuration == NULL) return refuse(o, LOCKSTEP_ENOMEM, "out of memory; free some");
+            rc = configuration_read(to + BLOCK_HEADER_BYTES, header.bytes - BLOCK_HEADER_BYTES,
+                                    &configuration->configuration);
+        }
         if (rc != 0)
             return refuse(o, LOCKSTEP_ECORRUPT, "block %" PRIu64 " in its journal is damaged; %s", from->index,
                           ADVICE_LOST);
@@ -420,7 +453,8 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     if (rc == 0) rc = memory_open(o, block_bytes_max);
     if (rc != 0) return rc;
     ring_start(s->ring, &s->stored_base);
-    rc = ring_fill(o);
+    rc = configuration_stored(o);
+    if (rc == 0) rc = ring_fill(o);
     if (rc == 0) rc = boot_write(o, o->has_table ? o->boot.boot + 1 : o->boot.boot, o->boot.complete != 0);
     if (rc != 0) return rc;
     journal_start(&s->journal, &s->shape, &o->recovery.end, o->boot.boot);
@@ -436,7 +470,9 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
                                       .stored = s->stored_base.index,
                                       .boot = o->boot.boot,
                                       .runs = s->runs,
-                                      .run_count = run_count};
+                                      .run_count = run_count,
+                                      .configurations = s->configurations,
+                                      .configuration_count = s->configuration_count};
     return 0;
 }
 
@@ -474,5 +510,6 @@ void storage_close(struct storage *s)
     ring_close(s->ring);
     free(s->frames);
     free(s->runs);
+    free(s->configurations);
     free(s);
 }

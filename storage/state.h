@@ -68,6 +68,8 @@ struct storage {
     void (*wake)(void *context, enum storage_part part);
     void *wake_context;
     struct storage_term_run *runs; /* what recovery found; for the caller, until close */
+    struct storage_configuration *configurations;
+    uint32_t configuration_count;
 
     /* --- loop --- */
     uint64_t ticket; /* of the newest request */

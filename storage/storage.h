@@ -14,6 +14,7 @@
 
 #include "base/ids.h"
 #include "proto/block.h"
+#include "storage/configuration.h"
 #include "storage/disk.h"
 #include "storage/identity.h"
 #include "storage/kv.h"
@@ -52,6 +53,12 @@ struct storage_term_run {
     raft_term term;
 };
 
+/* The configuration of the block at this index. */
+struct storage_configuration {
+    raft_index index;
+    struct configuration configuration;
+};
+
 /* What recovery stands on; all of it is durable when storage_open returns (J3). */
 struct storage_recovered {
     struct storage_hard_state hard_state;
@@ -62,6 +69,10 @@ struct storage_recovered {
     uint64_t boot;                       /* this process's boot counter, raised durably */
     const struct storage_term_run *runs; /* base+1..last; owned by storage, valid until storage_close */
     uint32_t run_count;
+    /* R6: ascending, all that a truncation can go back to: the newest one that LMDB holds, and those above it. The birth
+     * record's stands below them all. Owned by storage, valid until storage_close. */
+    const struct storage_configuration *configurations;
+    uint32_t configuration_count;
 };
 
 /* Open, recover, and make durable what was recovered. Blocks behind `stored` are in the ring, published.

@@ -29,12 +29,12 @@ struct state_bytes {
     uint64_t last_index;
     struct place_bytes q;
     uint32_t zero;
-    uint64_t flushed_seq, run_count;
+    uint64_t flushed_seq, run_count, configuration_index;
 } __attribute__((packed));
 static_assert(offsetof(struct state_bytes, base) == 72, "as documented");
 static_assert(offsetof(struct state_bytes, last_index) == 112, "as documented");
 static_assert(offsetof(struct state_bytes, flushed_seq) == 160, "as documented");
-static_assert(sizeof(struct state_bytes) == 176, "as documented");
+static_assert(sizeof(struct state_bytes) == 184, "as documented");
 
 struct run_bytes {
     uint64_t term;
@@ -83,7 +83,8 @@ int table_state_read(const struct kv *kv, struct kv_txn *txn, struct table_state
                                       .offset = bytes.q.offset,
                                       .crc = bytes.q.crc},
                                 .flushed_seq = bytes.flushed_seq,
-                                .run_count = bytes.run_count};
+                                .run_count = bytes.run_count,
+                                .configuration_index = bytes.configuration_index};
     return 0;
 }
 
@@ -112,7 +113,8 @@ int table_state_write(const struct kv *kv, struct kv_txn *txn, const struct tabl
                                       .offset = state->q.offset,
                                       .crc = state->q.crc},
                                 .flushed_seq = state->flushed_seq,
-                                .run_count = state->run_count};
+                                .run_count = state->run_count,
+                                .configuration_index = state->configuration_index};
     bytes.crc = state_crc(&bytes);
     return kv->put(txn, TABLE_STATE, STATE_KEY, &bytes, sizeof bytes);
 }
@@ -144,6 +146,20 @@ int table_run_put(const struct kv *kv, struct kv_txn *txn, const struct storage_
 {
     struct run_bytes bytes = {.term = run->term, .crc = run_crc(run)};
     return kv->put(txn, TABLE_RUNS, run->first_index, &bytes, sizeof bytes);
+}
+
+int table_configuration_put(const struct kv *kv, struct kv_txn *txn, raft_index index, const void *body, uint32_t bytes)
+{
+    return kv->put(txn, TABLE_CONFIGURATIONS, index, body, bytes);
+}
+
+int table_configuration_read(const struct kv *kv, struct kv_txn *txn, raft_index index, struct configuration *ret)
+{
+    const void *value = NULL;
+    size_t count = 0;
+    int rc = kv->get(txn, TABLE_CONFIGURATIONS, index, &value, &count);
+    if (rc == 0) rc = configuration_read(value, count, ret);
+    return rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc;
 }
 
 static int run_read(const struct kv *kv, struct kv_txn *txn, raft_index first_index, struct storage_term_run *ret)

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* table.h - what the log keeps in the ordered map: committed blocks by index, term runs by first index, and one state
- * record, always written in the same transaction as the blocks it speaks of (J4).
+/* table.h - what the log keeps in the ordered map: committed blocks by index, term runs by first index, configurations by
+ * the index of their block, and one state record, always written in the same transaction as the blocks it speaks of (J4).
  * Every value carries a checksum, because the map finds no damage by itself; a gap in the indexes is damage too.
  *
  * state   0 magic u32  4 crc u32 (bytes 8..)  8 format u32  12 group u32  16 member_id  24 journal_id  32 boot
  *        40 journal bytes  48 frame_bytes_max  56 term  64 vote
  *        72 base: index, term, next_position, time_ns, crc (u32)   108 last_crc u32  112 last_index
  *       120 Q: seq, boot, lap, offset, crc (u32)  156 zero u32  160 flushed_seq  168 run_count
- * run     0 term u64  8 crc u32 (first index, term)  12 zero u32 */
+ *       176 configuration_index
+ * run     0 term u64  8 crc u32 (first index, term)  12 zero u32
+ * configuration: as in its block, and kept though the block be compacted (R6) */
 #ifndef LOCKSTEP_STORAGE_TABLE_H
 #define LOCKSTEP_STORAGE_TABLE_H
 
@@ -18,7 +20,7 @@
 #include "storage/kv.h"
 #include "storage/storage.h"
 
-enum { TABLE_STATE = 0, TABLE_BLOCKS = 1, TABLE_RUNS = 2, TABLES = 3 };
+enum { TABLE_STATE = 0, TABLE_BLOCKS = 1, TABLE_RUNS = 2, TABLE_CONFIGURATIONS = 3, TABLES = 4 };
 
 struct table_state {
     uint32_t group;
@@ -33,6 +35,7 @@ struct table_state {
     struct journal_place q; /* up to here every block is here or dead, every hard state older than the one above */
     uint64_t flushed_seq;   /* newest frame known to be flushed: a bad one at or below it is damage */
     uint64_t run_count;
+    raft_index configuration_index; /* of the newest configuration here; 0 = the birth record has it */
 };
 
 /* ENOTFOUND: never written; ECORRUPT; EVERSION. */
@@ -49,5 +52,11 @@ int table_run_put(const struct kv *kv, struct kv_txn *txn, const struct storage_
 /* All of them, ascending, in memory to free(). ECORRUPT: damaged, or not state->run_count of them. ENOMEM. */
 int table_runs_read(const struct kv *kv, struct kv_txn *txn, const struct table_state *state, uint32_t room_for_more,
                     struct storage_term_run **ret);
+
+/* The row of the configuration block at this index. */
+int table_configuration_put(const struct kv *kv, struct kv_txn *txn, raft_index index, const void *body,
+                            uint32_t bytes);
+/* ECORRUPT: damaged or missing; EVERSION; EIO. */
+int table_configuration_read(const struct kv *kv, struct kv_txn *txn, raft_index index, struct configuration *ret);
 
 #endif

@@ -280,8 +280,12 @@ bool cluster_start(struct cluster *cluster, unsigned i)
         .kv = sim_kv(m->kv),
     };
     snprintf(options.data_directory, sizeof options.data_directory, "n%u", i + 1);
-    for (unsigned k = 0; k < cluster->options.nodes; k++)
-        snprintf(options.members[k].name, sizeof options.members[k].name, "n%u", k + 1);
+    for (unsigned k = 0; k < cluster->options.nodes; k++) {
+        struct node_member_options *member = &options.members[k];
+        snprintf(member->name, sizeof member->name, "n%u", k + 1);
+        snprintf(member->client, sizeof member->client, "n%u:1", k + 1);
+        snprintf(member->peer, sizeof member->peer, "n%u:2", k + 1);
+    }
     struct node_env env = {
         .context = m, .now_ns = env_now, .wall_ns = env_wall, .random = env_random, .wake = env_wake, .log = env_log};
     struct node_owner owner = {.context = m,

@@ -98,7 +98,7 @@ int main(int argc, char **argv)
         .block_bytes_max = BLOCK_BYTES_MAX,
         .member_id = identity.member_id,
         .random_id = 1,
-        .level = (enum durability_level)identity.birth.level,
+        .level = (enum durability_level)identity.birth.configuration.level,
         .birth = {.next_position = 1, .time_ns = identity.birth.time_ns},
         .disk = disk_posix(),
         .kv = kv_lmdb(),

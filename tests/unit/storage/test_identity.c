@@ -52,16 +52,19 @@ static void reopen(void)
 
 static struct birth_record birth(void)
 {
-    struct birth_record record = {.cluster_id = 42,
-                                  .time_ns = 1700000000000000000,
-                                  .uncommitted_bytes_max = 16 << 20,
-                                  .level = DURABILITY_LEVEL_FSYNC,
-                                  .member_count = 3,
-                                  .cluster = "demo",
-                                  .machine = "kv"};
+    struct birth_record record = {
+        .cluster_id = 42,
+        .time_ns = 1700000000000000000,
+        .configuration = {.uncommitted_bytes_max = 16 << 20, .level = DURABILITY_LEVEL_FSYNC, .member_count = 3},
+        .cluster = "demo",
+        .machine = "kv"};
     for (uint32_t i = 0; i < 3; i++) {
-        record.members[i].id = 100 + i;
-        snprintf(record.members[i].name, sizeof record.members[i].name, "n%u", i + 1);
+        struct configuration_member *member = &record.configuration.members[i];
+        member->id = 100 + i;
+        member->role = member->role_before = CONFIGURATION_VOTER;
+        snprintf(member->name, sizeof member->name, "n%u", i + 1);
+        snprintf(member->client, sizeof member->client, "127.0.0.1:740%u", i + 1);
+        snprintf(member->peer, sizeof member->peer, "127.0.0.1:750%u", i + 1);
     }
     return record;
 }
@@ -109,8 +112,8 @@ START_TEST(birth_is_pending_then_complete_and_survives) /* I2 */
     reopen();
     ck_assert_int_eq(identity.state, IDENTITY_COMPLETE);
     ck_assert_uint_eq(identity.birth.cluster_id, 43);
-    ck_assert_uint_eq(identity.birth.member_count, 3);
-    ck_assert_str_eq(identity.birth.members[2].name, "n3");
+    ck_assert_uint_eq(identity.birth.configuration.member_count, 3);
+    ck_assert_str_eq(identity.birth.configuration.members[2].name, "n3");
     ck_assert_str_eq(identity.birth.machine, "kv");
 }
 END_TEST
