@@ -36,6 +36,7 @@
 
 #include "base/assert.h"
 #include "lockstep/errors.h"
+#include "tests/scenario/show.h"
 #include "tests/unit/raft/cluster.h"
 
 static const uint64_t MS = 1000000;
@@ -44,19 +45,6 @@ static FILE *out;
 static struct cluster *c;
 static bool quiet;
 static const char *where; /* file:line, for errors in a transcript */
-
-static const char *const type_names[RAFT_MESSAGE_TYPES] = {
-    [RAFT_PREVOTE] = "PREVOTE", [RAFT_PREVOTE_REPLY] = "PREVOTE_REPLY",
-    [RAFT_VOTE] = "VOTE",       [RAFT_VOTE_REPLY] = "VOTE_REPLY",
-    [RAFT_APPEND] = "APPEND",   [RAFT_HEARTBEAT] = "HEARTBEAT",
-    [RAFT_ACK] = "ACK",         [RAFT_TIMEOUT_NOW] = "TIMEOUT_NOW",
-};
-static const char *const role_names[] = {
-    [RAFT_FOLLOWER] = "follower",
-    [RAFT_PRECANDIDATE] = "precandidate",
-    [RAFT_CANDIDATE] = "candidate",
-    [RAFT_LEADER] = "leader",
-};
 
 _Noreturn static void wrong(const char *what)
 {
@@ -80,73 +68,14 @@ static void say(const char *format, ...)
 
 static void say_message(const struct raft_message *m)
 {
-    say("%s term %" U, m->type < RAFT_MESSAGE_TYPES ? type_names[m->type] : "?", m->term);
-    switch ((enum raft_message_type)m->type) {
-    case RAFT_PREVOTE:
-    case RAFT_VOTE:
-        say(", for %" U ", last %" U "/%" U "%s", m->as.vote.campaign_term, m->as.vote.last_index, m->as.vote.last_term,
-            m->as.vote.transfer ? ", transfer" : "");
-        break;
-    case RAFT_PREVOTE_REPLY:
-    case RAFT_VOTE_REPLY:
-        say(", for %" U ": %s", m->as.vote_reply.campaign_term, m->as.vote_reply.granted ? "granted" : "refused");
-        break;
-    case RAFT_APPEND:
-        say(", %" U "/%" U " + %" U "..%" U ", commit %" U ", round %" U, m->as.append.previous_index,
-            m->as.append.previous_term, m->as.append.previous_index + 1, m->as.append.last_index, m->as.append.commit,
-            m->as.append.round);
-        break;
-    case RAFT_HEARTBEAT:
-        say(", match %" U "/%" U ", commit %" U ", round %" U, m->as.heartbeat.match_index, m->as.heartbeat.match_term,
-            m->as.heartbeat.commit, m->as.heartbeat.round);
-        break;
-    case RAFT_ACK:
-        say(", durable %" U ", validated %" U ", round %" U, m->as.ack.durable_index, m->as.ack.validated_index,
-            m->as.ack.round);
-        if (m->as.ack.rejected)
-            say(", refused %" U ", hint %" U "/%" U, m->as.ack.rejected_index, m->as.ack.hint_index,
-                m->as.ack.hint_term);
-        if (m->as.ack.full) say(", full");
-        break;
-    default: break;
-    }
-    say("\n");
+    if (!quiet) show_message(out, m);
 }
 
-static struct {
-    raft_index commit;
-    uint64_t ready, failed;
-} shown[CLUSTER_CORES_MAX + 1];
+static struct show_before shown[CLUSTER_CORES_MAX + 1];
 
 static void watch(struct cluster_core *core, const struct raft_result *result, const struct raft_effects *fx)
 {
-    uint64_t id = core->id;
-    if (result->error != 0) say("  %" U " refuses: %s\n", id, lockstep_error_text(result->error));
-    if (result->cut != 0) say("  %" U " cuts at %" U "\n", id, result->cut);
-    if (result->accept_first != 0)
-        say("  %" U " accepts %" U "..%" U "\n", id, result->accept_first, result->accept_last);
-    if (fx->role_changed)
-        say("  %" U " is %s in term %" U ", leader %" U "\n", id, role_names[fx->role], fx->term, fx->leader);
-    if (fx->transfer_done != 0) say("  %" U " transfer %s\n", id, fx->transfer_done > 0 ? "done" : "failed");
-    if (fx->commit != shown[id].commit) say("  %" U " commits %" U "\n", id, fx->commit);
-    if (fx->reads_ready != shown[id].ready)
-        say("  %" U " reads up to ticket %" U " ready at %" U "\n", id, fx->reads_ready, fx->reads_index);
-    if (fx->reads_failed != shown[id].failed) say("  %" U " reads up to ticket %" U " refused\n", id, fx->reads_failed);
-    for (uint32_t i = 0; i < fx->send_count; i++) {
-        say("  %" U ">%" U " ", id, fx->sends[i].message.to);
-        say_message(&fx->sends[i].message);
-    }
-    for (uint32_t i = 0; i < fx->load_count; i++)
-        say("  %" U " loads %" U "..%" U " for %" U "\n", id, fx->loads[i].first, fx->loads[i].last, fx->loads[i].peer);
-    if (fx->persist_seq != 0) {
-        say("  %" U " persists #%" U, id, fx->persist_seq);
-        if (fx->persist_hard_state) say(", term %" U " vote %" U, fx->hard_state.term, fx->hard_state.vote);
-        if (fx->persist_first != 0) say(", blocks %" U "..%" U, fx->persist_first, fx->persist_last);
-        say("\n");
-    }
-    shown[id].commit = fx->commit;
-    shown[id].ready = fx->reads_ready;
-    shown[id].failed = fx->reads_failed;
+    show_step(quiet ? NULL : out, core->id, result, fx, &shown[core->id]);
 }
 
 static void show_terms(const struct cluster_block *log, raft_index last)
@@ -176,7 +105,7 @@ static void show_state(void)
         struct raft_status s = cluster_status(c, core->id);
         say("  %" U " %s term %" U " vote %" U " leader %" U ", last %" U " commit %" U " durable %" U " validated %" U
             "%s%s, log",
-            core->id, role_names[s.role], s.term, s.vote, s.leader, s.last_index, s.commit, s.durable_index,
+            core->id, show_role(s.role), s.term, s.vote, s.leader, s.last_index, s.commit, s.durable_index,
             s.validated_index, s.writable ? ", writable" : "", s.transferring ? ", transferring" : "");
         show_terms(core->log, core->last);
         say("\n");
@@ -272,7 +201,7 @@ static uint32_t next_terms(raft_term *ret)
 static uint8_t type_of(const char *name)
 {
     for (uint8_t type = 1; type < RAFT_MESSAGE_TYPES; type++)
-        if (strcmp(type_names[type], name) == 0) return type;
+        if (strcmp(show_type(type), name) == 0) return type;
     return 0;
 }
 
@@ -384,8 +313,7 @@ static void propose(void)
 static void start(struct cluster_core *core)
 {
     if (core->up) wrong("this core runs");
-    shown[core->id].commit = core->disk_commit;
-    shown[core->id].ready = shown[core->id].failed = 0;
+    shown[core->id] = (struct show_before){.commit = core->disk_commit};
     cluster_start(c, core->id);
 }
 
