@@ -17,6 +17,8 @@
 
 #include "server/node_internal.h"
 
+enum { MACHINE_BATCH_BYTES = 1 << 20 }; /* and at most an eighth of the ring: a hung machine keeps its batch (M4) */
+
 void node_log(struct node *node, enum node_log_level level, const char *format, ...)
 {
     char text[1024];
@@ -178,7 +180,8 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .start_index = recovered.base.index + 1,
         .replies_bytes = 16 << 20,
         .queries_bytes = 16 << 20,
-        .batch_bytes_max = 1 << 20,
+        .batch_bytes_max =
+            (uint32_t)(o->ring_bytes / 8 < MACHINE_BATCH_BYTES ? o->ring_bytes / 8 : MACHINE_BATCH_BYTES),
         .wake_loop = host_wake_loop,
         .wake_machine = host_wake_machine,
         .log = host_log,

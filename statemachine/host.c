@@ -204,20 +204,18 @@ static void stop(struct host *host, int error, raft_index index, log_position po
 
 /* --- finding blocks --- */
 
-/* Take block `index` from the ring. Under the pin its bytes stay; a block behind it in the same run needs none of its
- * own. 0, ENOTFOUND (the ring does not have it, any more), ECORRUPT */
+/* Take block `index` from the ring. Under the pin its bytes stay; a block behind it in the same run makes the pin longer.
+ * 0, ENOTFOUND (the ring does not have it, any more; or this run is long enough), ECORRUPT */
 static int block_from_ring(struct host *host, raft_index index)
 {
     struct run *run = &host->run;
     struct ring_slot slot;
     if (ring_find(host->ring, index, &slot) != 0) return LOCKSTEP_ENOTFOUND;
-    if (run->pinned) {
-        lk_assert(slot.pos > run->pin); /* blocks lie in the order of their indexes */
-    } else {
-        if (ring_pin(host->ring, RING_PIN_MACHINE, slot.pos) != 0) return LOCKSTEP_ENOTFOUND;
-        run->pinned = true;
-        run->pin = slot.pos;
-    }
+    if (run->pinned && slot.bytes > run->bytes_left) return LOCKSTEP_ENOTFOUND;
+    ring_pos pin = run->pinned ? run->pin : slot.pos;
+    if (ring_pin_batch(host->ring, pin, slot.pos + slot.bytes) != 0) return LOCKSTEP_ENOTFOUND;
+    run->pinned = true;
+    run->pin = pin;
     const uint8_t *at = ring_at(host->ring, slot.pos);
     struct block_header header;
     if (block_header_read(at, slot.bytes, &header) != 0) return LOCKSTEP_ECORRUPT;
@@ -273,7 +271,6 @@ static bool enter_block(struct host *host)
         stop(host, rc, host->next_index, 0);
         return false;
     }
-    if (!first && header->bytes > run->bytes_left) return false;
     run->bytes_left -= header->bytes < run->bytes_left ? header->bytes : run->bytes_left;
 
     switch (header->type) {

@@ -13,7 +13,16 @@
  * Head and pins (S6: the writer never waits). The head moves only when a claim needs room, so that old blocks stay
  * readable as long as possible. Writer: store head (seq_cst), then look at the pins. Reader: store pin (seq_cst), then
  * look at the head. In the one order of these four one of both sees the other: either the reader sees that it came too
- * late, or the writer sees the pin and leaves the bytes alone (hazard pointers, Michael 2004).
+ * late, or the writer sees the pin and leaves the bytes alone (hazard pointers, Michael 2004). So what the writer once
+ * found free stays free, whatever pins come: it looks again only when that is used up.
+ *
+ * The machine's batch (M4) is a pin with an end. When the tail comes round to it, the next block is put behind it:
+ *
+ *      tail                 held                                limit
+ *       |  free: what fits   |  batch, as it was laps before     |  free  |
+ *       +-- dead if the block does not fit ----------------------+
+ *
+ * The gap needs no padding frame: every reader finds blocks by their index, and a cut leaves such gaps, too.
  *
  * Slots off the loop: a reader takes the index, the fields, and the index again; the writer clears the index, writes
  * the fields and sets the index, release; so a slot that is being overwritten shows another index.
@@ -80,8 +89,13 @@ struct ring {
     uint64_t live_bytes;        /* of blocks above released */
     uint64_t uncommitted_bytes; /* of blocks above commit */
     uint64_t claimed_bytes;     /* 0 = no open claim */
+    ring_pos claimed_pos;
+    ring_pos cut_end; /* no bytes of cut blocks lie at or above it */
+    /* What the last look at the pins found free behind the tail: up to limit, without held..held_end. */
+    ring_pos limit, held, held_end;
 
     _Atomic uint64_t pins[RING_PINS];
+    _Atomic uint64_t batch_end; /* of the machine's pin */
 };
 
 static struct map_slot *slot_of(const struct ring *ring, raft_index index)
@@ -193,6 +207,29 @@ void ring_close(struct ring *ring)
     free(ring);
 }
 
+/* What is free behind the tail as head and pins stand now. The head is visible already. */
+static void look_at_pins(struct ring *ring)
+{
+    ring_pos lowest = ring->head;
+    for (unsigned i = 0; i < RING_PINS; i++) {
+        if (i == RING_PIN_MACHINE) continue;
+        /* seq_cst: pairs with ring_pin(), see the head of this file. */
+        ring_pos pin = atomic_load(&ring->pins[i]);
+        if (pin < lowest) lowest = pin;
+    }
+    ring->limit = lowest + ring->bytes;
+    ring->held = ring->held_end = PIN_NONE;
+    ring_pos batch = atomic_load(&ring->pins[RING_PIN_MACHINE]);
+    if (batch == PIN_NONE) return;
+    /* seq_cst, and after the pin: ring_pin_batch() stores them the other way round, so this end is not too low. */
+    ring_pos batch_end = atomic_load(&ring->batch_end);
+    lk_assert(batch_end <= ring->tail);
+    /* The same bytes of memory, where the tail meets them next. */
+    uint64_t laps = ((ring->tail - batch_end) / ring->bytes + 1) * ring->bytes;
+    ring->held = batch + laps;
+    ring->held_end = batch_end + laps;
+}
+
 void ring_start(struct ring *ring, const struct block_base *base)
 {
     lk_assert(ring->tail == 0);
@@ -202,35 +239,18 @@ void ring_start(struct ring *ring, const struct block_base *base)
     ring->first = base->index + 1;
     ring->released = base->index;
     ring->commit = base->index;
+    look_at_pins(ring);
     atomic_store_explicit(&ring->segment->commit, base->index, memory_order_release);
 }
 
-static ring_pos lowest_pin(const struct ring *ring)
-{
-    ring_pos lowest = PIN_NONE;
-    for (unsigned i = 0; i < RING_PINS; i++) {
-        /* seq_cst: pairs with ring_pin(), see the head of this file. */
-        ring_pos pin = atomic_load(&ring->pins[i]);
-        if (pin < lowest) lowest = pin;
-    }
-    return lowest;
-}
-
-/* Bytes behind the tail that nobody needs if the head stands at `head`. */
-static uint64_t free_bytes(const struct ring *ring, ring_pos head)
-{
-    ring_pos pin = lowest_pin(ring);
-    return ring->bytes - (ring->tail - (pin < head ? pin : head));
-}
-
-/* While dead bytes lie among the uncommitted blocks, room is kept to publish those once more (R10): else blocks that
- * cannot be stored yet would hold dead bytes in place for ever. Without dead bytes there is nothing to win by it, and
- * a cut that makes some finds at least the three quarters of the ring that R10's bound leaves to others. */
+/* While bytes of cut blocks lie among the uncommitted ones, room is kept to publish those once more (R10): else blocks
+ * that cannot be stored yet would hold dead bytes in place for ever. Without such bytes there is nothing to win by it,
+ * and a cut that makes some finds at least the three quarters of the ring that R10's bound leaves to others. What the
+ * tail stepped over does not count: it is at most a batch and a block. */
 static uint64_t reserve_bytes(const struct ring *ring)
 {
     if (ring->commit == ring->last.index) return 0;
-    uint64_t span = ring->tail - held_slot(ring, ring->commit + 1).pos;
-    return span == ring->uncommitted_bytes ? 0 : ring->uncommitted_bytes;
+    return held_slot(ring, ring->commit + 1).pos < ring->cut_end ? ring->uncommitted_bytes : 0;
 }
 
 static ring_pos first_held_pos(const struct ring *ring)
@@ -257,15 +277,43 @@ static bool slots_full(const struct ring *ring)
     return ring->last.index + 1 - ring->first >= ring->slot_count;
 }
 
-/* Move the head until `bytes` fit behind the tail and the slot of the next block is free, or no block may go. Pins are
- * looked at by the caller: only after the head is visible. */
+/* How many bytes surely fit behind the tail, in one block or in many of any size. Where the machine's batch lies between,
+ * the last block in front of it may not fit there. */
+static uint64_t free_bytes(const struct ring *ring)
+{
+    ring_pos tail = ring->tail, limit = ring->limit;
+    if (limit <= tail) return 0;
+    if (ring->held >= limit || ring->held_end <= tail) return limit - tail;
+    uint64_t before = ring->held > tail ? ring->held - tail : 0;
+    uint64_t behind = limit > ring->held_end ? limit - ring->held_end : 0;
+    uint64_t most = before > behind ? before : behind, less = before + behind - most;
+    return less > ring->block_bytes_max ? before + behind - ring->block_bytes_max : most;
+}
+
+/* Where the next block of `bytes` goes: at the tail, or behind the machine's batch. */
+static ring_pos next_pos(const struct ring *ring, uint64_t bytes)
+{
+    bool meets = ring->held_end > ring->tail && ring->held < ring->tail + bytes;
+    return meets ? ring->held_end : ring->tail;
+}
+
+/* Move the head until `bytes` are free behind the tail and the slot of the next block is, or until it may go no further. */
 static void make_room(struct ring *ring, uint64_t bytes)
 {
-    ring->head = first_held_pos(ring);
-    while (ring->first <= ring->released && (ring->tail + bytes - ring->head > ring->bytes || slots_full(ring))) {
-        drop_first(ring);
+    uint64_t room = free_bytes(ring), span = bytes; /* between head and the head of the next lap */
+    if (room >= bytes && !slots_full(ring)) return;
+    for (;;) {
+        ring->head = first_held_pos(ring);
+        while (ring->first <= ring->released && (ring->tail + span - ring->head > ring->bytes || slots_full(ring))) {
+            drop_first(ring);
+        }
+        atomic_store(&ring->segment->head, ring->head); /* seq_cst, before the pins are read */
+        look_at_pins(ring);
+        room = free_bytes(ring);
+        bool pins_are_lower = ring->limit < ring->head + ring->bytes;
+        if (room >= bytes || ring->first > ring->released || pins_are_lower) return;
+        span = ring->limit - ring->tail + (bytes - room); /* the machine's batch takes some of it */
     }
-    atomic_store(&ring->segment->head, ring->head); /* seq_cst, before the pins are read */
 }
 
 int ring_claim(struct ring *ring, uint32_t bytes, uint8_t **ret)
@@ -277,21 +325,23 @@ int ring_claim(struct ring *ring, uint32_t bytes, uint8_t **ret)
     uint64_t reserve = reserve_bytes(ring);
     uint64_t need = reserve == 0 ? claim : reserve + 2 * claim; /* the new block would be published again too */
     make_room(ring, need);
-    if (free_bytes(ring, ring->head) < need || slots_full(ring)) return LOCKSTEP_EFULL;
+    if (free_bytes(ring) < need || slots_full(ring)) return LOCKSTEP_EFULL;
     ring->claimed_bytes = claim;
-    *ret = ring->bytes_at + ring->tail % ring->bytes;
+    ring->claimed_pos = next_pos(ring, claim);
+    lk_assert(ring->claimed_pos + claim <= ring->limit);
+    *ret = ring->bytes_at + ring->claimed_pos % ring->bytes;
     return 0;
 }
 
-/* The block lies at the tail: give it its slot and move the tail. */
-static void publish_at_tail(struct ring *ring, const struct block_header *header)
+/* The block lies at pos, at the tail or behind it: give it its slot and move the tail. */
+static void publish_at(struct ring *ring, ring_pos pos, const struct block_header *header)
 {
     struct ring_slot slot = {.index = header->index,
                              .term = header->term,
-                             .pos = ring->tail,
+                             .pos = pos,
                              .bytes = header->bytes,
                              .header_crc = header->header_crc};
-    ring->tail += header->bytes;
+    ring->tail = pos + header->bytes;
     ring->last = block_base_after(header);
     ring->held_bytes += header->bytes;
     ring->live_bytes += header->bytes;
@@ -307,9 +357,9 @@ void ring_publish(struct ring *ring, const struct block_header *header)
     lk_assert(header->bytes <= ring->claimed_bytes);
     lk_assert(header->bytes % 8 == 0);
     lk_assert(block_chain_check(&ring->last, header) == 0);
-    lk_assert(memcmp(ring->bytes_at + ring->tail % ring->bytes, header, sizeof *header) == 0);
+    lk_assert(memcmp(ring->bytes_at + ring->claimed_pos % ring->bytes, header, sizeof *header) == 0);
     ring->claimed_bytes = 0;
-    publish_at_tail(ring, header);
+    publish_at(ring, ring->claimed_pos, header);
 }
 
 void ring_abandon(struct ring *ring)
@@ -329,7 +379,7 @@ uint64_t ring_room(struct ring *ring, uint64_t bytes)
     bytes = (bytes + 7) & ~(uint64_t)7;
     if (bytes > ring->bytes) bytes = ring->bytes;
     make_room(ring, reserve == 0 ? bytes : reserve + 2 * bytes);
-    uint64_t room = free_bytes(ring, ring->head);
+    uint64_t room = free_bytes(ring);
     if (reserve != 0) room = room > reserve ? (room - reserve) / 2 : 0; /* as in ring_claim() */
     /* The smallest blocks take the most slots. Released blocks give theirs up one by one as claims come. */
     uint64_t slots = ring->slot_count - (ring->last.index - ring->released);
@@ -348,6 +398,7 @@ void ring_cut(struct ring *ring, raft_index index)
     assert_epoch_odd(ring);
     lk_assert(ring->claimed_bytes == 0);
     lk_assert(index > ring->commit);
+    ring->cut_end = ring->tail;
     for (raft_index i = ring->last.index; i >= index; i--) {
         struct ring_slot slot = held_slot(ring, i);
         slot_clear(slot_of(ring, i));
@@ -374,16 +425,17 @@ int ring_republish(struct ring *ring, raft_index first)
     uint64_t bytes = 0;
     for (raft_index i = first; i <= last; i++) bytes += held_slot(ring, i).bytes;
     make_room(ring, bytes);
-    if (free_bytes(ring, ring->head) < bytes) return LOCKSTEP_EFULL;
+    if (free_bytes(ring) < bytes) return LOCKSTEP_EFULL;
     for (raft_index i = first; i <= last; i++) {
         struct ring_slot slot = held_slot(ring, i);
         struct block_header header;
-        memcpy(ring->bytes_at + ring->tail % ring->bytes, ring_at(ring, slot.pos), slot.bytes);
-        memcpy(&header, ring_at(ring, ring->tail), sizeof header);
+        ring_pos pos = next_pos(ring, slot.bytes);
+        memcpy(ring->bytes_at + pos % ring->bytes, ring_at(ring, slot.pos), slot.bytes);
+        memcpy(&header, ring_at(ring, pos), sizeof header);
         ring->held_bytes -= slot.bytes;
         ring->live_bytes -= slot.bytes;
         ring->uncommitted_bytes -= slot.bytes;
-        publish_at_tail(ring, &header);
+        publish_at(ring, pos, &header);
     }
     return 0;
 }
@@ -467,7 +519,7 @@ const uint8_t *ring_at(const struct ring *ring, ring_pos pos)
 
 int ring_pin(struct ring *ring, unsigned owner, ring_pos pos)
 {
-    lk_assert(owner < RING_PINS);
+    lk_assert(owner < RING_PINS && owner != RING_PIN_MACHINE);
     lk_assert(pos != PIN_NONE);
     ring_pos before = atomic_load_explicit(&ring->pins[owner], memory_order_relaxed);
     /* seq_cst: the store before the load of the head; see the head of this file. Giving bytes up is a release too: the
@@ -476,6 +528,25 @@ int ring_pin(struct ring *ring, unsigned owner, ring_pos pos)
     if (before <= pos) return 0; /* held all along */
     if (atomic_load(&ring->segment->head) <= pos) return 0;
     atomic_store(&ring->pins[owner], before);
+    return LOCKSTEP_ELAPPED;
+}
+
+int ring_pin_batch(struct ring *ring, ring_pos pos, ring_pos end)
+{
+    ring_pos before = atomic_load_explicit(&ring->pins[RING_PIN_MACHINE], memory_order_relaxed);
+    ring_pos end_before = atomic_load_explicit(&ring->batch_end, memory_order_relaxed);
+    lk_assert(before == PIN_NONE || before == pos);
+    lk_assert(end_before <= end && pos < end);
+    ring_pos new_from = before == PIN_NONE ? pos : end_before;
+    /* The end first: a writer that sees this pin sees an end that covers it. All seq_cst, as in ring_pin(). */
+    atomic_store(&ring->batch_end, end);
+    if (before == PIN_NONE) atomic_store(&ring->pins[RING_PIN_MACHINE], pos);
+    if (atomic_load(&ring->segment->head) <= new_from) return 0;
+    if (before == PIN_NONE) {
+        ring_unpin(ring, RING_PIN_MACHINE);
+    } else {
+        atomic_store(&ring->batch_end, end_before);
+    }
     return LOCKSTEP_ELAPPED;
 }
 

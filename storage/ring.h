@@ -10,6 +10,7 @@
  * Positions only grow; a place is position modulo size. A block is contiguous in memory. Bytes of cut blocks are
  * dead: they stay until the head passes, no position is ever used twice.
  * Bytes below the head are reused only where no pin stands (checked at claim). The writer never waits for a reader.
+ * M4  The machine pins one batch, which has an end: the tail steps over it, so a machine that hangs costs its batch.
  * S2  The epoch is odd while term, role or a cut is being changed, and changes before anything of a new term touches
  *     the ring.
  * S5  Nothing read from another process is trusted; in this process a pin makes the bytes safe. */
@@ -43,7 +44,7 @@ struct ring_slot {
 /* Who may hold bytes in place. */
 enum ring_pin_owner {
     RING_PIN_JOURNAL, /* submitted, not flushed */
-    RING_PIN_MACHINE, /* the batch being applied */
+    RING_PIN_MACHINE, /* the batch being applied: ring_pin_batch */
     RING_PIN_LOG,     /* the transaction being written */
     RING_PIN_CONTROL,
     RING_PIN_PEER, /* + peer slot: a running send */
@@ -58,6 +59,7 @@ void ring_start(struct ring *ring, const struct block_base *base);
 
 /* Claim room for one block of at most `bytes` (header included) at the tail; invisible to readers until published.
  * ret  8-byte aligned, contiguous, still owned by the ring. One open claim at a time.
+ * Bytes that only the machine's batch holds are stepped over; they stay as a gap, as cut blocks do.
  * EFULL: bytes still needed are in the way, or the index map is full. Loop. Never blocks, never allocates. */
 int ring_claim(struct ring *ring, uint32_t bytes, uint8_t **ret);
 /* The claimed block is sealed and whole: header->bytes <= claimed bytes. It becomes index last + 1. Loop. */
@@ -96,11 +98,15 @@ uint64_t ring_pack(const struct ring *ring, raft_index first, raft_index last, u
 /* The bytes at a position, contiguous for a whole block, and for a whole range that ring_pack returned. */
 const uint8_t *ring_at(const struct ring *ring, ring_pos pos);
 
-/* Hold everything at and above pos. One pin an owner; a second call moves it. Up is always possible, also past the head:
+/* Hold everything at and above pos. One pin an owner, not the machine; a second call moves it. Up is always possible, also past the head:
  * what is held stays readable however far the head has gone. ELAPPED: pos lies below the head and below the present
  * pin; the present pin, if there is one, stays. Any thread, one thread an owner. */
 int ring_pin(struct ring *ring, unsigned owner, ring_pos pos);
 void ring_unpin(struct ring *ring, unsigned owner);
+/* The machine's pin: hold pos..end, a whole block or several. Called again with the same pos and a higher end, it grows.
+ * After ring_unpin the next batch lies higher. ELAPPED: the head has passed what is new; what was held stays held.
+ * Machine's thread. */
+int ring_pin_batch(struct ring *ring, ring_pos pos, ring_pos end);
 
 struct ring_status {
     ring_pos head, tail;

@@ -2,6 +2,8 @@
 #include "tests/support/cluster.h"
 
 #include <inttypes.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +35,11 @@ struct member {
     uint64_t flush_ns;
     uint64_t journal_busy_until_ns;
     struct replica replica;
+    /* A machine that hangs stands in a thread of its own, in the middle of apply; nothing runs beside it. */
+    bool hang_wanted, hangs;
+    pthread_t hung_thread;
+    uint64_t hung_again; /* what its node_work returned */
+    sem_t hung_stopped, hung_goes_on;
 };
 
 struct cluster {
@@ -89,8 +96,15 @@ static void machine_close(void *machine)
 static int machine_apply(void *machine, struct lockstep_batch *batch, struct lockstep_replies *replies)
 {
     struct replica *replica = machine;
+    struct member *m = (struct member *)(void *)((uint8_t *)machine - offsetof(struct member, replica));
     const struct lockstep_command *command;
     while ((command = batch->next(batch)) != NULL) {
+        if (m->hang_wanted) {
+            m->hang_wanted = false;
+            m->hangs = true;
+            sem_post(&m->hung_stopped);
+            sem_wait(&m->hung_goes_on);
+        }
         lk_assert(command->position == replica->count + 1);
         lk_assert(command->payload_bytes >= 8);
         uint64_t number;
@@ -232,6 +246,8 @@ struct cluster *cluster_open(const struct cluster_options *options)
         m->cluster = cluster;
         m->i = i;
         m->flush_ns = 100000;
+        sem_init(&m->hung_stopped, 0, 0);
+        sem_init(&m->hung_goes_on, 0, 0);
         m->disk = sim_disk_open(random_u64(&cluster->random));
         m->kv = sim_kv_open(m->disk);
     }
@@ -244,6 +260,7 @@ void cluster_close(struct cluster *cluster)
     for (unsigned i = 0; i < cluster->options.nodes; i++) {
         struct member *m = &cluster->members[i];
         if (m->node != NULL) sim_net_detach(cluster->net, i);
+        cluster_machine_hang(cluster, i, false);
         node_close(m->node);
         sim_kv_close(m->kv);
         sim_disk_close(m->disk);
@@ -324,6 +341,7 @@ void cluster_crash(struct cluster *cluster, unsigned i)
 {
     struct member *m = &cluster->members[i];
     lk_assert(m->node != NULL);
+    cluster_machine_hang(cluster, i, false);
     sim_net_detach(cluster->net, i);
     sim_disk_power_cut(m->disk); /* before close: nothing that close does reaches the disk */
     node_close(m->node);
@@ -385,11 +403,43 @@ void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns)
     cluster->members[i].flush_ns = ns;
 }
 
+static void *hanging_work(void *argument)
+{
+    struct member *m = argument;
+    m->hung_again = node_work(m->node, NODE_MACHINE);
+    sem_post(&m->hung_stopped);
+    return NULL;
+}
+
+/* A step that hangs in apply, or ends without one. */
+static uint64_t machine_work_or_hang(struct member *m)
+{
+    int rc = pthread_create(&m->hung_thread, NULL, hanging_work, m);
+    lk_assert(rc == 0);
+    sem_wait(&m->hung_stopped);
+    if (m->hangs) return UINT64_MAX;
+    pthread_join(m->hung_thread, NULL);
+    return m->hung_again;
+}
+
+void cluster_machine_hang(struct cluster *cluster, unsigned i, bool hangs)
+{
+    struct member *m = &cluster->members[i];
+    m->hang_wanted = hangs;
+    if (hangs || !m->hangs) return;
+    sem_post(&m->hung_goes_on);
+    pthread_join(m->hung_thread, NULL);
+    sem_wait(&m->hung_stopped);
+    m->hangs = false;
+    m->due[NODE_MACHINE] = true;
+}
+
 /* --- time ----------------------------------------------------------------------------------------------------- */
 
 /* When a part of a node is ready by itself; UINT64_MAX = only when woken. */
 static uint64_t part_ready_ns(const struct member *m, enum node_part part)
 {
+    if (part == NODE_MACHINE && m->hangs) return UINT64_MAX;
     uint64_t at = m->due[part] ? 0 : part == NODE_LOOP ? node_deadline_ns(m->node) : m->work_ns[part];
     if (part == NODE_JOURNAL && at < m->journal_busy_until_ns) at = m->journal_busy_until_ns;
     return at;
@@ -415,7 +465,8 @@ static void part_run(struct member *m, enum node_part part)
         }
         return;
     }
-    uint64_t again = node_work(m->node, part);
+    bool may_hang = part == NODE_MACHINE && m->hang_wanted;
+    uint64_t again = may_hang ? machine_work_or_hang(m) : node_work(m->node, part);
     m->work_ns[part] = again == UINT64_MAX ? UINT64_MAX : cluster->now_ns + again;
     /* A flush takes its time; what is submitted meanwhile shares the next one. */
     if (part == NODE_JOURNAL) m->journal_busy_until_ns = cluster->now_ns + m->flush_ns;

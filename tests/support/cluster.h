@@ -54,6 +54,9 @@ void cluster_damage(struct cluster *cluster, unsigned i, raft_index index);
 /* Its flushes take this long. */
 void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns);
 
+/* At the next command the machine hangs in the middle of apply; false: it goes on. A crash or the close ends it, too. */
+void cluster_machine_hang(struct cluster *cluster, unsigned i, bool hangs);
+
 /* Let simulated time pass. */
 void cluster_run(struct cluster *cluster, uint64_t ns);
 /* Until somebody leads and takes proposals; its number, or -1 after `ns`. */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/random.h"
 #include "lockstep/errors.h"
@@ -220,17 +221,144 @@ START_TEST(everything_uncommitted_may_be_cut_even_if_older_blocks_left_the_ring)
 }
 END_TEST
 
+static struct ring_slot slot_of(raft_index index)
+{
+    struct ring_slot slot;
+    ck_assert_int_eq(ring_find(ring, index, &slot), 0);
+    return slot;
+}
+
+static void append_and_store(int count, uint32_t bytes)
+{
+    for (int i = 0; i < count; i++) {
+        ck_assert_int_eq(append(1, bytes), 0);
+        store_up_to(ring_last(ring).index);
+    }
+}
+
+START_TEST(batch_of_a_machine_that_hangs_is_stepped_over_lap_after_lap) /* M4 */
+{
+    append_and_store(64, 1024);
+    struct ring_slot first = slot_of(10), second = slot_of(11);
+    ck_assert_int_eq(ring_pin_batch(ring, first.pos, first.pos + first.bytes), 0);
+    ck_assert_int_eq(ring_pin_batch(ring, first.pos, second.pos + second.bytes), 0);
+    for (uint32_t i = 0; i < 1000; i++) {
+        append_and_store(1, 96 + i % 400 * 8);
+        struct ring_slot last = slot_of(ring_last(ring).index);
+        ck_assert(block_is_whole(&last));
+        ck_assert(block_is_whole(&first));
+        ck_assert(block_is_whole(&second));
+    }
+    ck_assert_uint_gt(slot_of(ring_last(ring).index).pos, 10 * RING_BYTES);
+    ring_unpin(ring, RING_PIN_MACHINE);
+    append_and_store(100, 1024);
+    struct ring_status status;
+    ring_status_read(ring, &status);
+    ck_assert_uint_eq(status.dead_bytes, 0); /* nothing is stepped over any more */
+    ck_assert(!block_is_whole(&first));
+}
+END_TEST
+
+START_TEST(range_stops_at_the_gap_that_a_batch_left)
+{
+    append_and_store(64, 1024);
+    struct ring_slot held = slot_of(3);
+    ck_assert_int_eq(ring_pin_batch(ring, held.pos, held.pos + held.bytes), 0);
+    append_many(4, 1024); /* 65, 66, gap, 67, 68 */
+    raft_index last = 0;
+    ck_assert_uint_eq(ring_pack(ring, 65, 68, UINT64_MAX, &last), 2 * 1024);
+    ck_assert_uint_eq(last, 66);
+    ck_assert_uint_eq(slot_of(67).pos, slot_of(66).pos + 2 * 1024);
+    ck_assert_uint_eq(ring_pack(ring, 67, 68, UINT64_MAX, &last), 2 * 1024);
+}
+END_TEST
+
+START_TEST(batch_grows_until_the_head_has_passed_what_is_behind_it)
+{
+    append_and_store(64, 1024);
+    struct ring_slot first = slot_of(1), second = slot_of(2);
+    ck_assert_int_eq(ring_pin_batch(ring, first.pos, first.pos + first.bytes), 0);
+    append_and_store(1, 1024); /* over block 1 to where block 2 was */
+    ck_assert_int_eq(ring_pin_batch(ring, first.pos, second.pos + second.bytes), LOCKSTEP_ELAPPED);
+    append_and_store(64, 1024);
+    ck_assert(block_is_whole(&first));
+    ring_unpin(ring, RING_PIN_MACHINE);
+    ck_assert_int_eq(ring_pin_batch(ring, second.pos, second.pos + second.bytes), LOCKSTEP_ELAPPED);
+    append_and_store(128, 1024);
+    struct ring_status status;
+    ring_status_read(ring, &status);
+    ck_assert_uint_eq(status.dead_bytes, 0); /* a refused pin holds nothing */
+}
+END_TEST
+
+START_TEST(room_that_was_promised_is_there_for_blocks_of_any_size_around_a_batch)
+{
+    struct random random;
+    random_seed(&random, unit_seed(0x40a3));
+    append_and_store(64, 1024);
+    raft_index before = 0;
+    for (uint64_t round = 0; round < unit_rounds(2000); round++) {
+        raft_index low = ring_first_index(ring), last = ring_last(ring).index;
+        if (low <= before) low = before + 1; /* batches go up */
+        if (low > last) {
+            append_and_store(1, 1024);
+            continue;
+        }
+        before = random_between(&random, low, last);
+        struct ring_slot held = slot_of(before);
+        ck_assert_int_eq(ring_pin_batch(ring, held.pos, held.pos + held.bytes), 0);
+        for (uint64_t turn = random_below(&random, 12); turn > 0; turn--) {
+            uint64_t asked = random_below(&random, 2 * RING_BYTES), room = ring_room(ring, asked);
+            ck_assert_uint_ge(room, asked < RING_BYTES / 8 ? asked : RING_BYTES / 8);
+            while (room >= 96) {
+                uint64_t bytes = random_between(&random, 12, room < BLOCK_MAX ? room / 8 : BLOCK_MAX / 8) * 8;
+                if (append(1, (uint32_t)bytes) != 0) ck_abort_msg("round %d: %d bytes", (int)round, (int)bytes);
+                room -= bytes;
+            }
+            ck_assert(block_is_whole(&held));
+            store_up_to(ring_last(ring).index);
+        }
+        ring_unpin(ring, RING_PIN_MACHINE);
+    }
+}
+END_TEST
+
+START_TEST(live_blocks_move_behind_dead_bytes_and_a_batch) /* R10, M4 */
+{
+    append_and_store(64, 1024);
+    struct ring_slot held = slot_of(20);
+    ck_assert_int_eq(ring_pin_batch(ring, held.pos, held.pos + held.bytes), 0);
+    append_many(8, 1024); /* never committed */
+    for (int i = 0; i < 300; i++) {
+        int rc = append(1, 4096);
+        if (rc == LOCKSTEP_EFULL) {
+            ring_epoch_begin(ring);
+            ck_assert_int_eq(ring_republish(ring, 65), 0); /* room for this was kept */
+            ring_epoch_end(ring, 1, false);
+            rc = append(1, 4096);
+        }
+        ck_assert_int_eq(rc, 0);
+        cut(73);
+    }
+    for (raft_index i = 65; i <= 72; i++) {
+        struct ring_slot slot = slot_of(i);
+        ck_assert(block_is_whole(&slot));
+    }
+    ck_assert(block_is_whole(&held));
+}
+END_TEST
+
 START_TEST(pinned_bytes_are_not_reused)
 {
     append_many(64, 1024);
     store_up_to(64);
     struct ring_slot slot;
     ck_assert_int_eq(ring_find(ring, 2, &slot), 0);
-    ck_assert_int_eq(ring_pin(ring, RING_PIN_MACHINE, slot.pos), 0);
+    ck_assert_int_eq(ring_pin(ring, RING_PIN_CONTROL, slot.pos), 0);
     ck_assert_int_eq(append(1, 1024), 0);              /* in the place of block 1 */
     ck_assert_int_eq(append(1, 1024), LOCKSTEP_EFULL); /* would be block 2's */
     ck_assert(block_is_whole(&slot));
-    ring_unpin(ring, RING_PIN_MACHINE);
+    ring_unpin(ring, RING_PIN_CONTROL);
     ck_assert_int_eq(append(1, 1024), 0);
 }
 END_TEST
@@ -257,7 +385,8 @@ START_TEST(room_that_was_promised_survives_a_later_pin)
     struct ring_slot slot;
     ck_assert_int_eq(ring_find(ring, 1, &slot), 0);
     ck_assert_uint_eq(ring_room(ring, 4096), 4096);
-    ck_assert_int_eq(ring_pin(ring, RING_PIN_MACHINE, slot.pos), LOCKSTEP_ELAPPED);
+    ck_assert_int_eq(ring_pin(ring, RING_PIN_CONTROL, slot.pos), LOCKSTEP_ELAPPED);
+    ck_assert_int_eq(ring_pin_batch(ring, slot.pos, slot.pos + slot.bytes), LOCKSTEP_ELAPPED);
     append_many(4, 1024);
 }
 END_TEST
@@ -330,9 +459,40 @@ static _Atomic bool writer_done;
 
 struct reader {
     pthread_t thread;
-    unsigned owner;
+    unsigned owner; /* the machine goes up block by block, in batches; others look anywhere */
     uint64_t seed, read, lapped, torn;
 };
+
+/* The oldest block of the batch is looked at again at the end, whatever the writer did meanwhile. */
+static void *machine_main(void *argument)
+{
+    struct reader *reader = argument;
+    struct random random;
+    random_seed(&random, reader->seed);
+    raft_index next = 1;
+    while (!atomic_load(&writer_done)) {
+        uint64_t commit = atomic_load_explicit(&shared_commit, memory_order_acquire);
+        if (next > commit) continue;
+        struct ring_slot first, slot;
+        if (ring_find(ring, next, &first) != 0 || ring_pin_batch(ring, first.pos, first.pos + first.bytes) != 0) {
+            reader->lapped++;
+            next = commit > 60 ? commit - 60 : commit;
+            continue;
+        }
+        next++;
+        for (uint64_t left = random_below(&random, 20); left > 0 && next <= commit; left--, next++) {
+            if (ring_find(ring, next, &slot) != 0 || ring_pin_batch(ring, first.pos, slot.pos + slot.bytes) != 0) break;
+            if (!block_is_whole(&slot)) reader->torn++;
+        }
+        if (random_chance(&random, 1, 64)) usleep(1000); /* hangs for some laps */
+        if (block_is_whole(&first))
+            reader->read++;
+        else
+            reader->torn++;
+        ring_unpin(ring, RING_PIN_MACHINE);
+    }
+    return NULL;
+}
 
 static void *reader_main(void *argument)
 {
@@ -360,7 +520,7 @@ static void *reader_main(void *argument)
 
 START_TEST(readers_on_other_threads_see_whole_blocks_or_none)
 {
-    enum { READERS = 2 };
+    enum { READERS = 3 };
     struct reader readers[READERS] = {0};
     struct random random;
     uint64_t seed = unit_seed(0x51a9), rounds = unit_rounds(40000), full = 0;
@@ -369,7 +529,8 @@ START_TEST(readers_on_other_threads_see_whole_blocks_or_none)
     atomic_store(&writer_done, false);
     for (unsigned i = 0; i < READERS; i++) {
         readers[i] = (struct reader){.owner = RING_PIN_MACHINE + i, .seed = seed + i + 1};
-        pthread_create(&readers[i].thread, NULL, reader_main, &readers[i]);
+        void *(*run)(void *) = readers[i].owner == RING_PIN_MACHINE ? machine_main : reader_main;
+        pthread_create(&readers[i].thread, NULL, run, &readers[i]);
     }
     for (uint64_t i = 0; i < rounds; i++) {
         uint32_t bytes = (uint32_t)random_between(&random, 12, 500) * 8;
@@ -409,6 +570,11 @@ static void add(TCase *tests)
     tcase_add_test(tests, range_stops_at_the_gap_that_a_cut_left);
     tcase_add_test(tests, cut_blocks_are_gone_and_their_place_is_not_used_twice);
     tcase_add_test(tests, everything_uncommitted_may_be_cut_even_if_older_blocks_left_the_ring);
+    tcase_add_test(tests, batch_of_a_machine_that_hangs_is_stepped_over_lap_after_lap);
+    tcase_add_test(tests, range_stops_at_the_gap_that_a_batch_left);
+    tcase_add_test(tests, batch_grows_until_the_head_has_passed_what_is_behind_it);
+    tcase_add_test(tests, room_that_was_promised_is_there_for_blocks_of_any_size_around_a_batch);
+    tcase_add_test(tests, live_blocks_move_behind_dead_bytes_and_a_batch);
     tcase_add_test(tests, pinned_bytes_are_not_reused);
     tcase_add_test(tests, pin_below_the_head_is_refused_and_the_old_one_stays);
     tcase_add_test(tests, room_that_was_promised_survives_a_later_pin);

@@ -84,7 +84,8 @@ static void *machine_main(void *argument)
         struct ring_slot slot;
         struct block_header header;
         const uint8_t *block;
-        if (ring_find(store.ring, next, &slot) == 0 && ring_pin(store.ring, RING_PIN_MACHINE, slot.pos) == 0) {
+        if (ring_find(store.ring, next, &slot) == 0 &&
+            ring_pin_batch(store.ring, slot.pos, slot.pos + slot.bytes) == 0) {
             block = ring_at(store.ring, slot.pos);
             lk_assert(block_header_read(block, slot.bytes, &header) == 0);
             lk_assert(block_body_check(block, &header) == 0);
