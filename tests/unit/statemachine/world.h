@@ -21,7 +21,7 @@
 #include "statemachine/host.h"
 #include "storage/ring.h"
 
-enum { WORLD_BLOCKS_MAX = 8192, PROBE_SEEN_MAX = 8192 };
+enum { WORLD_BLOCKS_MAX = 65536, PROBE_SEEN_MAX = 8192 };
 
 /* What stands in for storage: blocks in malloc'ed copies, at odd addresses. */
 struct storage {
