@@ -61,7 +61,8 @@ static bool is_majority_granted(const struct raft *r)
 bool raft_may_campaign(const struct raft *r)
 {
     /* the term's first block takes a term run: without one left a leader could do nothing */
-    return raft_configuration_is_voter(&r->configuration, r->options.self) &&
+    return r->installing == 0 && /* T13, T40 */
+           raft_configuration_is_voter(&r->configuration, r->options.self) &&
            raft_log_has_room(&r->log, r->hard.term + 1);
 }
 
@@ -85,6 +86,7 @@ static void set_term(struct raft *r, raft_term term, raft_member vote)
     r->hard = (struct raft_hard_state){.term = term, .vote = vote};
     r->validated = 0;
     r->ack = (struct ack_due){0};
+    r->install_ack_due = false;
     r->grant_to = 0;
     r->must_take = true;
 }

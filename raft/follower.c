@@ -13,8 +13,7 @@
  *   acks them. Heartbeats are acked at once, and say how far we are. */
 #include "raft/internal.h"
 
-/* The message's term is at least ours; follow its sender. EPROTO: this term has another leader. */
-static int follow(struct raft *r, const struct raft_message *m)
+int raft_follow(struct raft *r, const struct raft_message *m)
 {
     if (m->term == r->hard.term && r->leader != 0 && r->leader != m->from) return LOCKSTEP_EPROTO;
     raft_become_follower(r, m->term, m->from);
@@ -22,19 +21,19 @@ static int follow(struct raft *r, const struct raft_message *m)
     return 0;
 }
 
-static void validate(struct raft *r, raft_index index)
+void raft_follow_validate(struct raft *r, raft_index index)
 {
     lk_assert(index <= r->log.last_index);
     if (r->validated < index) r->validated = index;
 }
 
-static void learn_commit(struct raft *r, raft_index leader_commit)
+void raft_follow_commit(struct raft *r, raft_index leader_commit)
 {
     raft_index commit = leader_commit < r->validated ? leader_commit : r->validated;
     if (r->commit < commit) r->commit = commit;
 }
 
-static void note_round(struct raft *r, uint64_t round)
+void raft_follow_round(struct raft *r, uint64_t round)
 {
     if (r->ack.round < round) r->ack.round = round;
 }
@@ -61,8 +60,7 @@ static void refuse(struct raft *r, const struct raft_append *a)
     r->ack.hint_term = raft_log_term_at(&r->log, r->ack.hint_index);
 }
 
-/* What may never be contradicted in this term: the committed, and what the same leader showed to match. */
-static raft_index settled(const struct raft *r)
+raft_index raft_follow_settled(const struct raft *r)
 {
     return r->commit > r->validated ? r->commit : r->validated;
 }
@@ -73,7 +71,7 @@ static void accept(struct raft *r, const struct raft_entry *entries, uint32_t co
 {
     raft_index first = entries[0].index;
     uint32_t taken = 0;
-    lk_assert(first > settled(r)); /* so a cut never has to lower v */
+    lk_assert(first > raft_follow_settled(r)); /* so a cut never has to lower v */
     while (taken < count && entries[taken].bytes <= room_bytes && raft_log_has_room(&r->log, entries[taken].term)) {
         if (taken == 0 && first <= r->log.last_index) {
             raft_log_cut(&r->log, first);
@@ -89,7 +87,7 @@ static void accept(struct raft *r, const struct raft_entry *entries, uint32_t co
     if (taken == 0) return;
     ret->accept_first = first;
     ret->accept_last = r->log.last_index;
-    validate(r, r->log.last_index);
+    raft_follow_validate(r, r->log.last_index);
 }
 
 int raft_follow_append(struct raft *r, const struct raft_event *event, struct raft_result *ret)
@@ -101,14 +99,18 @@ int raft_follow_append(struct raft *r, const struct raft_event *event, struct ra
     const struct raft_log *log = &r->log;
 
     if (!is_well_formed(m, entries, count)) return LOCKSTEP_EINVAL;
-    int rc = follow(r, m);
+    int rc = raft_follow(r, m);
     if (rc != 0) return rc;
-    note_round(r, a->round);
+    raft_follow_round(r, a->round);
+    if (r->installing != 0) { /* the log is about to be replaced: the leader asks again */
+        r->ack.full = r->ack.due = true;
+        return 0;
+    }
 
     if (a->previous_index > log->last_index) {
         refuse(r, a);
     } else if (a->previous_index >= log->base_index && raft_log_term_at(log, a->previous_index) != a->previous_term) {
-        if (a->previous_index <= settled(r)) return LOCKSTEP_EPROTO;
+        if (a->previous_index <= raft_follow_settled(r)) return LOCKSTEP_EPROTO;
         refuse(r, a);
     } else {
         uint32_t same = 0;
@@ -117,11 +119,11 @@ int raft_follow_append(struct raft *r, const struct raft_event *event, struct ra
             if (raft_log_term_at(log, entries[same].index) != entries[same].term) break;
         }
         bool contradicts = same < count && entries[same].index <= log->last_index;
-        if (contradicts && entries[same].index <= settled(r)) return LOCKSTEP_EPROTO;
-        validate(r, a->previous_index + same);
+        if (contradicts && entries[same].index <= raft_follow_settled(r)) return LOCKSTEP_EPROTO;
+        raft_follow_validate(r, a->previous_index + same);
         if (same < count) accept(r, entries + same, count - same, event->as.message.room_bytes, ret);
     }
-    learn_commit(r, a->commit);
+    raft_follow_commit(r, a->commit);
     /* blocks that were taken are acked by their flush; all else has nothing to wait for */
     if (ret->accept_first == 0 || r->ack.full) r->ack.due = true;
     return 0;
@@ -131,15 +133,15 @@ int raft_follow_heartbeat(struct raft *r, const struct raft_message *m)
 {
     const struct raft_heartbeat *h = &m->as.heartbeat;
     if (h->match_term > m->term) return LOCKSTEP_EINVAL;
-    int rc = follow(r, m);
+    int rc = raft_follow(r, m);
     if (rc != 0) return rc;
-    note_round(r, h->round);
+    raft_follow_round(r, h->round);
     /* the leader speaks of what we acked in this term: it must still be here */
     if (h->match_index >= r->log.base_index &&
         (h->match_index > r->log.last_index || raft_log_term_at(&r->log, h->match_index) != h->match_term))
         return LOCKSTEP_EPROTO;
-    validate(r, h->match_index);
-    learn_commit(r, h->commit);
+    raft_follow_validate(r, h->match_index);
+    raft_follow_commit(r, h->commit);
     r->ack.due = true;
     return 0;
 }

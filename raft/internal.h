@@ -6,6 +6,7 @@
  *   election.c     roles: pre-vote, vote, becoming leader or follower, check-quorum
  *   follower.c     appends and heartbeats from a leader, acks
  *   replication.c  sending to peers, acks from them, commit, R10
+ *   snapshot.c     snapshots for peers that need compacted blocks; taking one in place of our log
  *   read.c         ReadIndex rounds            transfer.c  handing leadership over
  *   progress.c     one peer as its leader sees it
  *   log.c          terms by index              persist.c   what is durable        quorum.c  majorities */
@@ -84,6 +85,9 @@ struct raft {
     /* following */
     raft_index validated; /* R2's v */
     struct ack_due ack;
+    raft_index installing; /* between INSTALL and INSTALLED; 0 = not */
+    bool install_ack_due;
+    struct raft_install_ack install_ack;
 
     /* leading */
     raft_index term_first_index; /* this term's first block; last + 1 until it is proposed */
@@ -133,6 +137,14 @@ void raft_election_take(struct raft *r, struct raft_effects *fx);
 uint64_t raft_election_deadline(const struct raft *r);
 
 /* follower.c */
+/* The message's term is at least ours; follow its sender. EPROTO: this term has another leader. */
+int raft_follow(struct raft *r, const struct raft_message *m);
+void raft_follow_round(struct raft *r, uint64_t round);
+/* Block index here is this term's leader's: v is at least that. */
+void raft_follow_validate(struct raft *r, raft_index index);
+void raft_follow_commit(struct raft *r, raft_index leader_commit);
+/* What may never be contradicted in this term: the committed, and what the same leader showed to match. */
+raft_index raft_follow_settled(const struct raft *r);
 int raft_follow_append(struct raft *r, const struct raft_event *event, struct raft_result *ret);
 int raft_follow_heartbeat(struct raft *r, const struct raft_message *m);
 void raft_follow_persisted(struct raft *r, raft_index durable_before);
@@ -149,6 +161,20 @@ void raft_lead_take(struct raft *r, struct raft_effects *fx);
 uint64_t raft_lead_deadline(const struct raft *r);
 /* R5: whether a block of this leadership is committed. */
 bool raft_lead_established(const struct raft *r);
+
+/* snapshot.c */
+/* Whether this peer needs blocks that only a snapshot has. */
+bool raft_install_needed(const struct raft *r, const struct progress *p);
+void raft_install_send(struct raft *r, uint32_t i, struct raft_effects *fx);
+void raft_install_piece(struct raft *r, const struct raft_event *event);
+/* Something came from this peer; before heard_ns is moved. */
+void raft_install_heard(const struct raft *r, struct progress *p);
+int raft_install_acked(struct raft *r, const struct raft_message *m);
+uint64_t raft_install_deadline(const struct raft *r, uint32_t i);
+int raft_install_receive(struct raft *r, const struct raft_message *m, struct raft_result *ret);
+int raft_install_begin(struct raft *r, const struct raft_event *event);
+void raft_install_end(struct raft *r, const struct raft_event *event);
+void raft_install_take(struct raft *r, struct raft_effects *fx);
 
 /* read.c */
 uint64_t raft_read_ask(struct raft *r);

@@ -66,6 +66,29 @@ void raft_log_cut(struct raft_log *log, raft_index index)
     while (log->run_count > 0 && log->runs[log->run_count - 1].first_index >= index) log->run_count--;
 }
 
+void raft_log_compact(struct raft_log *log, raft_index index)
+{
+    lk_assert(index >= log->base_index && index <= log->last_index);
+    if (index == log->base_index) return;
+    uint32_t gone = run_of(log, index); /* runs before that of index, and that one too if it ends there */
+    log->base_term = log->runs[gone].term;
+    raft_index run_last = gone + 1 < log->run_count ? log->runs[gone + 1].first_index - 1 : log->last_index;
+    if (run_last == index)
+        gone++;
+    else
+        log->runs[gone].first_index = index + 1;
+    log->base_index = index;
+    log->run_count -= gone;
+    if (gone > 0) memmove(log->runs, log->runs + gone, log->run_count * sizeof log->runs[0]);
+}
+
+void raft_log_reset(struct raft_log *log, raft_index base_index, raft_term base_term)
+{
+    log->base_index = log->last_index = base_index;
+    log->base_term = base_term;
+    log->run_count = 0;
+}
+
 raft_index raft_log_last_at_or_below(const struct raft_log *log, raft_index from, raft_term term)
 {
     if (from > log->last_index) from = log->last_index;

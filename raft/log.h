@@ -29,6 +29,10 @@ raft_term raft_log_last_term(const struct raft_log *log);
 bool raft_log_has_room(const struct raft_log *log, raft_term term);
 /* The next block has this term, which is not below the last one's; raft_log_has_room() said yes. */
 void raft_log_append(struct raft_log *log, raft_term term);
+/* Forget the terms of blocks < index: the log begins behind it; base_index <= index <= last_index. */
+void raft_log_compact(struct raft_log *log, raft_index index);
+/* Empty behind a block that is not here. */
+void raft_log_reset(struct raft_log *log, raft_index base_index, raft_term base_term);
 /* Forget blocks >= index; index > base_index. */
 void raft_log_cut(struct raft_log *log, raft_index index);
 

@@ -18,6 +18,8 @@ enum raft_message_type {
     RAFT_HEARTBEAT,
     RAFT_ACK, /* answers RAFT_APPEND and RAFT_HEARTBEAT, and leaves again whenever a flush completes */
     RAFT_TIMEOUT_NOW,
+    RAFT_INSTALL,     /* a piece of a snapshot, for a peer that needs blocks which are compacted; its bytes follow */
+    RAFT_INSTALL_ACK, /* how much of a snapshot the peer holds */
     RAFT_MESSAGE_TYPES,
 };
 
@@ -63,6 +65,31 @@ struct raft_ack {
     bool full; /* the payload was dropped for lack of room: probe with back-off */
 };
 
+/* Which snapshot: the block that its state stands behind, and what its bytes are. Equal records mean equal bytes,
+ * whoever made them. */
+struct raft_snapshot {
+    raft_index index; /* 0 = none */
+    raft_term term;
+    uint32_t block_crc; /* header_crc of that block */
+    uint32_t checksum;  /* crc32c of all bytes */
+    log_position next_position;
+    uint64_t time_ns;
+    uint64_t bytes;
+};
+
+/* The bytes from `offset` on follow; none with offset = snapshot.bytes: a question how far the peer is. */
+struct raft_install {
+    struct raft_snapshot snapshot;
+    uint64_t offset;
+    uint64_t round;
+};
+
+struct raft_install_ack {
+    raft_index index;
+    uint32_t checksum;
+    uint64_t offset; /* held durably up to here: what to send next */
+};
+
 struct raft_message {
     uint8_t type;
     raft_member from, to;
@@ -73,6 +100,8 @@ struct raft_message {
         struct raft_append append;
         struct raft_heartbeat heartbeat;
         struct raft_ack ack;
+        struct raft_install install;
+        struct raft_install_ack install_ack;
     } as;
 };
 

@@ -72,6 +72,12 @@ void raft_persists_cut(struct raft_persists *p, raft_index index)
     }
 }
 
+void raft_persists_reset(struct raft_persists *p, raft_index index)
+{
+    p->durable_index = p->handed_index = index;
+    for (uint32_t i = 0; i < p->count; i++) queue_at(p, i)->last_index = 0;
+}
+
 void raft_persists_check(const struct raft_persists *p, raft_index last_index)
 {
     lk_assert(p->durable_index <= p->handed_index);

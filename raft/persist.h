@@ -37,6 +37,8 @@ void raft_persists_take(struct raft_persists *p, const struct raft_hard_state *c
                         struct raft_effects *ret);
 /* seq and all before it are durable. Unknown or old seqs change nothing. */
 void raft_persists_done(struct raft_persists *p, uint64_t seq);
+/* A snapshot took the place of the whole log: it is durable up to index, and what is queued proves nothing about blocks. */
+void raft_persists_reset(struct raft_persists *p, raft_index index);
 /* Blocks >= index are dead. */
 void raft_persists_cut(struct raft_persists *p, raft_index index);
 

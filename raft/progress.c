@@ -25,8 +25,10 @@ void raft_progress_open(struct progress *p, raft_index next, uint64_t now_ns)
     p->heard_ns = now_ns;
     p->round = 0;
     p->pause_until_ns = p->backoff_ns = 0;
-    if (p->load == PROGRESS_LOAD_READY)
-        p->load = PROGRESS_LOAD_NONE; /* one that was asked for will still be answered */
+    /* a piece, or load, that was asked for will still be answered */
+    p->install = (struct progress_install){.piece = p->install.piece == PROGRESS_PIECE_ASKED ? PROGRESS_PIECE_ASKED
+                                                                                             : PROGRESS_PIECE_NONE};
+    if (p->load == PROGRESS_LOAD_READY) p->load = PROGRESS_LOAD_NONE;
     to_probe(p, next);
 }
 

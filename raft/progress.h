@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* progress.h - what a leader knows of one peer's log, and what it may send next.
- * Thread: the core's. Owns: the window of appends in flight.
+ * Thread: the core's. Owns: the window of appends in flight, the state of an install.
  *
  *   1 .. match | sent, not durable there .. next - 1 | not sent .. last_index
  *
@@ -9,6 +9,9 @@
  *     ^  one block at a time, then wait                   | appends flow, bounded by bytes and count in flight
  *     +---------------------------------------------------+
  *       refused [progress_refused], lost [progress_lost], full [progress_full]
+ *
+ * Where next is at or below the log's base only a snapshot helps: install (snapshot.c), until an ack says that the peer
+ * holds enough. PROBE and REPLICATE are what it comes back to.
  *
  * Invariants: match < next; PROBE has nothing in the window; bytes = sum of the window.
  * Loss: a heartbeat that leaves while blocks are not durable there sets a mark (what was sent, and the round after
@@ -25,6 +28,22 @@
 enum { PROGRESS_WINDOW_MAX = 256 }; /* appends in flight; blocks that find it full leave together in one append */
 
 enum progress_load { PROGRESS_LOAD_NONE, PROGRESS_LOAD_ASKED, PROGRESS_LOAD_READY };
+
+enum progress_piece {
+    PROGRESS_PIECE_NONE,  /* to be asked for */
+    PROGRESS_PIECE_ASKED, /* being read */
+    PROGRESS_PIECE_READY, /* leaves with the next take */
+    PROGRESS_PIECE_SENT,  /* on its way, until an ack or resend_ns */
+};
+
+/* A snapshot on its way to the peer, one piece at a time. */
+struct progress_install {
+    struct raft_snapshot snapshot; /* index 0 = none was chosen yet */
+    uint64_t offset;               /* the peer holds so much of it */
+    uint8_t piece;                 /* enum progress_piece */
+    uint64_t resend_ns, resend_after_ns;
+    uint64_t moved_ns; /* when offset last moved; 0 = never */
+};
 
 struct progress {
     raft_index match; /* durable there */
@@ -43,6 +62,8 @@ struct progress {
     uint8_t load;  /* enum progress_load */
     uint8_t state; /* PROBE or REPLICATE */
     bool probe_sent;
+
+    struct progress_install install;
 
     uint32_t window_head, window_count;
     uint64_t window_bytes;

@@ -83,6 +83,11 @@ static bool is_sane(const struct raft *r, const struct raft_message *m)
     case RAFT_APPEND:
         return m->as.append.last_index <= NUMBER_MAX &&
                (m->as.append.previous_index == 0) == (m->as.append.previous_term == 0);
+    case RAFT_INSTALL: {
+        const struct raft_snapshot *s = &m->as.install.snapshot;
+        return s->index > 0 && s->index <= NUMBER_MAX && s->term > 0 && s->term <= m->term && s->bytes <= NUMBER_MAX &&
+               m->as.install.offset <= s->bytes;
+    }
     case RAFT_HEARTBEAT: return (m->as.heartbeat.match_index == 0) == (m->as.heartbeat.match_term == 0);
     default: return true;
     }
@@ -99,15 +104,18 @@ static int step_message(struct raft *r, const struct raft_event *event, struct r
     case RAFT_VOTE_REPLY: raft_election_reply(r, m); return 0;
     case RAFT_APPEND:
     case RAFT_HEARTBEAT:
+    case RAFT_INSTALL:
         if (m->term < r->hard.term) {
             answer_old_leader(r, m);
             return 0;
         }
+        if (m->type == RAFT_INSTALL) return raft_install_receive(r, m, ret);
         return m->type == RAFT_APPEND ? raft_follow_append(r, event, ret) : raft_follow_heartbeat(r, m);
     case RAFT_ACK:
+    case RAFT_INSTALL_ACK:
         if (m->term > r->hard.term) raft_become_follower(r, m->term, 0);
         if (m->term < r->hard.term || r->role != RAFT_LEADER) return 0;
-        return raft_lead_ack(r, m);
+        return m->type == RAFT_ACK ? raft_lead_ack(r, m) : raft_install_acked(r, m);
     case RAFT_TIMEOUT_NOW: raft_transfer_timeout_now(r, m); return 0;
     case RAFT_MESSAGE_TYPES: break;
     }
@@ -129,7 +137,7 @@ static void step_disk_failed(struct raft *r)
     r->disk_failed = true;
     raft_become_follower(r, r->hard.term, 0);
     r->grant_to = 0;
-    r->ack.due = false;
+    r->ack.due = r->install_ack_due = false;
     r->reply_count = 0;
 }
 
@@ -164,6 +172,14 @@ void raft_step(struct raft *r, const struct raft_event *event, struct raft_resul
             ret->error = LOCKSTEP_ENOTLEADER;
         break;
     case RAFT_EVENT_TRANSFER: ret->error = raft_transfer_start(r, event->as.transfer.target); break;
+    case RAFT_EVENT_COMPACTED: raft_log_compact(&r->log, event->as.compacted.index); break;
+    case RAFT_EVENT_PIECE: raft_install_piece(r, event); break;
+    case RAFT_EVENT_INSTALL_STORED:
+        r->install_ack = event->as.install_stored;
+        r->install_ack_due = true;
+        break;
+    case RAFT_EVENT_INSTALL: ret->error = raft_install_begin(r, event); break;
+    case RAFT_EVENT_INSTALLED: raft_install_end(r, event); break;
     case RAFT_EVENT_DISK_FAILED: step_disk_failed(r); break;
     default: lk_unreachable();
     }
@@ -186,7 +202,7 @@ static uint64_t deadline(const struct raft *r)
 void raft_take(struct raft *r, uint64_t now_ns, struct raft_effects *ret)
 {
     if (r->now_ns < now_ns) r->now_ns = now_ns;
-    ret->send_count = ret->load_count = 0;
+    ret->send_count = ret->load_count = ret->piece_count = 0;
     ret->transfer_done = r->transfer.done;
     r->transfer.done = 0;
 
@@ -200,6 +216,7 @@ void raft_take(struct raft *r, uint64_t now_ns, struct raft_effects *ret)
         }
         raft_election_take(r, ret);
         raft_follow_take(r, ret);
+        raft_install_take(r, ret);
         raft_persists_take(&r->persists, &r->hard, r->log.last_index, ret);
     }
 
@@ -257,19 +274,20 @@ void raft_status_read(const struct raft *r, struct raft_status *ret)
         .term = r->hard.term,
         .vote = r->hard.vote,
         .leader = r->leader,
+        .base_index = r->log.base_index,
         .last_index = r->log.last_index,
         .commit = r->commit,
         .durable_index = r->persists.durable_index,
         .validated_index = r->validated,
         .writable = raft_lead_established(r) && r->transfer.target == 0,
         .transferring = r->transfer.target != 0,
+        .installing = r->installing != 0,
         .appends_inflight_max = r->appends_inflight_max,
     };
     if (r->role != RAFT_LEADER) return;
     for (uint32_t i = 0; i < r->configuration.count; i++) {
         const struct progress *p = &r->members[i].progress;
         if (r->configuration.members[i].id == r->options.self) continue;
-        bool unserved = p->next <= r->log.base_index;
         uint32_t at = ret->peer_count++;
         ret->peers[at].id = r->configuration.members[i].id;
         ret->peers[at].match = p->match;
@@ -277,7 +295,12 @@ void raft_status_read(const struct raft *r, struct raft_status *ret)
         ret->peers[at].inflight_appends = p->window_count;
         ret->peers[at].inflight_bytes = p->window_bytes;
         ret->peers[at].recently_active = r->now_ns - p->heard_ns < r->options.election_timeout_ns_min;
-        ret->peers[at].state = unserved ? RAFT_PROGRESS_UNSERVED : p->state;
+        ret->peers[at].state = p->state;
+        if (!raft_install_needed(r, p)) continue;
+        ret->peers[at].state = RAFT_PROGRESS_SNAPSHOT;
+        ret->peers[at].install_index = p->install.snapshot.index;
+        ret->peers[at].install_offset = p->install.offset;
+        ret->peers[at].install_bytes = p->install.snapshot.bytes;
     }
 }
 
@@ -297,6 +320,7 @@ void raft_check(const struct raft *r)
     lk_assert(raft_log_last_term(&r->log) <= r->hard.term);
     lk_assert(r->log.base_index <= r->commit && r->commit <= r->log.last_index);
     lk_assert(r->validated <= r->log.last_index);
+    if (r->installing != 0) lk_assert(r->role == RAFT_FOLLOWER && r->installing > r->commit);
     lk_assert(r->commit <= r->log.last_index);
     lk_assert((r->role == RAFT_LEADER) == (r->leader == r->options.self));
     if (r->grant_to != 0) lk_assert(r->hard.vote == r->grant_to);

@@ -99,6 +99,11 @@ enum raft_event_type {
     RAFT_EVENT_HANGUP,    /* the connection on which a member's messages come has ended, after all that came on it */
     RAFT_EVENT_READ,      /* somebody wants a linearizable read: result.read_ticket */
     RAFT_EVENT_TRANSFER,  /* hand leadership to target (0: the most caught-up voter): result.error */
+    RAFT_EVENT_COMPACTED, /* the log begins behind this committed block now: what lies at or below it is only in snapshots */
+    RAFT_EVENT_PIECE, /* the piece that an install effect asked for lies ready, as with LOADED; or cannot be read now */
+    RAFT_EVENT_INSTALL_STORED, /* so much of a snapshot that result.install took is durable here: the leader is told */
+    RAFT_EVENT_INSTALL,     /* it is complete, checked and restorable: result.error says whether it is still wanted */
+    RAFT_EVENT_INSTALLED,   /* it is durable as the beginning of the log: the log is empty behind it */
     RAFT_EVENT_DISK_FAILED, /* R8: no more leading, granting, acking; for the rest of this process */
 };
 
@@ -134,6 +139,19 @@ struct raft_event {
         struct {
             raft_member target;
         } transfer;
+        struct {
+            raft_index index; /* at most commit */
+        } compacted;
+        struct {
+            raft_member peer;
+            struct raft_snapshot snapshot; /* the newest here; the peer's may be older: then offset is 0 */
+            uint64_t offset, bytes;        /* bytes 0: not now, ask again later */
+        } piece;
+        struct raft_install_ack install_stored;
+        struct {
+            raft_index index;
+            raft_term term;
+        } install; /* INSTALL, INSTALLED */
     } as;
 };
 
@@ -141,6 +159,7 @@ struct raft_event {
 struct raft_result {
     /* PROPOSE, READ, TRANSFER refused: ENOTLEADER; EFULL (R10); EUNAVAILABLE (a transfer runs already, the term's
      * first block is not committed yet, or nothing is heard of the target); ENOTFOUND (the target is no other voter); EIO (the disk failed).
+     * INSTALL: EEXIST, it is not needed any more: drop it. EUNAVAILABLE: ask again when a persist is done. 0: until INSTALLED no block is taken, nobody is asked for votes.
      * MESSAGE: EINVAL, malformed or of no meaning here: dropped, count it.
      * MESSAGE: EPROTO, a proof that safety is lost somewhere: two leaders in one term, a committed block that a
      * leader contradicts, a block that we acked and no longer hold. Nothing was done with it; log it and exit:
@@ -149,19 +168,28 @@ struct raft_result {
     raft_index cut; /* nonzero: the log was truncated, blocks >= cut are dead (this closes the merge) */
     raft_index accept_first, accept_last; /* copy these entries of the message into the ring; 0, 0 = none */
     uint64_t read_ticket;
+    bool install; /* MESSAGE: keep this piece of a snapshot, and say INSTALL_STORED, whatever there was before */
 };
 
 /* Blocks first..last for peer `send.to`, bytes from ring (or from the load buffer, if loaded). */
 struct raft_send {
     struct raft_message message;
     raft_index first, last; /* of an APPEND with blocks; 0, 0 = none */
-    bool loaded;
+    bool loaded;            /* also a piece of an INSTALL */
 };
 
 struct raft_load {
     raft_member peer;
     raft_index first, last;
     uint64_t bytes_max;
+};
+
+/* Read the piece at `offset` of this snapshot; of the newest one, from its beginning, if that is another by now. */
+struct raft_piece {
+    raft_member peer;
+    raft_index index; /* 0 = none was chosen yet */
+    uint32_t checksum;
+    uint64_t offset;
 };
 
 enum {
@@ -183,6 +211,8 @@ struct raft_effects {
     uint32_t send_count;
     struct raft_load loads[RAFT_MEMBERS_MAX];
     uint32_t load_count;
+    struct raft_piece pieces[RAFT_MEMBERS_MAX]; /* one a peer at a time, and none while a load is asked for */
+    uint32_t piece_count;
 
     raft_index commit; /* current */
 
@@ -203,7 +233,7 @@ struct raft_effects {
 enum raft_progress_state {
     RAFT_PROGRESS_PROBE = 1, /* one block at a time, until the peer says where its log fits */
     RAFT_PROGRESS_REPLICATE, /* appends flow, bounded by bytes in flight */
-    RAFT_PROGRESS_UNSERVED,  /* needs blocks at or below base_index: only a snapshot has them */
+    RAFT_PROGRESS_SNAPSHOT,  /* needs blocks at or below base_index: only a snapshot has them */
 };
 
 /* What a person or a test may see; copied out. */
@@ -211,7 +241,7 @@ struct raft_status {
     enum raft_role role;
     raft_term term;
     raft_member vote, leader;
-    raft_index last_index, commit, durable_index, validated_index;
+    raft_index base_index, last_index, commit, durable_index, validated_index;
     bool writable; /* leader whose term's first block is committed and that is not transferring */
     bool transferring;
     uint32_t peer_count;
@@ -221,8 +251,11 @@ struct raft_status {
         uint32_t inflight_appends;
         uint64_t inflight_bytes;
         bool recently_active;
-        uint8_t state; /* enum raft_progress_state */
+        uint8_t state;            /* enum raft_progress_state */
+        raft_index install_index; /* with SNAPSHOT: which one, and how far the peer is */
+        uint64_t install_offset, install_bytes;
     } peers[RAFT_MEMBERS_MAX];
+    bool installing; /* between INSTALL and INSTALLED */
     uint32_t appends_inflight_max;
 };
 
@@ -249,6 +282,9 @@ raft_index raft_last_index(const struct raft *r);
 raft_index raft_commit_index(const struct raft *r);
 raft_term raft_term_at(const struct raft *r, raft_index index); /* 0 = not known here */
 raft_index raft_durable_index(const struct raft *r);
+/* Whether a peer is being brought a snapshot and got on with it lately: who takes a new one now, and compacts, sends it
+ * back to the beginning. */
+bool raft_installs_run(const struct raft *r);
 void raft_status_read(const struct raft *r, struct raft_status *ret);
 /* All invariants, O(n): debug builds, tests, the simulator. Aborts. */
 void raft_check(const struct raft *r);

@@ -82,6 +82,7 @@ int raft_lead_ack(struct raft *r, const struct raft_message *m)
     struct progress *p = &r->members[i].progress;
     raft_index match = p->match;
     uint64_t round = p->round;
+    raft_install_heard(r, p);
     raft_progress_ack(p, ack, &r->log, &r->options, r->now_ns);
     if (p->match > match) {
         raft_lead_commit(r);
@@ -123,13 +124,17 @@ static void send_append(struct raft *r, uint32_t i, raft_index last, uint64_t by
 static void send_blocks(struct raft *r, uint32_t i, struct raft_effects *fx)
 {
     struct progress *p = &r->members[i].progress;
+    if (raft_install_needed(r, p)) {
+        raft_install_send(r, i, fx);
+        return;
+    }
     if (p->load == PROGRESS_LOAD_READY) {
         p->load = PROGRESS_LOAD_NONE;
         if (p->load_first == p->next && raft_progress_may_send(p, r->now_ns))
             send_append(r, i, p->load_last, p->load_bytes, true, fx);
     }
     for (uint32_t sent = 0; sent < RAFT_APPENDS_PER_PEER_MAX - 1 && p->next <= r->log.last_index; sent++) {
-        if (p->next <= r->log.base_index || !raft_progress_may_send(p, r->now_ns)) return;
+        if (!raft_progress_may_send(p, r->now_ns)) return;
         uint64_t budget = raft_progress_budget(p, &r->options);
         if (budget == 0) return;
         raft_index last = 0;
@@ -186,6 +191,8 @@ uint64_t raft_lead_deadline(const struct raft *r)
     for (uint32_t i = 0; i < r->configuration.count; i++) {
         uint64_t pause = r->members[i].progress.pause_until_ns;
         if (pause > r->now_ns && pause < deadline) deadline = pause;
+        uint64_t install = raft_install_deadline(r, i);
+        if (install > r->now_ns && install < deadline) deadline = install;
     }
     return deadline;
 }

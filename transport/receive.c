@@ -71,7 +71,9 @@ static int check_head(struct receive *receive)
     case FRAME_RAFT:
         rc = wire_message_read(at + PEER_FRAME_HEADER_BYTES, h->fields_bytes, &receive->message);
         if (rc != 0) return rc;
-        if (receive->message.type != RAFT_APPEND && peer_frame_body_bytes(h) != 0) return LOCKSTEP_EPROTO;
+        if (receive->message.type != RAFT_APPEND && receive->message.type != RAFT_INSTALL &&
+            peer_frame_body_bytes(h) != 0)
+            return LOCKSTEP_EPROTO;
         return 0;
     case FRAME_BIRTH:
     case FRAME_FORWARD:

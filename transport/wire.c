@@ -59,13 +59,15 @@ static bool arm_shape(uint8_t type, size_t *ret_numbers, uint8_t *ret_flags)
         *ret_flags = FLAG_REJECTED | FLAG_FULL;
         return true;
     case RAFT_TIMEOUT_NOW: *ret_numbers = 0; return true;
+    case RAFT_INSTALL: *ret_numbers = 8; return true;
+    case RAFT_INSTALL_ACK: *ret_numbers = 3; return true;
     default: return false;
     }
 }
 
 size_t wire_message_write(const struct raft_message *message, uint8_t to[WIRE_MESSAGE_BYTES_MAX])
 {
-    uint64_t n[6] = {0};
+    uint64_t n[8] = {0};
     unsigned flags = 0;
     switch (message->type) {
     case RAFT_PREVOTE:
@@ -102,6 +104,21 @@ size_t wire_message_write(const struct raft_message *message, uint8_t to[WIRE_ME
         n[5] = message->as.ack.round;
         flags = (message->as.ack.rejected ? FLAG_REJECTED : 0) | (message->as.ack.full ? FLAG_FULL : 0);
         break;
+    case RAFT_INSTALL:
+        n[0] = message->as.install.snapshot.index;
+        n[1] = message->as.install.snapshot.term;
+        n[2] = message->as.install.snapshot.block_crc | (uint64_t)message->as.install.snapshot.checksum << 32;
+        n[3] = message->as.install.snapshot.next_position;
+        n[4] = message->as.install.snapshot.time_ns;
+        n[5] = message->as.install.snapshot.bytes;
+        n[6] = message->as.install.offset;
+        n[7] = message->as.install.round;
+        break;
+    case RAFT_INSTALL_ACK:
+        n[0] = message->as.install_ack.index;
+        n[1] = message->as.install_ack.checksum;
+        n[2] = message->as.install_ack.offset;
+        break;
     case RAFT_TIMEOUT_NOW: break;
     default: lk_unreachable();
     }
@@ -133,7 +150,7 @@ int wire_message_read(const uint8_t *at, size_t bytes, struct raft_message *ret)
     if ((flags & ~(unsigned)flags_allowed) != 0) return LOCKSTEP_EPROTO;
     if (memcmp(at + 2, zeros, sizeof zeros) != 0) return LOCKSTEP_EPROTO;
 
-    uint64_t n[6] = {0};
+    uint64_t n[8] = {0};
     for (size_t i = 0; i < numbers; i++) n[i] = get64(at + MESSAGE_HEAD_BYTES + 8 * i);
     struct raft_message m = {.type = at[0], .from = get64(at + 8), .to = get64(at + 16), .term = get64(at + 24)};
     switch (m.type) {
@@ -163,6 +180,21 @@ int wire_message_read(const uint8_t *at, size_t bytes, struct raft_message *ret)
                                      .round = n[5],
                                      .rejected = (flags & FLAG_REJECTED) != 0,
                                      .full = (flags & FLAG_FULL) != 0};
+        break;
+    case RAFT_INSTALL:
+        m.as.install = (struct raft_install){.snapshot = {.index = n[0],
+                                                          .term = n[1],
+                                                          .block_crc = (uint32_t)n[2],
+                                                          .checksum = (uint32_t)(n[2] >> 32),
+                                                          .next_position = n[3],
+                                                          .time_ns = n[4],
+                                                          .bytes = n[5]},
+                                             .offset = n[6],
+                                             .round = n[7]};
+        break;
+    case RAFT_INSTALL_ACK:
+        if (n[1] > UINT32_MAX) return LOCKSTEP_EPROTO;
+        m.as.install_ack = (struct raft_install_ack){.index = n[0], .checksum = (uint32_t)n[1], .offset = n[2]};
         break;
     default: break; /* TIMEOUT_NOW has no arm */
     }

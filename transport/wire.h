@@ -8,6 +8,8 @@
  *     HEARTBEAT                  match_index match_term commit round
  *     ACK                        durable validated rejected hint_index hint_term round          flags: rejected, full
  *     TIMEOUT_NOW                nothing
+ *     INSTALL                    index term block_crc|checksum<<32 next_position time_ns bytes offset round
+ *     INSTALL_ACK                index checksum offset
  *   hello     0 protocol u32  4 format u32  8 feature_level u32  12 zero u32  16 cluster_id  24 member_id  32 boot
  *             40 cluster, name, machine, machine_version: 64 bytes each, ended and filled up with zeros
  *   reply     0 accepted u32  4 zero u32  8 hello of who answers  304 reason: 256 bytes
@@ -24,7 +26,7 @@
 #include "transport/transport.h"
 
 enum {
-    WIRE_MESSAGE_BYTES_MAX = 32 + 6 * 8,
+    WIRE_MESSAGE_BYTES_MAX = 32 + 8 * 8,
     WIRE_HELLO_BYTES = 40 + 4 * TRANSPORT_NAME_BYTES_MAX,
     WIRE_HELLO_REPLY_BYTES = 8 + WIRE_HELLO_BYTES + TRANSPORT_REASON_BYTES_MAX,
 };

@@ -92,7 +92,7 @@ static void show_state(void)
 {
     static const char *const states[] = {[RAFT_PROGRESS_PROBE] = "probe",
                                          [RAFT_PROGRESS_REPLICATE] = "replicate",
-                                         [RAFT_PROGRESS_UNSERVED] = "unserved"};
+                                         [RAFT_PROGRESS_SNAPSHOT] = "snapshot"};
     for (uint32_t i = 0; i < c->count; i++) {
         const struct cluster_core *core = &c->cores[i];
         if (!core->up) {

@@ -13,6 +13,7 @@ static const char *const type_names[RAFT_MESSAGE_TYPES] = {
     [RAFT_VOTE] = "VOTE",       [RAFT_VOTE_REPLY] = "VOTE_REPLY",
     [RAFT_APPEND] = "APPEND",   [RAFT_HEARTBEAT] = "HEARTBEAT",
     [RAFT_ACK] = "ACK",         [RAFT_TIMEOUT_NOW] = "TIMEOUT_NOW",
+    [RAFT_INSTALL] = "INSTALL", [RAFT_INSTALL_ACK] = "INSTALL_ACK",
 };
 static const char *const role_names[] = {
     [RAFT_FOLLOWER] = "follower",

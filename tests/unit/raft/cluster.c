@@ -145,10 +145,12 @@ void cluster_start(struct cluster *c, raft_member id)
     static struct raft_term_run runs[CLUSTER_BLOCKS_MAX];
     uint32_t run_count = 0;
     core->last = core->disk_last;
-    core->commit = core->disk_commit;
-    core->ring_first = 1;
+    core->commit = core->disk_commit > core->disk_base ? core->disk_commit : core->disk_base;
+    core->base = core->disk_base;
+    core->ring_first = core->base + 1;
+    core->installing = false;
     memcpy(core->log, core->disk, (core->disk_last + 1) * sizeof core->log[0]);
-    for (raft_index i = 1; i <= core->last; i++)
+    for (raft_index i = core->base + 1; i <= core->last; i++)
         if (run_count == 0 || runs[run_count - 1].term != core->log[i].term)
             runs[run_count++] = (struct raft_term_run){.first_index = i, .term = core->log[i].term};
     struct raft_options options = c->options;
@@ -157,6 +159,8 @@ void cluster_start(struct cluster *c, raft_member id)
     options.blocks_context = core;
     struct raft_start start = {
         .hard_state = core->disk_hard,
+        .base_index = core->base,
+        .base_term = core->log[core->base].term,
         .last_index = core->last,
         .commit = core->commit,
         .runs = runs,
@@ -167,6 +171,7 @@ void cluster_start(struct cluster *c, raft_member id)
     core->up = true;
     core->leads = false;
     memset(core->loads, 0, sizeof core->loads);
+    memset(core->pieces, 0, sizeof core->pieces);
     core->reads_ready = core->reads_failed = 0;
     cluster_take(core);
 }
@@ -222,6 +227,7 @@ static void check_promise(const struct cluster_core *core, const struct raft_mes
         lk_assert(*vote == 0 || *vote == vote_for); /* one vote a term */
         *vote = vote_for;
     }
+    if (m->type == RAFT_INSTALL_ACK) lk_assert(m->as.install_ack.offset <= core->incoming_offset);
     if (m->type == RAFT_ACK && m->as.ack.durable_index > 0) {
         lk_assert(core->disk_hard.term == m->term);
         lk_assert(m->as.ack.durable_index <= core->disk_last); /* R2 */
@@ -362,6 +368,11 @@ void cluster_take(struct cluster_core *core)
         *load = fx->loads[i];
         lk_assert(load->first <= load->last && load->last <= core->commit);
     }
+    for (uint32_t i = 0; i < fx->piece_count; i++) {
+        struct raft_piece *piece = &core->pieces[fx->pieces[i].peer - 1];
+        lk_assert(piece->peer == 0 && core->base > 0);
+        *piece = fx->pieces[i];
+    }
     core->deadline_ns = fx->deadline_ns;
     if (c->watch != NULL) c->watch(core, &core->last_result, fx);
     core->last_result = (struct raft_result){0};
@@ -369,6 +380,27 @@ void cluster_take(struct cluster_core *core)
     bool now_leads = leads && !core->leads;
     core->leads = leads;
     if (now_leads && c->propose_at_once) cluster_propose(core, 64, false);
+}
+
+static struct raft_snapshot snapshot_at(const struct cluster_core *core, raft_index index)
+{
+    return (struct raft_snapshot){.index = index,
+                                  .term = core->log[index].term,
+                                  .checksum = (uint32_t)core->log[index].chain,
+                                  .bytes = CLUSTER_SNAPSHOT_PIECES};
+}
+
+/* A piece comes and is durable at once; one that is not the next is answered with what is held. */
+static void keep_piece(struct cluster_core *core, const struct raft_message *m)
+{
+    const struct raft_install *in = &m->as.install;
+    if (core->installing) return;
+    if (core->incoming.index != in->snapshot.index || core->incoming.checksum != in->snapshot.checksum) {
+        core->incoming = in->snapshot;
+        core->incoming_offset = 0;
+    }
+    if (in->offset == core->incoming_offset && in->offset < in->snapshot.bytes) core->incoming_offset++;
+    core->piece_kept = true;
 }
 
 int cluster_step(struct cluster_core *core, struct raft_event *event, bool merge)
@@ -382,6 +414,7 @@ int cluster_step(struct cluster_core *core, struct raft_event *event, bool merge
         lk_assert(result.cut > core->commit && result.cut <= core->last);
         lk_assert(result.accept_first == result.cut);
     }
+    if (result.install) keep_piece(core, event->as.message.message);
     if (result.accept_first != 0) {
         const struct raft_entry *entries = event->as.message.entries;
         const struct cluster_message *m = (const struct cluster_message *)(const void *)event->as.message.message;
@@ -392,6 +425,14 @@ int cluster_step(struct cluster_core *core, struct raft_event *event, bool merge
     lk_assert(raft_last_index(core->raft) == core->last || event->type == RAFT_EVENT_PROPOSE);
     raft_check(core->raft);
     if (!merge || raft_must_take(core->raft)) cluster_take(core);
+    if (core->piece_kept) {
+        core->piece_kept = false;
+        struct raft_event stored = {.type = RAFT_EVENT_INSTALL_STORED,
+                                    .as.install_stored = {.index = core->incoming.index,
+                                                          .checksum = core->incoming.checksum,
+                                                          .offset = core->incoming_offset}};
+        cluster_step(core, &stored, merge);
+    }
     return result.error;
 }
 
@@ -468,6 +509,65 @@ bool cluster_load_done(struct cluster_core *core, bool readable, bool merge)
         .type = RAFT_EVENT_LOADED,
         .as.loaded = {.peer = load.peer, .first = load.first, .last = last, .bytes = bytes},
     };
+    cluster_step(core, &event, merge);
+    return true;
+}
+
+void cluster_compact(struct cluster_core *core, raft_index index)
+{
+    lk_assert(index <= core->commit && index <= core->disk_last && !core->installing);
+    if (index <= core->base) return;
+    core->base = core->disk_base = index;
+    if (core->disk_commit < index) core->disk_commit = index;
+    if (core->ring_first <= index) core->ring_first = index + 1;
+    struct raft_event event = {.type = RAFT_EVENT_COMPACTED, .as.compacted = {.index = index}};
+    cluster_step(core, &event, false);
+}
+
+bool cluster_piece_done(struct cluster_core *core, bool readable, bool merge)
+{
+    struct raft_piece piece = {0};
+    for (uint32_t i = 0; i < core->cluster->count && piece.peer == 0; i++) {
+        piece = core->pieces[i];
+        core->pieces[i].peer = 0;
+    }
+    if (piece.peer == 0) return false;
+    struct raft_snapshot newest = snapshot_at(core, core->base);
+    bool same = piece.index == newest.index && piece.checksum == newest.checksum;
+    struct raft_event event = {
+        .type = RAFT_EVENT_PIECE,
+        .as.piece = {
+            .peer = piece.peer, .snapshot = newest, .offset = same ? piece.offset : 0, .bytes = readable ? 1 : 0}};
+    cluster_step(core, &event, merge);
+    return true;
+}
+
+bool cluster_install_step(struct cluster_core *core, bool merge)
+{
+    struct cluster *c = core->cluster;
+    raft_index index = core->incoming.index;
+    if (index == 0 || core->incoming_offset < core->incoming.bytes) return false;
+    struct raft_event event = {.type = core->installing ? RAFT_EVENT_INSTALLED : RAFT_EVENT_INSTALL,
+                               .as.install = {.index = index, .term = core->incoming.term}};
+    if (!core->installing) {
+        int rc = cluster_step(core, &event, merge);
+        if (rc == LOCKSTEP_EUNAVAILABLE) return false;
+        lk_assert(rc == 0 || rc == LOCKSTEP_EEXIST);
+        core->installing = rc == 0;
+        if (rc != 0) core->incoming = (struct raft_snapshot){0};
+        return true;
+    }
+    lk_assert(index <= c->committed_last && core->incoming.checksum == (uint32_t)c->committed[index].chain);
+    memcpy(&core->log[1], &c->committed[1], index * sizeof core->log[0]);
+    memcpy(&core->disk[1], &c->committed[1], index * sizeof core->disk[0]);
+    core->last = core->disk_last = core->commit = core->disk_commit = core->base = core->disk_base = index;
+    core->ring_first = index + 1;
+    for (uint32_t i = 0; i < core->pending_count; i++) /* blocks ahead of it in the journal are dead */
+        core->pending[i].first = 0;
+    core->incoming = (struct raft_snapshot){0};
+    core->incoming_offset = 0;
+    core->installing = false;
+    core->installs++;
     cluster_step(core, &event, merge);
     return true;
 }
@@ -567,6 +667,8 @@ static bool settle_once(struct cluster *c)
             return true;
         }
         if (cluster_load_done(core, true, false)) return true;
+        if (cluster_piece_done(core, true, false)) return true;
+        if (cluster_install_step(core, false)) return true;
     }
     if (c->message_count == 0) return false;
     int rc = cluster_deliver(c, 0, false, false);

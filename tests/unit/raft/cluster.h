@@ -5,6 +5,8 @@
  * A core's block is (term, bytes, chain): chain names the block and all before it, so that equal chains at an index
  * mean equal logs up to there. A disk is the durable log and hard state, and a FIFO of persists not yet done.
  * cluster_* calls step one core and check it; they check at every step, whoever drives:
+ * A core's snapshot stands for its log up to an index: SNAPSHOT_PIECES pieces of one byte; its checksum names the chain.
+ * cluster_compact drops the blocks below; what is installed is what was committed.
  *   one leader a term; logs with the same (index, term) are the same; a leader holds all that was ever committed;
  *   a committed block never changes; a leader's commit is durable on a majority's disks; commit never falls within one
  *   life; no message leaves with a term that is not on disk (R1), no grant and no ack before what it promises is
@@ -22,6 +24,7 @@ enum {
     CLUSTER_TERMS_MAX = 4096,
     CLUSTER_READS_MAX = 4096,
     CLUSTER_ENTRIES_MAX = 64, /* in one append */
+    CLUSTER_SNAPSHOT_PIECES = 3,
 };
 
 struct cluster_block {
@@ -67,6 +70,13 @@ struct cluster_core {
     struct cluster_persist pending[RAFT_PERSISTS_MAX];
     uint32_t pending_count;
     uint64_t persists; /* ever handed out */
+
+    raft_index base, disk_base;    /* compacted up to here: the newest snapshot stands there */
+    struct raft_snapshot incoming; /* a snapshot of which pieces are durable here; index 0 = none */
+    uint64_t incoming_offset;
+    bool installing, piece_kept;
+    struct raft_piece pieces[CLUSTER_CORES_MAX]; /* by peer; peer 0 = none asked */
+    uint64_t installs;                           /* ever made */
 
     struct raft_load loads[CLUSTER_CORES_MAX]; /* by peer; peer 0 = none asked */
 
@@ -126,6 +136,12 @@ int cluster_transfer(struct cluster_core *core, raft_member target);
 void cluster_disk_done(struct cluster_core *core, bool merge);
 /* The log has read what was asked for some peer, or could not; false if nothing was asked. */
 bool cluster_load_done(struct cluster_core *core, bool readable, bool merge);
+/* Blocks up to index, which is committed, are in a snapshot only. */
+void cluster_compact(struct cluster_core *core, raft_index index);
+/* The piece that was asked for some peer has been read, or could not be; false if nothing was asked. */
+bool cluster_piece_done(struct cluster_core *core, bool readable, bool merge);
+/* A complete incoming snapshot goes one step on: INSTALL, then INSTALLED; false if there is none. */
+bool cluster_install_step(struct cluster_core *core, bool merge);
 /* Deliver message `at` of c->messages and forget it, or keep it (a duplicate). Ignored if the target is down. */
 int cluster_deliver(struct cluster *c, uint32_t at, bool keep, bool merge);
 void cluster_drop(struct cluster *c, uint32_t at);

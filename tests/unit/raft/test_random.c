@@ -4,7 +4,7 @@
  * Time is virtual: the next thing due happens next. Messages are lost, doubled, delayed past each other; disks are
  * slow; cores crash with any part of their pending writes done, pause, and are cut off, also in one direction only;
  * connections end, with and without a crash behind it;
- * rings are full or have lost old blocks; reads and transfers run throughout. All drawn from one seed.
+ * rings are full or have lost old blocks; logs are compacted, so that peers need snapshots; reads and transfers run throughout. All drawn from one seed.
  * LOCKSTEP_SEED=N runs that seed alone; LOCKSTEP_SEEDS=N runs N seeds from the usual first one. */
 #include <inttypes.h>
 #include <signal.h>
@@ -25,7 +25,7 @@ struct profile {
     uint32_t loss_percent, double_percent, slow_percent; /* of messages */
     uint64_t delay_ns_max, slow_ns_max;
     uint64_t disk_ns_max;
-    uint32_t crash_percent, cut_percent, pause_percent, full_percent, hangup_percent; /* of actions */
+    uint32_t crash_percent, cut_percent, pause_percent, full_percent, hangup_percent, compact_percent; /* of actions */
 };
 
 struct world {
@@ -43,7 +43,7 @@ struct world {
 /* What all seeds together have seen: a fault that never happened tests nothing. */
 static struct {
     uint64_t steps, elections, commits, cuts, loads, crashes, reads, refused_reads, transfers_won, transfers_lost;
-    uint64_t full, inflight_max, hangups;
+    uint64_t full, inflight_max, hangups, compactions, installs;
 } seen;
 
 static uint64_t draw(struct world *w, uint64_t below)
@@ -83,7 +83,8 @@ static void schedule(struct world *w)
         for (uint32_t k = core->pending_count; k > 0 && core->pending[k - 1].done_at_ns == 0; k--)
             core->pending[k - 1].done_at_ns = c->now_ns + 1 + draw(w, w->profile.disk_ns_max);
         bool asked = false;
-        for (uint32_t k = 0; k < c->count; k++) asked |= core->loads[k].peer != 0;
+        for (uint32_t k = 0; k < c->count; k++) asked |= core->loads[k].peer != 0 || core->pieces[k].peer != 0;
+        asked |= core->incoming.index != 0 && core->incoming_offset == core->incoming.bytes;
         if (!asked)
             w->load_at_ns[i] = 0;
         else if (w->load_at_ns[i] == 0)
@@ -164,6 +165,13 @@ static void act(struct world *w)
     if (chance(w, w->profile.full_percent)) core->room_bytes = chance(w, 50) ? UINT64_MAX : draw(w, 2000);
     if (core->up && chance(w, 10) && core->commit > core->ring_first)
         core->ring_first += draw(w, core->commit - core->ring_first + 1);
+    if (core->up && !core->installing && chance(w, w->profile.compact_percent)) {
+        raft_index most = core->commit < core->disk_last ? core->commit : core->disk_last;
+        if (most > core->base) {
+            cluster_compact(core, most - draw(w, most - core->base) / 2);
+            seen.compactions++;
+        }
+    }
     if (chance(w, w->profile.hangup_percent)) hang_up(w, core, 1 + draw(w, c->count));
     if (core->up && chance(w, w->profile.crash_percent)) {
         cluster_crash(c, core->id, (uint32_t)draw(w, core->pending_count + 1));
@@ -225,7 +233,10 @@ static void run_one(struct world *w)
     case DISK: cluster_disk_done(core, merges(w, core)); break;
     case LOAD:
         seen.loads++;
+        w->load_at_ns[which] = 0;
         cluster_load_done(core, chance(w, 80) || w->healed, false);
+        cluster_piece_done(core, chance(w, 80) || w->healed, merges(w, core));
+        cluster_install_step(core, merges(w, core));
         break;
     case RESTART: cluster_start(c, core->id); break;
     case MESSAGE: deliver(w, which); break;
@@ -304,6 +315,7 @@ static void run_seed(uint64_t seed, uint64_t steps)
         .pause_percent = calm ? 0 : (uint32_t)draw(&w, 3),
         .full_percent = (uint32_t)draw(&w, 5),
         .hangup_percent = calm ? 0 : (uint32_t)draw(&w, 10),
+        .compact_percent = chance(&w, 50) ? (uint32_t)draw(&w, 20) : 0,
     };
     w.c = cluster_open(count, learners, seed);
     w.c->watch = watch;
@@ -319,6 +331,7 @@ static void run_seed(uint64_t seed, uint64_t steps)
     seen.reads += w.c->reads_answered;
     seen.refused_reads += w.c->reads_refused;
     for (uint32_t i = 0; i < count; i++) {
+        seen.installs += w.c->cores[i].installs;
         struct raft_status status = cluster_status(w.c, i + 1);
         if (seen.inflight_max < status.appends_inflight_max) seen.inflight_max = status.appends_inflight_max;
     }
@@ -347,13 +360,16 @@ START_TEST(cores_stay_safe_under_faults_and_go_on_after_them)
     }
     printf("steps %" PRIu64 ", elections %" PRIu64 ", committed %" PRIu64 ", cuts %" PRIu64 ", loads %" PRIu64
            ", crashes %" PRIu64 ", reads %" PRIu64 " + %" PRIu64 " refused, transfers %" PRIu64 " + %" PRIu64
-           " failed, full %" PRIu64 ", in flight at most %" PRIu64 ", hang-ups of leaders %" PRIu64 "\n",
+           " failed, full %" PRIu64 ", in flight at most %" PRIu64 ", hang-ups of leaders %" PRIu64
+           ", compactions %" PRIu64 ", installs %" PRIu64 "\n",
            seen.steps, seen.elections, seen.commits, seen.cuts, seen.loads, seen.crashes, seen.reads,
-           seen.refused_reads, seen.transfers_won, seen.transfers_lost, seen.full, seen.inflight_max, seen.hangups);
+           seen.refused_reads, seen.transfers_won, seen.transfers_lost, seen.full, seen.inflight_max, seen.hangups,
+           seen.compactions, seen.installs);
     if (seeds < 20) return;
     ck_assert(seen.elections > 0 && seen.cuts > 0 && seen.loads > 0 && seen.crashes > 0);
     ck_assert(seen.reads > 0 && seen.refused_reads > 0 && seen.transfers_won > 0 && seen.transfers_lost > 0);
     ck_assert(seen.full > 0 && seen.inflight_max > 1 && seen.hangups > 0);
+    ck_assert(seen.compactions > 0 && seen.installs > 0);
 }
 END_TEST
 

@@ -434,7 +434,7 @@ START_TEST(a_peer_that_needs_compacted_blocks_is_shown_as_unserved) /* T27, unti
     ck_assert_uint_eq(fx.load_count, 0);
     struct raft_status status;
     raft_status_read(r, &status);
-    ck_assert_int_eq(status.peers[peer_of(&status, 3)].state, RAFT_PROGRESS_UNSERVED);
+    ck_assert_int_eq(status.peers[peer_of(&status, 3)].state, RAFT_PROGRESS_SNAPSHOT);
     ck_assert_int_eq(status.peers[peer_of(&status, 2)].state, RAFT_PROGRESS_PROBE);
     cluster_core(c, 1)->last = 0;
     cluster_close(c);

@@ -34,6 +34,17 @@ static bool messages_equal(const struct raft_message *a, const struct raft_messa
                a->as.ack.rejected_index == b->as.ack.rejected_index && a->as.ack.hint_index == b->as.ack.hint_index &&
                a->as.ack.hint_term == b->as.ack.hint_term && a->as.ack.round == b->as.ack.round &&
                a->as.ack.rejected == b->as.ack.rejected && a->as.ack.full == b->as.ack.full;
+    case RAFT_INSTALL: {
+        const struct raft_snapshot *x = &a->as.install.snapshot, *y = &b->as.install.snapshot;
+        return x->index == y->index && x->term == y->term && x->block_crc == y->block_crc &&
+               x->checksum == y->checksum && x->next_position == y->next_position && x->time_ns == y->time_ns &&
+               x->bytes == y->bytes && a->as.install.offset == b->as.install.offset &&
+               a->as.install.round == b->as.install.round;
+    }
+    case RAFT_INSTALL_ACK:
+        return a->as.install_ack.index == b->as.install_ack.index &&
+               a->as.install_ack.checksum == b->as.install_ack.checksum &&
+               a->as.install_ack.offset == b->as.install_ack.offset;
     default: return true;
     }
 }
@@ -57,6 +68,20 @@ static struct raft_message random_message(struct random *r, uint8_t type)
     case RAFT_ACK:
         m.as.ack = (struct raft_ack){random_u64(r), random_u64(r), random_u64(r),          random_u64(r),
                                      random_u64(r), random_u64(r), random_chance(r, 1, 2), random_chance(r, 1, 2)};
+        break;
+    case RAFT_INSTALL:
+        m.as.install = (struct raft_install){.snapshot = {.index = random_u64(r),
+                                                          .term = random_u64(r),
+                                                          .block_crc = (uint32_t)random_u64(r),
+                                                          .checksum = (uint32_t)random_u64(r),
+                                                          .next_position = random_u64(r),
+                                                          .time_ns = random_u64(r),
+                                                          .bytes = random_u64(r)},
+                                             .offset = random_u64(r),
+                                             .round = random_u64(r)};
+        break;
+    case RAFT_INSTALL_ACK:
+        m.as.install_ack = (struct raft_install_ack){random_u64(r), (uint32_t)random_u64(r), random_u64(r)};
         break;
     default: break;
     }
