@@ -36,6 +36,14 @@ enum block_type {
     BLOCK_TYPE_IGNORABLE = 0x8000, /* an unknown type with this bit may be ignored; without it the node parks */
 };
 
+/* Whose a command is: the machine's, or the host's, which keeps the sessions (their payload is empty). */
+enum command_kind {
+    COMMAND_MACHINE = 0,
+    COMMAND_SESSION_OPEN = 1,  /* its position becomes the session's id */
+    COMMAND_SESSION_KEEP = 2,  /* session: which one */
+    COMMAND_SESSION_CLOSE = 3, /* session: which one */
+};
+
 struct block_header {
     uint32_t magic;
     uint32_t header_crc;

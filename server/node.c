@@ -174,6 +174,11 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
     if (rc != 0) return rc;
     node->ring = storage_ring(node->storage);
     node->boot = recovered.boot;
+    const struct configuration *first = &birth->configuration;
+    node->sessions = (struct session_limits){.window = first->session_window,
+                                             .sessions_max = first->sessions_max,
+                                             .replies_bytes = first->session_replies_bytes,
+                                             .expiry_ns = first->session_expiry_ms * NODE_MS};
     struct host_options host_options = {
         .plugin = o->plugin,
         .storage = node->storage,
@@ -182,6 +187,7 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .queries_bytes = 16 << 20,
         .batch_bytes_max =
             (uint32_t)(o->ring_bytes / 8 < MACHINE_BATCH_BYTES ? o->ring_bytes / 8 : MACHINE_BATCH_BYTES),
+        .sessions = node->sessions,
         .wake_loop = host_wake_loop,
         .wake_machine = host_wake_machine,
         .log = host_log,
@@ -221,8 +227,10 @@ int node_open(const struct node_options *options, const struct node_env *env, co
     struct node *node = calloc(1, sizeof *node);
     if (node == NULL) goto no_memory;
     node->options = *options;
+    if (options->sessions.window == 0) node->options.sessions = session_limits_usual();
     node->env = *env;
     node->owner = *owner;
+    node->proposals.session_due_ns = UINT64_MAX;
     node->now_ns = env->now_ns(env->context);
     node->entries = calloc(NODE_ENTRIES_MAX, sizeof *node->entries);
     if (node->entries == NULL || node_proposals_open(node) != 0 || node_reads_open(node) != 0 ||
@@ -438,6 +446,7 @@ static void alive_turn(struct node *node)
     stop_turn(node);
     node_reads_ask_round(node);
     node_proposals_seal_turn(node);
+    node_proposals_sessions_turn(node);
     take_and_perform(node);
     if (node->proposals.term_block_due) { /* leadership began in this very take */
         node_proposals_seal_turn(node);
@@ -480,6 +489,7 @@ uint64_t node_deadline_ns(const struct node *node)
 {
     uint64_t deadline = node->deadline_ns;
     if (node->forward_count > 0 && node->forward_sweep_ns < deadline) deadline = node->forward_sweep_ns;
+    if (node->proposals.session_due_ns < deadline) deadline = node->proposals.session_due_ns;
     if (node->stopping && node->stop_deadline_ns < deadline) deadline = node->stop_deadline_ns;
     return deadline;
 }
@@ -567,6 +577,11 @@ int node_failed(const struct node *node, const char **why)
 const struct node_options *node_options_of(const struct node *node)
 {
     return &node->options;
+}
+
+const struct session_limits *node_sessions(const struct node *node)
+{
+    return atomic_load_explicit(&node->born, memory_order_relaxed) ? &node->sessions : &node->options.sessions;
 }
 
 static const char *why_not_ready(const struct node *node, const struct node_status *status)

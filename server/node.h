@@ -44,6 +44,7 @@ struct node_options {
     uint64_t append_inflight_bytes_max;
     uint32_t proposals_max; /* waiting for their outcome, at most; a power of two */
     uint32_t queries_max;
+    struct session_limits sessions; /* with which a cluster is born; a born one keeps its own. 0 = the usual ones */
     enum durability_level level;
     const struct plugin *plugin;
     const struct disk *disk;
@@ -52,19 +53,24 @@ struct node_options {
 
 /* How a proposal ended. */
 struct node_outcome {
-    int error; /* 0 applied · EUNKNOWN appended, outcome unknown · ENOTLEADER, EFULL, EUNAVAILABLE, ETOOBIG: surely not appended */
+    /* 0 applied · EUNKNOWN appended, outcome unknown · ENOTLEADER, EFULL, EUNAVAILABLE, ETOOBIG, EINVAL: surely nothing
+     * came of it · ENOTFOUND, EWINDOW, EREPLIED: the session's answer (sessions_judge): this copy was not applied, an
+     * earlier one may have been, with EREPLIED one was. */
+    int error;
     int32_t code;
-    raft_index index;
+    raft_index index; /* of the copy that was applied, also where this one came later */
     log_position position;
     const uint8_t *reply; /* valid during the callback */
     uint32_t reply_bytes;
 };
 
 struct node_answer {
-    int error; /* 0 · ENOTLEADER, EUNAVAILABLE, EFULL, ETOOBIG, EINVAL (the machine has no query) */
+    int error; /* 0 · ENOTLEADER, EUNAVAILABLE, EFULL, ETOOBIG, EINVAL (the machine has no query); about a session's
+                  command also those of sessions_find() */
     int32_t code;
-    raft_index index;
-    const uint8_t *reply; /* valid during the callback */
+    raft_index index;      /* applied when it ran; about a session's command: that one's, as its position */
+    log_position position; /* 0 = the session does not know the command */
+    const uint8_t *reply;  /* valid during the callback */
     uint32_t reply_bytes;
 };
 
@@ -102,7 +108,7 @@ uint64_t node_deadline_ns(const struct node *node);
 uint64_t node_work(struct node *node, enum node_part part);
 
 struct node_command {
-    uint16_t kind, flags;
+    uint16_t kind, flags; /* enum command_kind */
     uint64_t session, seq, entity;
     const uint8_t *payload;
     uint32_t payload_bytes;
@@ -120,6 +126,7 @@ struct node_query {
     uint64_t entity;
     enum node_consistency consistency;
     raft_index min_index;
+    uint64_t session, seq; /* session not 0: the question is what became of this command; no query then */
     const uint8_t *query;
     uint32_t query_bytes;
 };
@@ -169,5 +176,7 @@ struct node_status {
 };
 void node_status_read(struct node *node, struct node_status *ret);
 const struct node_options *node_options_of(const struct node *node);
+/* The group's, once it is born; else those that the configuration says. */
+const struct session_limits *node_sessions(const struct node *node);
 
 #endif

@@ -99,6 +99,10 @@ static void record_make(struct node *node)
         .time_ns = node->env.wall_ns(node->env.context),
         .configuration = {.uncommitted_bytes_max = o->ring_bytes / 4,
                           .level = (uint32_t)o->level,
+                          .session_window = o->sessions.window,
+                          .sessions_max = o->sessions.sessions_max,
+                          .session_replies_bytes = (uint32_t)o->sessions.replies_bytes,
+                          .session_expiry_ms = (uint32_t)(o->sessions.expiry_ns / NODE_MS),
                           .member_count = o->member_count},
     };
     snprintf(record.cluster, sizeof record.cluster, "%s", o->cluster);

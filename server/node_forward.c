@@ -75,8 +75,12 @@ static void settle(struct node *node, struct node_forward_entry *entry, const st
                                        .reply_bytes = count};
         node->owner.proposed(node->owner.context, done.tag, &outcome);
     } else {
-        struct node_answer answer = {
-            .error = reply->error, .code = reply->code, .index = reply->index, .reply = bytes, .reply_bytes = count};
+        struct node_answer answer = {.error = reply->error,
+                                     .code = reply->code,
+                                     .index = reply->index,
+                                     .position = reply->position,
+                                     .reply = bytes,
+                                     .reply_bytes = count};
         node->owner.queried(node->owner.context, done.tag, &answer);
     }
 }
@@ -127,7 +131,11 @@ int node_forward_command(struct node *node, const struct node_command *command, 
 
 int node_forward_query(struct node *node, const struct node_query *query, uint64_t tag)
 {
-    struct forward_request request = {.kind = FORWARD_QUERY, .entity = query->entity, .min_index = query->min_index};
+    struct forward_request request = {.kind = FORWARD_QUERY,
+                                      .session = query->session,
+                                      .seq = query->seq,
+                                      .entity = query->entity,
+                                      .min_index = query->min_index};
     return forward(node, &request, query->query, query->query_bytes, tag);
 }
 
@@ -158,7 +166,8 @@ void node_forward_outcome(struct node *node, uint8_t origin, uint64_t id, const 
 
 void node_forward_answer(struct node *node, uint8_t origin, uint64_t id, const struct node_answer *answer)
 {
-    struct forward_reply reply = {.id = id, .error = answer->error, .code = answer->code, .index = answer->index};
+    struct forward_reply reply = {
+        .id = id, .error = answer->error, .code = answer->code, .index = answer->index, .position = answer->position};
     reply_send(node, origin, &reply, answer->reply, answer->reply_bytes);
 }
 
@@ -190,6 +199,8 @@ static void requested(struct node *node, const struct transport_frame *frame)
         struct node_query query = {
             .entity = request.entity,
             .min_index = request.min_index,
+            .session = request.session,
+            .seq = request.seq,
             .query = payload,
             .query_bytes = (uint32_t)bytes,
         };

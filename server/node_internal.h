@@ -49,6 +49,8 @@ struct node_proposals {
     log_position open_first; /* first position in the open block */
     bool term_block_due;     /* this leader has not yet published its term's first block */
     uint64_t last_append_ns; /* when this process published the newest block; its start, for recovered ones */
+    uint64_t session_due_ns; /* now_ns at which a block is due, for a session to end; UINT64_MAX = none */
+    uint64_t session_served; /* the log time that it was sealed for last */
 };
 
 enum node_query_state { NODE_QUERY_FREE, NODE_QUERY_WAITING, NODE_QUERY_RUNNING };
@@ -65,6 +67,7 @@ struct node_read {
     uint64_t ticket; /* 0 = no round asked for yet */
     uint64_t entity;
     raft_index min_index;
+    uint64_t session, seq;
     uint32_t query; /* entry in the table */
     uint32_t bytes;
 };
@@ -132,6 +135,7 @@ struct node {
     raft_member slot_id[RAFT_MEMBERS_MAX]; /* by slot; 0 = not known */
     uint64_t boot_seen[RAFT_MEMBERS_MAX];
 
+    struct session_limits sessions; /* the group's */
     struct raft_effects effects;
     struct raft_entry *entries; /* NODE_ENTRIES_MAX */
     raft_term ring_term;        /* what the ring's header says */
@@ -190,8 +194,9 @@ int node_proposals_open(struct node *node);
 void node_proposals_close(struct node *node);
 int node_propose_from(struct node *node, const struct node_command *command, uint8_t origin, uint64_t tag);
 void node_proposals_seal_turn(struct node *node);
-void node_proposals_lead(struct node *node); /* leadership begins */
-void node_proposals_lose(struct node *node); /* it ended: every waiting proposal gets its outcome */
+void node_proposals_sessions_turn(struct node *node); /* seal an empty block when a session falls due */
+void node_proposals_lead(struct node *node);          /* leadership begins */
+void node_proposals_lose(struct node *node);          /* it ended: every waiting proposal gets its outcome */
 void node_proposals_answer(struct node *node, const struct host_answer *answer);
 bool node_proposals_idle(const struct node *node);
 

@@ -6,6 +6,7 @@
  *     or at once when full; else it stays open and grows: at low load a command waits for nothing, under load blocks
  *     grow by themselves.
  *   - Positions have no gaps, so that the table of waiting proposals is a ring indexed by position.
+ *   - When a session falls due and nothing else is appended, an empty block carries log time past it (M1).
  *   - Every accepted proposal gets exactly one outcome. When leadership ends, what was sealed is unknown, what was
  *     not is surely not appended. */
 #include <stdlib.h>
@@ -132,6 +133,8 @@ int node_propose_from(struct node *node, const struct node_command *command, uin
     if (!atomic_load_explicit(&node->born, memory_order_relaxed) || node->stopping) return LOCKSTEP_EUNAVAILABLE;
     if (!raft_is_leader(node->raft)) return node->leader != 0 ? LOCKSTEP_ENOTLEADER : LOCKSTEP_EUNAVAILABLE;
     if (command->payload_bytes > node->options.command_bytes_max) return LOCKSTEP_ETOOBIG;
+    if (command->kind > COMMAND_SESSION_CLOSE) return LOCKSTEP_EINVAL;
+    if (command->kind == COMMAND_MACHINE && command->session != 0 && command->seq == 0) return LOCKSTEP_EINVAL;
     if (p->term_block_due || node->transfer_waits) return LOCKSTEP_EUNAVAILABLE;
     if (p->next - p->answered >= node->options.proposals_max) {
         node->counters.rejected_full++;
@@ -180,6 +183,33 @@ void node_proposals_seal_turn(struct node *node)
     if (may_seal(node)) seal(node);
 }
 
+/* M1: sessions end by log time, and log time stands still while nothing is appended. Once for a time: the machine may
+ * be slow to apply what was sealed for it. */
+void node_proposals_sessions_turn(struct node *node)
+{
+    struct node_proposals *p = &node->proposals;
+    uint64_t due_ns = host_session_due_ns(node->host);
+    p->session_due_ns = UINT64_MAX;
+    bool waits = raft_is_leader(node->raft) && !p->term_block_due && (p->open == NULL || p->open_count == 0);
+    if (!waits || due_ns == UINT64_MAX || due_ns == p->session_served) return;
+    struct block_base last = ring_last(node->ring);
+    uint64_t log_ns = log_time(node, &last);
+    if (log_ns < due_ns) {
+        p->session_due_ns = node->now_ns + (due_ns - log_ns);
+        return;
+    }
+    if (last.time_ns < due_ns) {
+        if (raft_persist_room(node->raft) < 2 || !storage_persist_fits(node->storage, BLOCK_HEADER_BYTES) ||
+            !raft_may_propose(node->raft, BLOCK_HEADER_BYTES))
+            return; /* blocks are on their way: their end gives a turn */
+        uint8_t *block = p->open;
+        if (block == NULL && ring_claim(node->ring, BLOCK_HEADER_BYTES, &block) != 0) return;
+        p->open = NULL;
+        publish(node, block, BLOCK_COMMANDS, BLOCK_HEADER_BYTES, 0);
+    }
+    p->session_served = due_ns;
+}
+
 void node_proposals_lead(struct node *node)
 {
     struct node_proposals *p = &node->proposals;
@@ -212,9 +242,10 @@ void node_proposals_answer(struct node *node, const struct host_answer *answer)
     lk_assert(answer->position == p->answered);
     struct node_pending pending = *pending_at(node, p->answered++);
     struct node_outcome outcome = {
+        .error = answer->error,
         .code = answer->code,
-        .index = answer->index,
-        .position = answer->position,
+        .index = answer->first_index,
+        .position = answer->first_position,
         .reply = answer->reply,
         .reply_bytes = answer->reply_bytes,
     };

@@ -104,6 +104,12 @@ static struct node_read *read_at(struct node *node, uint64_t *position)
     return NULL;
 }
 
+static int ask_machine(struct node *node, uint32_t entry, const struct node_query *query)
+{
+    if (query->session != 0) return host_outcome(node->host, entry, query->session, query->seq, query->min_index);
+    return host_query(node->host, entry, query->entity, query->min_index, query->query, query->query_bytes);
+}
+
 int node_query_from(struct node *node, const struct node_query *query, uint8_t origin, uint64_t tag)
 {
     if (!atomic_load_explicit(&node->born, memory_order_relaxed)) return LOCKSTEP_EUNAVAILABLE;
@@ -118,7 +124,7 @@ int node_query_from(struct node *node, const struct node_query *query, uint8_t o
     }
     if (query->consistency == NODE_LOCAL) {
         uint32_t entry = entry_take(node, origin, tag);
-        int rc = host_query(node->host, entry, query->entity, query->min_index, query->query, query->query_bytes);
+        int rc = ask_machine(node, entry, query);
         if (rc != 0) {
             entry_free(node, entry);
             node->counters.rejected_full++;
@@ -135,6 +141,8 @@ int node_query_from(struct node *node, const struct node_query *query, uint8_t o
     struct node_read read = {
         .entity = query->entity,
         .min_index = query->min_index,
+        .session = query->session,
+        .seq = query->seq,
         .query = entry_take(node, origin, tag),
         .bytes = query->query_bytes,
     };
@@ -171,9 +179,15 @@ void node_reads_release(struct node *node, uint64_t ready_ticket, uint64_t faile
         int error =
             node->leader != 0 && node->leader != node->identity.member_id ? LOCKSTEP_ENOTLEADER : LOCKSTEP_EUNAVAILABLE;
         if (ready) {
-            raft_index at_least = read->min_index > index ? read->min_index : index;
-            const uint8_t *bytes = (const uint8_t *)(read + 1);
-            error = host_query(node->host, read->query, read->entity, at_least, bytes, read->bytes);
+            struct node_query at_least = {
+                .entity = read->entity,
+                .min_index = read->min_index > index ? read->min_index : index,
+                .session = read->session,
+                .seq = read->seq,
+                .query = (const uint8_t *)(read + 1),
+                .query_bytes = read->bytes,
+            };
+            error = ask_machine(node, read->query, &at_least);
         }
         uint32_t query = read->query;
         r->head += read_room(read->bytes);
@@ -191,7 +205,8 @@ void node_reads_answer(struct node *node, const struct host_answer *answer)
     struct node_answer out = {
         .error = answer->error,
         .code = answer->code,
-        .index = answer->index,
+        .index = answer->type == HOST_ANSWER_OUTCOME ? answer->first_index : answer->index,
+        .position = answer->first_position,
         .reply = answer->reply,
         .reply_bytes = answer->reply_bytes,
     };

@@ -20,6 +20,7 @@
  *     HASH_EVERY. Replicas at rest have the same commit index, every rise of it ends in a publication there, and
  *     nothing else is published behind it: so at rest all show the same index. A replica that never rests shows the
  *     multiples, which the others passed too.
+ * M1  stage_command() is where a command goes to the machine or is done here; a machine sees none that it has applied.
  * H4  After the machine has stopped (M2) it is called no more; queries are answered with EUNAVAILABLE.
  * H5  Nothing is allocated after host_open. */
 #include "statemachine/host.h"
@@ -48,14 +49,15 @@ enum {
 struct query_record {
     uint64_t tag, entity;
     raft_index min_index;
+    uint64_t session, seq; /* of an outcome: it is none of the machine's */
 };
 
 struct answer_record {
     int32_t type, error, code;
     uint32_t unused;
     uint64_t tag;
-    raft_index index;
-    log_position position;
+    raft_index index, first_index;
+    log_position position, first_position;
 };
 
 enum { ANSWER_BYTES_MAX = sizeof(struct answer_record) + LOCKSTEP_REPLY_BYTES_MAX };
@@ -83,6 +85,7 @@ struct run {
     struct block_cursor cursor;
     /* The command taken last. */
     struct lockstep_command command;
+    bool staged;      /* it waits for the machine to take it */
     bool taken;       /* and not done with yet */
     bool answered;    /* by the machine */
     uint8_t *answer;  /* room for its answer; NULL: none is wanted */
@@ -122,6 +125,7 @@ struct host {
     struct lockstep_replies replies; /* of apply */
     struct query_run query;
     struct lockstep_hash reply_hash;
+    struct sessions *sessions;
     uint32_t unannounced; /* answers that the loop was not woken for */
 
     /* The machine's thread writes, anyone reads. */
@@ -131,7 +135,9 @@ struct host {
     _Atomic raft_index error_index;
     _Atomic log_position error_position;
     _Atomic bool parked;
-    _Atomic uint64_t queries_run, commands, batches, log_reads;
+    _Atomic uint64_t queries_run, commands, batches, log_reads, repeated;
+    _Atomic uint32_t session_count;
+    _Atomic uint64_t session_due_ns;
     struct hash_slot hashes[HASH_SLOTS];
     _Atomic uint64_t hashes_published; /* the newest stands in slot hashes_published % HASH_SLOTS */
 };
@@ -293,6 +299,7 @@ static bool enter_block(struct host *host)
         run->cursor = (struct block_cursor){NULL, NULL, header->first_position};
         break;
     }
+    sessions_block(host->sessions, header->type == BLOCK_TERM, header->time_ns);
     run->in_block = true;
     return true;
 }
@@ -349,16 +356,18 @@ static void fold_reply(struct host *host, int32_t code, const void *bytes, size_
         struct lockstep_hash before;
         raft_index index;
         log_position position;
-        int64_t code; /* 0 = OK, which no REJECT has */
+        int64_t code; /* 0 = OK, which no REJECT has; below 0: the host's own refusal */
         XXH128_hash_t reply;
+        struct lockstep_hash sessions;
     } record = {
+        .sessions = sessions_hash(host->sessions),
         .before = host->reply_hash,
         .index = host->run.command.index,
         .position = host->run.command.position,
         .code = code,
         .reply = XXH3_128bits(bytes, bytes_count),
     };
-    static_assert(sizeof record == 56, "no padding is hashed");
+    static_assert(sizeof record == 72, "no padding is hashed");
     XXH128_hash_t hash = XXH3_128bits(&record, sizeof record);
     host->reply_hash = (struct lockstep_hash){hash.low64, hash.high64};
 }
@@ -374,6 +383,25 @@ static void push_answer(struct host *host, uint8_t *room, const struct answer_re
     memcpy(room, record, sizeof *record);
     mailbox_publish(&host->answers, sizeof *record + reply_bytes);
     if (++host->unannounced == ANSWERS_A_WAKE) announce(host);
+}
+
+/* The command taken last is answered so. */
+static void answer_command(struct host *host, const struct session_answer *answer)
+{
+    struct run *run = &host->run;
+    fold_reply(host, answer->error != 0 ? answer->error : answer->code, answer->reply, answer->reply_bytes);
+    if (run->answer == NULL) return;
+    if (answer->reply_bytes > 0) memcpy(run->answer + sizeof(struct answer_record), answer->reply, answer->reply_bytes);
+    struct answer_record record = {
+        .type = HOST_ANSWER_APPLIED,
+        .error = answer->error,
+        .code = answer->code,
+        .index = run->command.index,
+        .position = run->command.position,
+        .first_index = answer->index,
+        .first_position = answer->position,
+    };
+    push_answer(host, run->answer, &record, answer->reply_bytes);
 }
 
 /* Whether a machine may say this; NULL: yes. */
@@ -410,16 +438,24 @@ static void apply_answer(struct lockstep_replies *replies, enum lockstep_outcome
         return;
     }
     run->answered = true;
-    fold_reply(host, code, bytes, bytes_count);
-    if (run->answer == NULL) return;
-    if (bytes_count > 0) memcpy(run->answer + sizeof(struct answer_record), bytes, bytes_count);
-    struct answer_record record = {
-        .type = HOST_ANSWER_APPLIED,
+    struct session_answer answer = {
         .code = code,
         .index = run->command.index,
         .position = run->command.position,
+        .reply = bytes,
+        .reply_bytes = (uint32_t)bytes_count,
     };
-    push_answer(host, run->answer, &record, bytes_count);
+    if (run->command.session != 0) sessions_answered(host->sessions, run->command.session, run->command.seq, &answer);
+    answer_command(host, &answer);
+}
+
+/* All is done with the command: the next one may come. */
+static void pass_command(struct host *host)
+{
+    struct run *run = &host->run;
+    host->next_offset = (uint32_t)(run->cursor.at - run->block);
+    host->next_position = run->cursor.position;
+    count(&host->commands);
 }
 
 /* The machine is done with the command that it took. */
@@ -429,9 +465,59 @@ static void finish_command(struct host *host)
     if (!run->taken) return;
     if (!run->answered) apply_answer(&host->replies, LOCKSTEP_OK, 0, NULL, 0);
     run->taken = false;
-    host->next_offset = (uint32_t)(run->cursor.at - run->block);
-    host->next_position = run->cursor.position;
-    count(&host->commands);
+    pass_command(host);
+}
+
+/* M1. Do what the command says, if it is none of the machine's. False: the machine is to apply it. */
+static bool apply_in_host(struct host *host)
+{
+    const struct lockstep_command *command = &host->run.command;
+    struct session_answer answer = {.index = command->index, .position = command->position};
+    switch (command->kind) {
+    case COMMAND_MACHINE:
+        if (command->session == 0) return false;
+        if (sessions_judge(host->sessions, command->session, command->seq, &answer)) return false;
+        if (answer.error == 0 || answer.error == LOCKSTEP_EREPLIED) count(&host->repeated);
+        break;
+    case COMMAND_SESSION_OPEN: answer.error = sessions_begin(host->sessions, command->position); break;
+    case COMMAND_SESSION_KEEP: answer.error = sessions_keep(host->sessions, command->session); break;
+    case COMMAND_SESSION_CLOSE: answer.error = sessions_end(host->sessions, command->session); break;
+    default: /* T61: never passed over */
+        log_line(host, "position %" PRIu64 " is of kind %" PRIu32 ", which this version does not know",
+                 command->position, command->kind);
+        stop(host, LOCKSTEP_EVERSION, command->index, command->position);
+        return true;
+    }
+    answer_command(host, &answer);
+    pass_command(host);
+    return true;
+}
+
+/* Take the run's next command that is the machine's; what is the host's in front of it is done on the way. */
+static bool stage_command(struct host *host)
+{
+    struct run *run = &host->run;
+    do {
+        if (host->stopped || !reserve_command(host)) return false;
+        struct command_view view;
+        bool found = block_cursor_next(&run->cursor, &view);
+        lk_assert(found);
+        run->command = (struct lockstep_command){
+            .size = sizeof run->command,
+            .kind = view.header.kind,
+            .index = run->header.index,
+            .position = view.position,
+            .term = run->header.term,
+            .time_ns = run->header.time_ns,
+            .session = view.header.session,
+            .seq = view.header.seq,
+            .entity = view.header.entity,
+            .payload = view.payload,
+            .payload_bytes = view.header.bytes,
+        };
+    } while (apply_in_host(host));
+    run->staged = true;
+    return true;
 }
 
 static const struct lockstep_command *apply_next(struct lockstep_batch *batch)
@@ -440,26 +526,11 @@ static const struct lockstep_command *apply_next(struct lockstep_batch *batch)
     struct host *host = run->host;
     if (host->stopped || run->ended) return NULL;
     finish_command(host);
-    if (!reserve_command(host)) {
+    if (!run->staged && !stage_command(host)) {
         run->ended = true;
         return NULL;
     }
-    struct command_view view;
-    bool found = block_cursor_next(&run->cursor, &view);
-    lk_assert(found);
-    run->command = (struct lockstep_command){
-        .size = sizeof run->command,
-        .kind = view.header.kind,
-        .index = run->header.index,
-        .position = view.position,
-        .term = run->header.term,
-        .time_ns = run->header.time_ns,
-        .session = view.header.session,
-        .seq = view.header.seq,
-        .entity = view.header.entity,
-        .payload = view.payload,
-        .payload_bytes = view.header.bytes,
-    };
+    run->staged = false;
     run->taken = true;
     run->answered = false;
     return &run->command;
@@ -475,10 +546,8 @@ static void apply_run(struct host *host, raft_index commit)
     run->limit = commit < hash_due ? commit : hash_due;
     run->bytes_left = host->options.batch_bytes_max;
     run->answer_from = atomic_load_explicit(&host->answer_from, memory_order_relaxed); /* set before that commit */
-    run->taken = run->ended = run->out_of_room = false;
-    if (reserve_command(host)) {
-        run->command.index = run->header.index; /* to be named if apply fails before it takes a command */
-        run->command.position = run->cursor.position;
+    run->staged = run->taken = run->ended = run->out_of_room = false;
+    if (stage_command(host)) {
         int rc = host->table->apply(host->machine, &run->face, &host->replies);
         if (rc != 0) machine_failed(host, "its apply returned an error");
         if (!host->stopped) finish_command(host);
@@ -492,6 +561,8 @@ static void apply_run(struct host *host, raft_index commit)
     if (host->next_position > 0)
         atomic_store_explicit(&host->applied_position, host->next_position - 1, memory_order_relaxed);
     /* release: pairs with the acquire in host_applied_index() */
+    atomic_store_explicit(&host->session_count, sessions_count(host->sessions), memory_order_relaxed);
+    atomic_store_explicit(&host->session_due_ns, sessions_due_ns(host->sessions), memory_order_relaxed);
     atomic_store_explicit(&host->applied_index, applied, memory_order_release);
     if (host->stopped || !raised || (applied != commit && applied % HASH_EVERY != 0)) return;
     lk_assert(host->next_offset == BLOCK_HEADER_BYTES); /* the run's limit was this very index */
@@ -538,6 +609,25 @@ static void run_query(struct host *host, const struct query_record *record, cons
     push_answer(host, room, &answer, error == 0 ? query->reply_bytes : 0);
 }
 
+/* What became of a session's command; its reply goes straight to its place, too. */
+static void run_outcome(struct host *host, const struct query_record *record, uint8_t *room)
+{
+    struct session_answer found = {0};
+    (void)sessions_find(host->sessions, record->session, record->seq, &found);
+    if (found.reply_bytes > 0) memcpy(room + sizeof(struct answer_record), found.reply, found.reply_bytes);
+    struct answer_record answer = {
+        .type = HOST_ANSWER_OUTCOME,
+        .error = found.error,
+        .code = found.code,
+        .tag = record->tag,
+        .index = host->next_index - 1,
+        .first_index = found.index,
+        .first_position = found.position,
+    };
+    count(&host->queries_run);
+    push_answer(host, room, &answer, found.reply_bytes);
+}
+
 static bool is_parked(const struct host *host)
 {
     return atomic_load_explicit(&host->parked, memory_order_relaxed);
@@ -560,12 +650,14 @@ static enum query_step step_query(struct host *host)
     if (room == NULL) return QUERY_NO_ROOM;
     if (ended) {
         struct answer_record answer = {
-            .type = HOST_ANSWER_QUERY,
+            .type = record.session != 0 ? HOST_ANSWER_OUTCOME : HOST_ANSWER_QUERY,
             .error = LOCKSTEP_EUNAVAILABLE,
             .tag = record.tag,
             .index = host->next_index - 1,
         };
         push_answer(host, room, &answer, 0);
+    } else if (record.session != 0) {
+        run_outcome(host, &record, room);
     } else {
         run_query(host, &record, at + sizeof record, bytes - sizeof record, room);
     }
@@ -623,7 +715,11 @@ int host_open(const struct host_options *options, struct host **ret)
     host->services = (struct lockstep_host){
         .size = sizeof host->services, .abi = LOCKSTEP_MACHINE_ABI, .context = host, .log = machine_log};
 
-    int rc = LOCKSTEP_ENOMEM;
+    atomic_init(&host->session_due_ns, UINT64_MAX);
+
+    int rc = sessions_open(&options->sessions, &host->sessions);
+    if (rc != 0) goto fail;
+    rc = LOCKSTEP_ENOMEM;
     if (!mailbox_open(&host->queries, options->queries_bytes)) goto fail;
     if (!mailbox_open(&host->answers, options->replies_bytes)) goto fail;
     rc = storage_reader_open(options->storage, &host->reader);
@@ -648,6 +744,7 @@ void host_close(struct host *host)
     storage_reader_close(host->reader);
     mailbox_close(&host->answers);
     mailbox_close(&host->queries);
+    sessions_close(host->sessions);
     free(host);
 }
 
@@ -667,18 +764,30 @@ void host_answer_from(struct host *host, log_position first)
     atomic_store_explicit(&host->answer_from, first, memory_order_relaxed);
 }
 
+static int push_query(struct host *host, const struct query_record *record, const uint8_t *query, uint32_t bytes)
+{
+    if (sizeof *record + bytes > mailbox_record_bytes_max(host->options.queries_bytes)) return LOCKSTEP_ETOOBIG;
+    uint8_t *room = mailbox_claim(&host->queries, sizeof *record + bytes);
+    if (room == NULL) return LOCKSTEP_EFULL;
+    memcpy(room, record, sizeof *record);
+    if (bytes > 0) memcpy(room + sizeof *record, query, bytes);
+    mailbox_publish(&host->queries, sizeof *record + bytes);
+    host->options.wake_machine(host->options.context);
+    return 0;
+}
+
 int host_query(struct host *host, uint64_t tag, uint64_t entity, raft_index min_index, const uint8_t *query,
                uint32_t bytes)
 {
     struct query_record record = {.tag = tag, .entity = entity, .min_index = min_index};
-    if (sizeof record + bytes > mailbox_record_bytes_max(host->options.queries_bytes)) return LOCKSTEP_ETOOBIG;
-    uint8_t *room = mailbox_claim(&host->queries, sizeof record + bytes);
-    if (room == NULL) return LOCKSTEP_EFULL;
-    memcpy(room, &record, sizeof record);
-    if (bytes > 0) memcpy(room + sizeof record, query, bytes);
-    mailbox_publish(&host->queries, sizeof record + bytes);
-    host->options.wake_machine(host->options.context);
-    return 0;
+    return push_query(host, &record, query, bytes);
+}
+
+int host_outcome(struct host *host, uint64_t tag, uint64_t session, uint64_t seq, raft_index min_index)
+{
+    struct query_record record = {.tag = tag, .min_index = min_index, .session = session, .seq = seq};
+    if (session == 0) return LOCKSTEP_EINVAL;
+    return push_query(host, &record, NULL, 0);
 }
 
 bool host_answer_next(struct host *host, struct host_answer *ret)
@@ -697,6 +806,8 @@ bool host_answer_next(struct host *host, struct host_answer *ret)
         .tag = record.tag,
         .index = record.index,
         .position = record.position,
+        .first_index = record.first_index,
+        .first_position = record.first_position,
         .reply = at + sizeof record,
         .reply_bytes = (uint32_t)(bytes - sizeof record),
     };
@@ -719,9 +830,17 @@ void host_status_read(const struct host *host, struct host_status *ret)
     ret->commands = atomic_load_explicit(&host->commands, memory_order_relaxed);
     ret->batches = atomic_load_explicit(&host->batches, memory_order_relaxed);
     ret->log_reads = atomic_load_explicit(&host->log_reads, memory_order_relaxed);
+    ret->repeated = atomic_load_explicit(&host->repeated, memory_order_relaxed);
+    ret->sessions = atomic_load_explicit(&host->session_count, memory_order_relaxed);
+    ret->session_due_ns = atomic_load_explicit(&host->session_due_ns, memory_order_relaxed);
 }
 
 raft_index host_applied_index(const struct host *host)
 {
     return atomic_load_explicit(&host->applied_index, memory_order_acquire);
+}
+
+uint64_t host_session_due_ns(const struct host *host)
+{
+    return atomic_load_explicit(&host->session_due_ns, memory_order_relaxed);
 }

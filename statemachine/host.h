@@ -2,6 +2,8 @@
 /* host.h - the machine as an actor: identity, mailbox, behaviour, private state.
  * Two sides. The loop raises the high-water index, puts queries in, takes answers out. The machine's thread runs
  * host_work(): it handles what is in the mailbox, applies at most one batch a step, and returns without waiting.
+ * M1  The sessions are the host's: a command that was applied before is not handed to the machine again, and is answered
+ *     as it was then; opening, keeping and closing are commands of their own kind, which the machine never sees.
  * M2  Outcomes: OK, REJECT, FATAL; never skip and go on.
  * M4  The mailbox is bounded and holds a high-water index and queries, never blocks; full is LOCKSTEP_EFULL. A hung
  *     machine pins at most one batch of the ring; when the ring has passed it, it reads from the log.
@@ -15,6 +17,7 @@
 
 #include "base/ids.h"
 #include "statemachine/plugin.h"
+#include "statemachine/sessions.h"
 #include "storage/log.h"
 
 struct host;
@@ -23,12 +26,13 @@ struct host;
 enum { HOST_REPLIES_BYTES_MIN = 4 * LOCKSTEP_REPLY_BYTES_MAX };
 
 struct host_options {
-    const struct plugin *plugin; /* outlives the host */
-    struct storage *storage;     /* blocks: from its ring, else through a reader of its own */
-    raft_index start_index;      /* the first block to apply (last compacted + 1) */
-    uint64_t replies_bytes;      /* of the answer queue; a power of two, at least HOST_REPLIES_BYTES_MIN */
-    uint64_t queries_bytes;      /* of the query queue; a power of two; a query takes at most half of it */
-    uint32_t batch_bytes_max;    /* of blocks applied in one step of host_work; one block always fits */
+    const struct plugin *plugin;    /* outlives the host */
+    struct storage *storage;        /* blocks: from its ring, else through a reader of its own */
+    raft_index start_index;         /* the first block to apply (last compacted + 1) */
+    uint64_t replies_bytes;         /* of the answer queue; a power of two, at least HOST_REPLIES_BYTES_MIN */
+    uint64_t queries_bytes;         /* of the query queue; a power of two; a query takes at most half of it */
+    uint32_t batch_bytes_max;       /* of blocks applied in one step of host_work; one block always fits */
+    struct session_limits sessions; /* the group's */
     /* Answers lie ready for the loop. Machine's thread. */
     void (*wake_loop)(void *context);
     /* Something lies ready for the machine. Loop. */
@@ -54,18 +58,26 @@ void host_answer_from(struct host *host, log_position first);
  * EFULL: retry later; ETOOBIG: longer than half of the queue. */
 int host_query(struct host *host, uint64_t tag, uint64_t entity, raft_index min_index, const uint8_t *query,
                uint32_t bytes);
+/* The same, about a session's command: what became of it? */
+int host_outcome(struct host *host, uint64_t tag, uint64_t session, uint64_t seq, raft_index min_index);
 
-enum host_answer_type { HOST_ANSWER_APPLIED = 1, HOST_ANSWER_QUERY = 2 };
+enum host_answer_type { HOST_ANSWER_APPLIED = 1, HOST_ANSWER_QUERY = 2, HOST_ANSWER_OUTCOME = 3 };
 
 struct host_answer {
     uint8_t type;
-    int error;             /* 0, or the query failed: EINVAL (no query in this machine, or it said so),
-                              EUNAVAILABLE (the machine has stopped or parked before min_index) */
+    /* Of a command: 0, or nothing came of it, or nothing new: ENOTFOUND, EWINDOW, EREPLIED, EINVAL as sessions_judge()
+     * says, EFULL: no more sessions. Of a query: EINVAL (no query in this machine, or it said so), EUNAVAILABLE (the
+     * machine has stopped or parked before min_index). Of an outcome: these, and those of sessions_find(). */
+    int error;
     int32_t code;          /* 0 = OK, else the machine's */
-    uint64_t tag;          /* of a query */
-    raft_index index;      /* of the block; of a query: what was applied when it ran */
+    uint64_t tag;          /* of a query or an outcome */
+    raft_index index;      /* of the block; of a query or outcome: what was applied when it ran */
     log_position position; /* of a command */
-    const uint8_t *reply;  /* valid until host_answer_next is called again */
+    /* Where the command stands that was applied: itself, or the one that this one repeats. Of an outcome: 0 = the session
+     * does not know it. */
+    raft_index first_index;
+    log_position first_position;
+    const uint8_t *reply; /* valid until host_answer_next is called again */
     uint32_t reply_bytes;
 };
 /* The next answer, in order of application. False: none now. */
@@ -85,13 +97,19 @@ struct host_status {
         hash_index; /* of both hashes; the last one that the machine reached when it was idle or a multiple of 1,024 */
     struct lockstep_hash state_hash, reply_hash;
     bool has_state_hash;
-    int error; /* nonzero: the machine stopped for good. EINVAL: it said FATAL; ECORRUPT, EIO: a block could not be read */
+    /* Nonzero: the machine stopped for good. EINVAL: it said FATAL; ECORRUPT, EIO: a block could not be read; EVERSION: a
+     * command of a kind that this version does not know. */
+    int error;
     raft_index error_index;
     log_position error_position;
     bool parked; /* an unknown block type without the ignorable bit: voting goes on, applying does not */
     uint64_t queries, commands, batches, log_reads;
+    uint64_t repeated;       /* commands that had been applied before */
+    uint32_t sessions;       /* that are open */
+    uint64_t session_due_ns; /* log time at which the next one ends if nothing touches it; UINT64_MAX = none */
 };
 void host_status_read(const struct host *host, struct host_status *ret);
 raft_index host_applied_index(const struct host *host);
+uint64_t host_session_due_ns(const struct host *host); /* as in the status */
 
 #endif

@@ -2,7 +2,9 @@
 /* configuration.c - see configuration.h.
  *
  * configuration  0 magic u32   4 crc u32 (bytes 8..)   8 version u16  10 flags u16 (1: joint)  12 bytes u32 (all)
- *               16 uncommitted_bytes_max u64   24 level u32   28 member_count u32   32 members
+ *               16 uncommitted_bytes_max u64   24 level u32   28 member_count u32
+ *               32 session_window u32  36 sessions_max u32   40 session_replies_bytes u32   44 session_expiry_ms u32
+ *               48 members
  * member         0 id u64   8 role u8   9 role_before u8  10 priority u8  11 zero[5]
  *               16 name[64]   80 client[272]  352 peer[272]: ended and filled up with zeros */
 #include "storage/configuration.h"
@@ -22,6 +24,7 @@ struct head_bytes {
     uint32_t bytes;
     uint64_t uncommitted_bytes_max;
     uint32_t level, member_count;
+    uint32_t session_window, sessions_max, session_replies_bytes, session_expiry_ms;
 };
 
 struct member_bytes {
@@ -31,7 +34,7 @@ struct member_bytes {
     char client[CONFIGURATION_ADDRESS_BYTES_MAX];
     char peer[CONFIGURATION_ADDRESS_BYTES_MAX];
 };
-static_assert(sizeof(struct head_bytes) == 32, "as documented");
+static_assert(sizeof(struct head_bytes) == 48, "as documented");
 static_assert(sizeof(struct member_bytes) == 624, "as documented");
 static_assert(sizeof(struct head_bytes) + RAFT_MEMBERS_MAX * sizeof(struct member_bytes) == CONFIGURATION_BYTES_MAX,
               "the header promises room for every configuration");
@@ -89,6 +92,10 @@ uint32_t configuration_write(const struct configuration *c, uint8_t to[CONFIGURA
         .uncommitted_bytes_max = c->uncommitted_bytes_max,
         .level = c->level,
         .member_count = c->member_count,
+        .session_window = c->session_window,
+        .sessions_max = c->sessions_max,
+        .session_replies_bytes = c->session_replies_bytes,
+        .session_expiry_ms = c->session_expiry_ms,
     };
     for (uint32_t i = 0; i < c->member_count; i++) {
         const struct configuration_member *m = &c->members[i];
@@ -140,6 +147,10 @@ int configuration_read(const uint8_t *at, uint64_t bytes, struct configuration *
     struct configuration c = {
         .uncommitted_bytes_max = head.uncommitted_bytes_max,
         .level = head.level,
+        .session_window = head.session_window,
+        .sessions_max = head.sessions_max,
+        .session_replies_bytes = head.session_replies_bytes,
+        .session_expiry_ms = head.session_expiry_ms,
         .joint = (head.flags & FLAG_JOINT) != 0,
         .member_count = head.member_count,
     };

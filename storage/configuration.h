@@ -40,6 +40,8 @@ struct configuration_member {
 struct configuration {
     uint64_t uncommitted_bytes_max; /* R10; the group's constant */
     uint32_t level;                 /* enum durability_level */
+    /* M1: of exactly-once sessions; the group's constants, so that all replicas decide alike. */
+    uint32_t session_window, sessions_max, session_replies_bytes, session_expiry_ms;
     bool joint;
     uint32_t member_count;
     struct configuration_member members[RAFT_MEMBERS_MAX];
@@ -53,7 +55,7 @@ bool configuration_valid(const struct configuration *configuration);
 /* The member with this id; NULL = none. */
 const struct configuration_member *configuration_find(const struct configuration *configuration, raft_member id);
 
-enum { CONFIGURATION_BYTES_MAX = 32 + RAFT_MEMBERS_MAX * (16 + 64 + 272 + 272) };
+enum { CONFIGURATION_BYTES_MAX = 48 + RAFT_MEMBERS_MAX * (16 + 64 + 272 + 272) };
 /* As bytes: little-endian, versioned, checksummed, a multiple of 8 long. lk_asserts that it is valid. */
 uint32_t configuration_write(const struct configuration *configuration, uint8_t to[CONFIGURATION_BYTES_MAX]);
 /* ECORRUPT: damaged, or no valid configuration; EVERSION: of a newer version. */

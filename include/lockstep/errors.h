@@ -26,7 +26,9 @@
     X(LOCKSTEP_EPROTO, -19, "the other side broke the protocol")                                                       \
     X(LOCKSTEP_ECLOSED, -20, "closed")                                                                                 \
     X(LOCKSTEP_EABI, -21, "plugin of another ABI or without the symbol")                                               \
-    X(LOCKSTEP_EEXIST, -22, "exists already")
+    X(LOCKSTEP_EEXIST, -22, "exists already")                                                                          \
+    X(LOCKSTEP_EWINDOW, -23, "seq is below the session's window: all of those were said to be answered")               \
+    X(LOCKSTEP_EREPLIED, -24, "applied, once; its reply is kept no more")
 
 enum lockstep_error {
 #define LOCKSTEP_ERROR_VALUE(name, value, text) name = (value),

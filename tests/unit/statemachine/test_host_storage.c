@@ -83,6 +83,7 @@ static pthread_t start(void)
         .replies_bytes = HOST_REPLIES_BYTES_MIN,
         .queries_bytes = 65536,
         .batch_bytes_max = 16384,
+        .sessions = {.window = 8, .sessions_max = 16, .replies_bytes = 1 << 16, .expiry_ns = 100000},
         .wake_loop = wake_loop,
         .wake_machine = wake_machine,
         .log = log_line,

@@ -262,6 +262,7 @@ void world_open(struct world *world, uint64_t ring_bytes)
         .replies_bytes = HOST_REPLIES_BYTES_MIN,
         .queries_bytes = 4096,
         .batch_bytes_max = 1 << 20,
+        .sessions = {.window = 8, .sessions_max = 16, .replies_bytes = 1 << 16, .expiry_ns = 100000},
         .wake_loop = wake_loop,
         .wake_machine = wake_machine,
         .log = log_line,
@@ -310,7 +311,7 @@ void block_begin(struct world *world)
 void block_add_bytes(struct world *world, const void *payload, uint32_t bytes)
 {
     struct command_header command = {
-        .bytes = bytes, .session = world->session, .seq = world->seq, .entity = world->entity};
+        .bytes = bytes, .kind = world->kind, .session = world->session, .seq = world->seq, .entity = world->entity};
     lk_assert(world->open.bytes + command_bytes(bytes) <= world->claim_bytes);
     world->open.bytes += (uint32_t)command_write(world->claim + world->open.bytes, &command, payload);
     world->open.count++;

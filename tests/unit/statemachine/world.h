@@ -60,6 +60,7 @@ struct world {
     uint8_t *claim;
     uint32_t claim_bytes;
     uint64_t session, seq, entity; /* of the next command */
+    uint16_t kind;
     _Atomic unsigned loop_wakes, machine_wakes;
     sem_t machine_bell; /* posted with machine_wakes */
     char log[8192];     /* all lines */

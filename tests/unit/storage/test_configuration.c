@@ -59,6 +59,10 @@ START_TEST(configuration_comes_back_from_its_bytes)
     struct configuration c = three(1), back;
     uint8_t bytes[CONFIGURATION_BYTES_MAX];
     c.joint = true;
+    c.session_window = 1024;
+    c.sessions_max = 65536;
+    c.session_replies_bytes = 64 << 20;
+    c.session_expiry_ms = 60000;
     c.member_count = 5;
     member_set(&c, 2, 3, CONFIGURATION_VOTER, CONFIGURATION_NONE);     /* leaves */
     member_set(&c, 3, 40, CONFIGURATION_LEARNER, CONFIGURATION_VOTER); /* takes its place */
@@ -69,6 +73,10 @@ START_TEST(configuration_comes_back_from_its_bytes)
     ck_assert(back.joint);
     ck_assert_uint_eq(back.member_count, 5);
     ck_assert_uint_eq(back.uncommitted_bytes_max, 1 << 20);
+    ck_assert_uint_eq(back.session_window, 1024);
+    ck_assert_uint_eq(back.sessions_max, 65536);
+    ck_assert_uint_eq(back.session_replies_bytes, 64 << 20);
+    ck_assert_uint_eq(back.session_expiry_ms, 60000);
     ck_assert_uint_eq(configuration_find(&back, 40)->role, CONFIGURATION_VOTER);
     ck_assert_uint_eq(configuration_find(&back, 40)->role_before, CONFIGURATION_LEARNER);
     ck_assert_uint_eq(configuration_find(&back, 40)->priority, 3);
@@ -168,8 +176,8 @@ START_TEST(right_checksum_over_wrong_fields_is_refused)
         int rc;
     } cases[] = {
         {8, 2, LOCKSTEP_EVERSION},       {10, 2, LOCKSTEP_ECORRUPT},         {28, 4, LOCKSTEP_ECORRUPT},
-        {28, 255, LOCKSTEP_ECORRUPT},    {32 + 11, 1, LOCKSTEP_ECORRUPT},    {32 + 8, 7, LOCKSTEP_ECORRUPT},
-        {32 + 79, 1, LOCKSTEP_ECORRUPT}, {32 + 351, 'x', LOCKSTEP_ECORRUPT},
+        {28, 255, LOCKSTEP_ECORRUPT},    {48 + 11, 1, LOCKSTEP_ECORRUPT},    {48 + 8, 7, LOCKSTEP_ECORRUPT},
+        {48 + 79, 1, LOCKSTEP_ECORRUPT}, {48 + 351, 'x', LOCKSTEP_ECORRUPT},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         uint8_t held = bytes[cases[i].at];
