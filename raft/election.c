@@ -60,16 +60,20 @@ static bool is_majority_granted(const struct raft *r)
 
 bool raft_may_campaign(const struct raft *r)
 {
+    /* Who leaves campaigns until it knows that to be committed: it may be the one that holds the block (thesis 4.2.2). */
+    bool voter =
+        raft_configuration_is_voter(&r->configuration, r->options.self) ||
+        (!raft_membership_is_committed(r) && raft_configuration_is_voter(&r->configuration_before, r->options.self));
     /* the term's first block takes a term run: without one left a leader could do nothing */
     return r->installing == 0 && /* T13, T40 */
-           raft_configuration_is_voter(&r->configuration, r->options.self) &&
-           raft_log_has_room(&r->log, r->hard.term + 1);
+           voter && raft_log_has_room(&r->log, r->hard.term + 1);
 }
 
 static void ask_all(struct raft *r)
 {
     for (uint32_t i = 0; i < r->configuration.count; i++) {
-        bool ask = r->configuration.members[i].role == RAFT_VOTER && r->configuration.members[i].id != r->options.self;
+        bool ask =
+            r->configuration.members[i].role != RAFT_LEARNER && r->configuration.members[i].id != r->options.self;
         r->members[i].vote = ask ? VOTE_ASK : VOTE_NOT_ASKED;
     }
     r->ask_again_ns = r->now_ns + r->options.heartbeat_ns;
@@ -77,7 +81,8 @@ static void ask_all(struct raft *r)
 
 static void grant_own_vote(struct raft *r)
 {
-    r->members[raft_configuration_find(&r->configuration, r->options.self)].vote = VOTE_GRANTED;
+    uint32_t i = raft_configuration_find(&r->configuration, r->options.self);
+    if (i < r->configuration.count) r->members[i].vote = VOTE_GRANTED;
 }
 
 static void set_term(struct raft *r, raft_term term, raft_member vote)
@@ -219,8 +224,8 @@ static uint64_t turn_after_hangup_ns(const struct raft *r)
 {
     const struct raft_configuration *members = &r->configuration;
     uint32_t at = raft_configuration_find(members, r->leader), voters_before = 0;
-    while (members->members[++at % members->count].id != r->options.self)
-        voters_before += members->members[at % members->count].role == RAFT_VOTER;
+    for (uint32_t i = 1; i < members->count && members->members[(at + i) % members->count].id != r->options.self; i++)
+        voters_before += members->members[(at + i) % members->count].role != RAFT_LEARNER;
     return (1 + 2 * voters_before) * r->options.heartbeat_ns / 8;
 }
 

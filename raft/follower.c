@@ -7,6 +7,7 @@
  * R10 What the ring cannot take is dropped and the ack says so. The log is never cut without the block that takes the
  *     cut one's place.
  * - Only a block that contradicts cuts: late and repeated appends leave what matches alone (T20).
+ * R6  A configuration is in force from the moment its block is taken, and until it is cut.
  * - A contradiction at or below commit, or below v within a term, or a second leader in one term, is damage: EPROTO,
  *   nothing is changed (T14).
  * - One ack a take, however many messages came and flushes completed; none for blocks that wait for the disk: the flush
@@ -47,6 +48,7 @@ static bool is_well_formed(const struct raft_message *m, const struct raft_entry
     for (uint32_t i = 0; i < count; i++) {
         if (entries[i].index != a->previous_index + 1 + i) return false;
         if (entries[i].term < term || entries[i].term > m->term || entries[i].term == 0) return false;
+        if (entries[i].configuration != NULL && !raft_configuration_is_valid(entries[i].configuration)) return false;
         term = entries[i].term;
     }
     return true;
@@ -62,7 +64,8 @@ static void refuse(struct raft *r, const struct raft_append *a)
 
 raft_index raft_follow_settled(const struct raft *r)
 {
-    return r->commit > r->validated ? r->commit : r->validated;
+    raft_index settled = r->commit > r->validated ? r->commit : r->validated;
+    return settled > r->configuration_before_index ? settled : r->configuration_before_index;
 }
 
 /* These entries are new here, or contradict what is here from the first on: take as many as there is room for. */
@@ -76,10 +79,13 @@ static void accept(struct raft *r, const struct raft_entry *entries, uint32_t co
         if (taken == 0 && first <= r->log.last_index) {
             raft_log_cut(&r->log, first);
             raft_persists_cut(&r->persists, first);
+            raft_membership_cut(r, first);
             ret->cut = first;
             r->must_take = true;
         }
         raft_log_append(&r->log, entries[taken].term);
+        if (entries[taken].configuration != NULL)
+            raft_membership_append(r, entries[taken].index, entries[taken].configuration);
         room_bytes -= entries[taken].bytes;
         taken++;
     }
@@ -120,6 +126,7 @@ int raft_follow_append(struct raft *r, const struct raft_event *event, struct ra
         }
         bool contradicts = same < count && entries[same].index <= log->last_index;
         if (contradicts && entries[same].index <= raft_follow_settled(r)) return LOCKSTEP_EPROTO;
+        if (same < count && !raft_membership_may_accept(r, entries + same, count - same)) return LOCKSTEP_EPROTO;
         raft_follow_validate(r, a->previous_index + same);
         if (same < count) accept(r, entries + same, count - same, event->as.message.room_bytes, ret);
     }

@@ -8,6 +8,7 @@
  *   replication.c  sending to peers, acks from them, commit, R10
  *   snapshot.c     snapshots for peers that need compacted blocks; taking one in place of our log
  *   read.c         ReadIndex rounds            transfer.c  handing leadership over
+ *   membership.c   the configuration in force, changes    configuration.c   what configurations say
  *   progress.c     one peer as its leader sees it
  *   log.c          terms by index              persist.c   what is durable        quorum.c  majorities */
 #ifndef LOCKSTEP_RAFT_INTERNAL_H
@@ -95,10 +96,14 @@ struct raft {
     uint64_t quorum_due_ns; /* next look at who was heard */
     uint64_t round;         /* id of the newest heartbeat round; never reused */
     uint64_t uncommitted_bytes;
+    raft_index recent_index, recent_next_index; /* last_index one to two heartbeats ago, and since then */
+    uint64_t recent_due_ns;
     struct reads reads;
     struct transfer transfer;
 
-    struct raft_configuration configuration;
+    struct raft_configuration configuration, configuration_before; /* R6: effective; and what a cut goes back to */
+    raft_index configuration_index, configuration_before_index;
+    bool configuration_changed;              /* since the last take */
     struct member members[RAFT_MEMBERS_MAX]; /* beside configuration.members */
     uint32_t appends_inflight_max;
 
@@ -143,7 +148,8 @@ void raft_follow_round(struct raft *r, uint64_t round);
 /* Block index here is this term's leader's: v is at least that. */
 void raft_follow_validate(struct raft *r, raft_index index);
 void raft_follow_commit(struct raft *r, raft_index leader_commit);
-/* What may never be contradicted in this term: the committed, and what the same leader showed to match. */
+/* What may never be contradicted in this term: the committed, and what the same leader showed to match. A configuration
+ * that was replaced is committed, whether we know it or not. */
 raft_index raft_follow_settled(const struct raft *r);
 int raft_follow_append(struct raft *r, const struct raft_event *event, struct raft_result *ret);
 int raft_follow_heartbeat(struct raft *r, const struct raft_message *m);
@@ -152,7 +158,13 @@ void raft_follow_take(struct raft *r, struct raft_effects *fx);
 
 /* replication.c */
 void raft_lead_start(struct raft *r);
-int raft_lead_propose(struct raft *r, raft_index index, uint32_t bytes);
+int raft_lead_propose(struct raft *r, raft_index index, uint32_t bytes, const struct raft_configuration *configuration);
+/* members[i] joins with the configuration block at index. */
+void raft_lead_welcome(struct raft *r, uint32_t i, raft_index index);
+/* It answered us within an election timeout. False for who is no member. */
+bool raft_lead_hears(const struct raft *r, raft_member id);
+/* members[i] holds durably all that our log had a heartbeat ago. */
+bool raft_lead_is_caught_up(const struct raft *r, uint32_t i);
 int raft_lead_ack(struct raft *r, const struct raft_message *m);
 void raft_lead_loaded(struct raft *r, const struct raft_event *event);
 /* Count again what a majority holds durably. */
@@ -175,6 +187,19 @@ int raft_install_receive(struct raft *r, const struct raft_message *m, struct ra
 int raft_install_begin(struct raft *r, const struct raft_event *event);
 void raft_install_end(struct raft *r, const struct raft_event *event);
 void raft_install_take(struct raft *r, struct raft_effects *fx);
+
+/* membership.c */
+/* The block at index was appended and carries `next`, which is valid and may follow. */
+void raft_membership_append(struct raft *r, raft_index index, const struct raft_configuration *next);
+/* Blocks >= first are cut. */
+void raft_membership_cut(struct raft *r, raft_index first);
+/* The log is empty behind a new base: `installed`, of the block at index, is the configuration there. */
+void raft_membership_install(struct raft *r, raft_index index, const struct raft_configuration *installed);
+/* Whether the configurations in entries, which are new here or contradict what is here, follow each other. */
+bool raft_membership_may_accept(const struct raft *r, const struct raft_entry *entries, uint32_t count);
+bool raft_membership_is_committed(const struct raft *r);
+bool raft_membership_leaves_joint(const struct raft *r);
+void raft_membership_check(const struct raft *r);
 
 /* read.c */
 uint64_t raft_read_ask(struct raft *r);

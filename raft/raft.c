@@ -25,6 +25,7 @@ struct raft *raft_open(void *memory, const struct raft_options *options, const s
     lk_assert(options->blocks_pack != NULL);
     lk_assert(start->configuration.count <= RAFT_MEMBERS_MAX);
     lk_assert(start->configuration_index <= start->last_index);
+    lk_assert(start->configuration_index <= start->commit || start->configuration_before.count > 0);
     lk_assert(start->base_index <= start->commit && start->commit <= start->last_index);
 
     struct raft *r = memory;
@@ -38,6 +39,9 @@ struct raft *raft_open(void *memory, const struct raft_options *options, const s
     raft_persists_open(&r->persists, start);
     r->commit = start->commit;
     r->configuration = start->configuration;
+    r->configuration_index = start->configuration_index;
+    r->configuration_before = start->configuration_before;
+    r->configuration_before_index = start->configuration_before_index;
     raft_election_open(r);
     r->shown.role = r->role;
     r->shown.term = r->hard.term;
@@ -156,7 +160,10 @@ void raft_step(struct raft *r, const struct raft_event *event, struct raft_resul
         if (r->role == RAFT_LEADER) raft_transfer_time(r);
         break;
     case RAFT_EVENT_MESSAGE: ret->error = step_message(r, event, ret); break;
-    case RAFT_EVENT_PROPOSE: ret->error = raft_lead_propose(r, event->as.propose.index, event->as.propose.bytes); break;
+    case RAFT_EVENT_PROPOSE:
+        ret->error =
+            raft_lead_propose(r, event->as.propose.index, event->as.propose.bytes, event->as.propose.configuration);
+        break;
     case RAFT_EVENT_PERSISTED: step_persisted(r, event->as.persisted.seq); break;
     case RAFT_EVENT_LOADED: raft_lead_loaded(r, event); break;
     case RAFT_EVENT_CONTACT:
@@ -224,6 +231,9 @@ void raft_take(struct raft *r, uint64_t now_ns, struct raft_effects *ret)
     ret->reads_ready = r->reads.ready;
     ret->reads_failed = r->reads.failed;
     ret->reads_index = r->reads.ready_index;
+    ret->configuration_changed = r->configuration_changed;
+    r->configuration_changed = false;
+    ret->leave_joint = raft_membership_leaves_joint(r);
     ret->role_changed = r->shown.role != r->role || r->shown.term != r->hard.term || r->shown.leader != r->leader;
     ret->role = r->shown.role = r->role;
     ret->term = r->shown.term = r->hard.term;
@@ -282,6 +292,8 @@ void raft_status_read(const struct raft *r, struct raft_status *ret)
         .writable = raft_lead_established(r) && r->transfer.target == 0,
         .transferring = r->transfer.target != 0,
         .installing = r->installing != 0,
+        .configuration_index = r->configuration_index,
+        .joint = raft_configuration_is_joint(&r->configuration),
         .appends_inflight_max = r->appends_inflight_max,
     };
     if (r->role != RAFT_LEADER) return;
@@ -290,6 +302,9 @@ void raft_status_read(const struct raft *r, struct raft_status *ret)
         if (r->configuration.members[i].id == r->options.self) continue;
         uint32_t at = ret->peer_count++;
         ret->peers[at].id = r->configuration.members[i].id;
+        ret->peers[at].role = r->configuration.members[i].role;
+        ret->peers[at].priority = r->configuration.members[i].priority;
+        ret->peers[at].caught_up = raft_lead_is_caught_up(r, i);
         ret->peers[at].match = p->match;
         ret->peers[at].next = p->next;
         ret->peers[at].inflight_appends = p->window_count;
@@ -316,6 +331,7 @@ void raft_check(const struct raft *r)
     raft_log_check(&r->log);
     raft_persists_check(&r->persists, r->log.last_index);
     check_reads(&r->reads);
+    raft_membership_check(r);
     lk_assert(r->hard.term >= r->persists.handed.term);
     lk_assert(raft_log_last_term(&r->log) <= r->hard.term);
     lk_assert(r->log.base_index <= r->commit && r->commit <= r->log.last_index);

@@ -36,15 +36,37 @@ struct raft_hard_state {
     raft_member vote; /* 0 = none in this term */
 };
 
-enum raft_member_role { RAFT_VOTER = 1, RAFT_LEARNER };
+/* Written in configuration blocks: the numbers stay. A configuration with any of the last three is joint: the old and
+ * the new voters each have to agree, until the configuration that it leads to takes its place. */
+enum raft_member_role {
+    RAFT_VOTER = 1, /* while joint: before and after */
+    RAFT_LEARNER,   /* holds blocks, never campaigns, counts for nothing */
+    RAFT_INCOMING,  /* a voter of the new ones alone */
+    RAFT_OUTGOING,  /* a voter of the old ones alone; a learner after */
+    RAFT_LEAVING,   /* a voter of the old ones alone; no member after */
+};
 
 struct raft_configuration {
     uint32_t count;
     struct {
         raft_member id;
         uint8_t role;
+        uint8_t priority; /* voters with more of it campaign earlier, and are handed leadership to; 0 is usual */
     } members[RAFT_MEMBERS_MAX];
 };
+
+/* Whether it can be one at all: at most RAFT_MEMBERS_MAX, ids not 0 and each once, known roles, at least one voter of
+ * the old and of the new ones. Outside data is asked this before the core sees it. */
+bool raft_configuration_is_valid(const struct raft_configuration *configuration);
+bool raft_configuration_is_joint(const struct raft_configuration *configuration);
+/* The same members with the same roles and priorities, in any order. */
+bool raft_configuration_is_same(const struct raft_configuration *one, const struct raft_configuration *other);
+/* What a joint configuration leads to; any other leads to itself. */
+void raft_configuration_leave(const struct raft_configuration *joint, struct raft_configuration *ret);
+/* Whether `next` may replace `before` without a majority of one missing the other: the voters stay (learners and
+ * priorities are free), or `next` is joint and its old voters are those of `before`, or `next` is what the joint
+ * `before` leads to. */
+bool raft_configuration_may_follow(const struct raft_configuration *before, const struct raft_configuration *next);
 
 /* One term's blocks start at first_index. */
 struct raft_term_run {
@@ -77,8 +99,11 @@ struct raft_start {
     raft_index commit;                /* durable and known committed */
     const struct raft_term_run *runs; /* of base_index+1..last_index, ascending; copied */
     uint32_t run_count;
-    struct raft_configuration configuration; /* effective at last_index */
-    raft_index configuration_index;
+    /* R6: the newest configuration of blocks up to last_index, or of the base record, the birth record; and the one
+     * that it replaced, to which a cut goes back: it may be left out (count 0) where the newest is committed. A node
+     * that joins starts with none (count 0). Valid ones: the caller checked. */
+    struct raft_configuration configuration, configuration_before;
+    raft_index configuration_index, configuration_before_index; /* of their blocks; 0 = the birth record's */
 };
 
 /* One checked block of an APPEND. */
@@ -86,6 +111,7 @@ struct raft_entry {
     raft_index index;
     raft_term term;
     uint32_t bytes;
+    const struct raft_configuration *configuration; /* that it carries, valid; copied if taken. NULL = none */
 };
 
 enum raft_event_type {
@@ -120,6 +146,8 @@ struct raft_event {
         struct {
             raft_index index;
             uint32_t bytes;
+            const struct raft_configuration *configuration; /* that it carries, as raft_change_plan or
+                                                             * effects.leave_joint said; copied. NULL = none */
         } propose;
         struct {
             uint64_t seq;
@@ -151,6 +179,9 @@ struct raft_event {
         struct {
             raft_index index;
             raft_term term;
+            /* INSTALLED: R6, the configuration that the snapshot carries, valid, copied; and its block, at most index. */
+            const struct raft_configuration *configuration;
+            raft_index configuration_index;
         } install; /* INSTALL, INSTALLED */
     } as;
 };
@@ -221,6 +252,12 @@ struct raft_effects {
     uint64_t reads_ready, reads_failed;
     raft_index reads_index;
 
+    /* R6: the newest configuration of the log is in force, committed or not: raft_configuration_read. */
+    bool configuration_changed; /* since the take before */
+    /* Leader, the joint configuration is committed: seal a block that carries what it leads to
+     * (raft_configuration_leave) and propose it. Said again at every take until that is done. */
+    bool leave_joint;
+
     bool role_changed; /* role, term or leader differ from the take before */
     enum raft_role role;
     raft_term term;
@@ -244,9 +281,13 @@ struct raft_status {
     raft_index base_index, last_index, commit, durable_index, validated_index;
     bool writable; /* leader whose term's first block is committed and that is not transferring */
     bool transferring;
+    raft_index configuration_index; /* effective; at or below commit: committed */
+    bool joint;
     uint32_t peer_count;
     struct {
         raft_member id;
+        uint8_t role, priority;
+        bool caught_up; /* holds durably all that our log had a heartbeat ago */
         raft_index match, next;
         uint32_t inflight_appends;
         uint64_t inflight_bytes;
@@ -257,6 +298,20 @@ struct raft_status {
     } peers[RAFT_MEMBERS_MAX];
     bool installing; /* between INSTALL and INSTALLED */
     uint32_t appends_inflight_max;
+};
+
+/* May the leader change the configuration, and if not, why. */
+enum raft_change {
+    RAFT_CHANGE_MAY = 0,
+    RAFT_CHANGE_NOT_LEADER,
+    RAFT_CHANGE_NOT_YET,     /* no block of this term is committed, or leadership is being handed over: ask again */
+    RAFT_CHANGE_RUNS,        /* the change before is not committed, or joint still: ask again */
+    RAFT_CHANGE_SAME,        /* this is the configuration already */
+    RAFT_CHANGE_INVALID,     /* not valid, or joint; or too many members, counted with those that leave */
+    RAFT_CHANGE_NO_LEARNER,  /* `member` would vote and is no member: add it as a learner first (T36) */
+    RAFT_CHANGE_LAGS,        /* `member` would vote and is silent, or does not hold what our log had a heartbeat ago */
+    RAFT_CHANGE_LOSES_QUORUM /* too few of the voters, old or new, were heard within an election timeout: `member` is
+                              * a silent one; nothing could be committed */
 };
 
 struct raft;
@@ -285,6 +340,16 @@ raft_index raft_durable_index(const struct raft *r);
 /* Whether a peer is being brought a snapshot and got on with it lately: who takes a new one now, and compacts, sends it
  * back to the beginning. */
 bool raft_installs_run(const struct raft *r);
+/* The effective configuration (committed = false), or the newest committed one that is known here. Copied out. */
+void raft_configuration_read(const struct raft *r, bool committed, struct raft_configuration *ret);
+/* What a leader has to propose in order to get to `target`, which is not joint: a joint configuration where voters
+ * change, else the target itself. Changes nothing. If the answer is RAFT_CHANGE_MAY: seal a block that carries *ret
+ * and propose it before the next event.
+ * forced      LAGS and LOSES_QUORUM do not count: the operator knows better. All else does: safety.
+ * ret         untouched unless RAFT_CHANGE_MAY
+ * ret_member  whom the answer is about, 0 = nobody */
+enum raft_change raft_change_plan(const struct raft *r, const struct raft_configuration *target, bool forced,
+                                  struct raft_configuration *ret, raft_member *ret_member);
 void raft_status_read(const struct raft *r, struct raft_status *ret);
 /* All invariants, O(n): debug builds, tests, the simulator. Aborts. */
 void raft_check(const struct raft *r);

@@ -32,9 +32,36 @@ void raft_lead_start(struct raft *r)
 {
     r->term_first_index = r->log.last_index + 1;
     r->heartbeat_due_ns = r->now_ns; /* tell the others at once */
+    r->recent_index = r->recent_next_index = r->log.last_index;
+    r->recent_due_ns = r->now_ns + r->options.heartbeat_ns;
     r->uncommitted_bytes = bytes_of(r, r->commit + 1, r->log.last_index);
     for (uint32_t i = 0; i < r->configuration.count; i++)
         raft_progress_open(&r->members[i].progress, r->log.last_index + 1, r->now_ns);
+}
+
+void raft_lead_welcome(struct raft *r, uint32_t i, raft_index index)
+{
+    raft_progress_open(&r->members[i].progress, index, r->now_ns);
+}
+
+bool raft_lead_hears(const struct raft *r, raft_member id)
+{
+    uint32_t i = raft_configuration_find(&r->configuration, id);
+    return i < r->configuration.count && r->members[i].progress.round > 0 &&
+           r->now_ns - r->members[i].progress.heard_ns < r->options.election_timeout_ns_min;
+}
+
+bool raft_lead_is_caught_up(const struct raft *r, uint32_t i)
+{
+    return r->members[i].progress.match >= r->recent_index;
+}
+
+static void note_recent(struct raft *r)
+{
+    if (r->now_ns < r->recent_due_ns) return;
+    r->recent_index = r->recent_next_index;
+    r->recent_next_index = r->log.last_index;
+    r->recent_due_ns = r->now_ns + r->options.heartbeat_ns;
 }
 
 bool raft_lead_established(const struct raft *r)
@@ -49,14 +76,19 @@ bool raft_may_propose(const struct raft *r, uint32_t bytes)
     return r->uncommitted_bytes + bytes <= r->options.uncommitted_bytes_max;
 }
 
-int raft_lead_propose(struct raft *r, raft_index index, uint32_t bytes)
+int raft_lead_propose(struct raft *r, raft_index index, uint32_t bytes, const struct raft_configuration *configuration)
 {
     if (r->role != RAFT_LEADER) return LOCKSTEP_ENOTLEADER;
     if (r->transfer.target != 0) return LOCKSTEP_EUNAVAILABLE;
-    if (!raft_may_propose(r, bytes)) return LOCKSTEP_EFULL;
+    if (configuration == NULL && !raft_may_propose(r, bytes)) return LOCKSTEP_EFULL;
     lk_assert(index == r->log.last_index + 1);
+    if (configuration != NULL) lk_assert(raft_membership_is_committed(r) && raft_lead_established(r)); /* T30 */
     raft_log_append(&r->log, r->hard.term);
     r->uncommitted_bytes += bytes;
+    if (configuration == NULL) return 0;
+    raft_membership_append(r, index, configuration);
+    raft_lead_commit(r); /* fewer may be enough now (T28) */
+    raft_read_confirm(r);
     return 0;
 }
 
@@ -95,7 +127,9 @@ int raft_lead_ack(struct raft *r, const struct raft_message *m)
 void raft_lead_loaded(struct raft *r, const struct raft_event *event)
 {
     uint32_t i = raft_configuration_find(&r->configuration, event->as.loaded.peer);
-    lk_assert(i < r->configuration.count);
+    if (i == r->configuration.count || r->members[i].progress.load != PROGRESS_LOAD_ASKED ||
+        r->members[i].progress.load_first != event->as.loaded.first)
+        return; /* asked for before the peer was removed */
     raft_progress_loaded(&r->members[i].progress, event->as.loaded.first, event->as.loaded.last, event->as.loaded.bytes,
                          r->now_ns + r->options.heartbeat_ns);
 }
@@ -178,6 +212,7 @@ static void send_heartbeats(struct raft *r, struct raft_effects *fx)
 
 void raft_lead_take(struct raft *r, struct raft_effects *fx)
 {
+    note_recent(r);
     if (r->now_ns >= r->heartbeat_due_ns || raft_read_wants_round(r)) send_heartbeats(r, fx);
     if (r->log.last_index < r->term_first_index) return;
     for (uint32_t i = 0; i < r->configuration.count; i++)

@@ -205,6 +205,7 @@ void raft_install_end(struct raft *r, const struct raft_event *event)
     lk_assert(index > r->commit);
     raft_log_reset(&r->log, index, event->as.install.term);
     raft_persists_reset(&r->persists, index);
+    raft_membership_install(r, event->as.install.configuration_index, event->as.install.configuration);
     r->commit = r->validated = index;
     r->installing = 0;
     r->install_ack_due = false;

@@ -13,7 +13,8 @@
 
 static bool is_other_voter(const struct raft *r, uint32_t i)
 {
-    return r->configuration.members[i].role == RAFT_VOTER && r->configuration.members[i].id != r->options.self;
+    return raft_role_votes(r->configuration.members[i].role, RAFT_NEW) &&
+           r->configuration.members[i].id != r->options.self;
 }
 
 static bool is_heard(const struct raft *r, uint32_t i)

@@ -194,7 +194,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
                 event.as.message.entry_count = (uint32_t)draw(ENTRIES_MAX);
                 for (uint32_t i = 0; i < event.as.message.entry_count; i++) {
                     term += draw(4) == 0;
-                    entries[i] = (struct raft_entry){message.as.append.previous_index + 1 + i, term, BLOCK_BYTES};
+                    entries[i] = (struct raft_entry){message.as.append.previous_index + 1 + i, term, BLOCK_BYTES, NULL};
                 }
             }
         }

@@ -252,7 +252,7 @@ static void inject(void)
         if (count > CLUSTER_ENTRIES_MAX) wrong("too many blocks");
         m.as.append.last_index = m.as.append.previous_index + count;
         for (uint32_t i = 0; i < count; i++)
-            entries[i] = (struct raft_entry){m.as.append.previous_index + 1 + i, terms[i], 100};
+            entries[i] = (struct raft_entry){m.as.append.previous_index + 1 + i, terms[i], 100, NULL};
         if (is_next("commit")) m.as.append.commit = next_number();
         break;
     }

@@ -547,8 +547,9 @@ bool cluster_install_step(struct cluster_core *core, bool merge)
     struct cluster *c = core->cluster;
     raft_index index = core->incoming.index;
     if (index == 0 || core->incoming_offset < core->incoming.bytes) return false;
-    struct raft_event event = {.type = core->installing ? RAFT_EVENT_INSTALLED : RAFT_EVENT_INSTALL,
-                               .as.install = {.index = index, .term = core->incoming.term}};
+    struct raft_event event = {
+        .type = core->installing ? RAFT_EVENT_INSTALLED : RAFT_EVENT_INSTALL,
+        .as.install = {.index = index, .term = core->incoming.term, .configuration = &core->cluster->configuration}};
     if (!core->installing) {
         int rc = cluster_step(core, &event, merge);
         if (rc == LOCKSTEP_EUNAVAILABLE) return false;

@@ -224,7 +224,7 @@ START_TEST(blocks_in_flight_to_the_disk_count_in_the_vote_check) /* R7 */
 {
     open_started(3, 1);
     struct raft_message append = {.type = RAFT_APPEND, .from = 2, .to = 1, .term = 1, .as.append = {.last_index = 2}};
-    struct raft_entry entries[] = {{1, 1, 100}, {2, 1, 100}};
+    struct raft_entry entries[] = {{1, 1, 100, NULL}, {2, 1, 100, NULL}};
     ck_assert_int_eq(cluster_inject(cluster_core(c, 1), &append, entries, 2), 0);
     c->now_ns += 700 * MS; /* its leader is gone; nothing was flushed */
     inject(vote(3, 2, 1, 1));
@@ -689,7 +689,7 @@ START_TEST(two_leaders_in_one_term_are_reported_and_nothing_is_done) /* T14 */
     ck_assert_int_eq(inject(heartbeat(3, 1)), LOCKSTEP_EPROTO);
     ck_assert_uint_eq(cluster_status(c, 1).leader, 2);
     struct raft_message append = {.type = RAFT_APPEND, .from = 3, .to = 1, .term = 1, .as.append = {.last_index = 1}};
-    struct raft_entry entry = {1, 1, 100};
+    struct raft_entry entry = {1, 1, 100, NULL};
     ck_assert_int_eq(cluster_inject(cluster_core(c, 1), &append, &entry, 1), LOCKSTEP_EPROTO);
     ck_assert_uint_eq(cluster_status(c, 1).last_index, 0);
     cluster_close(c);

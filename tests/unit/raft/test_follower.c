@@ -220,7 +220,7 @@ START_TEST(a_refusal_stands_when_its_gap_is_filled_in_the_same_turn) /* what it 
     heartbeat(2, 0, 0, 0, 1);
     cluster_drop_all(c);
     struct raft_message late = {.type = RAFT_APPEND, .from = 2, .to = 1, .term = 2, .as.append = {2, 2, 3, 0, 1}};
-    struct raft_entry third = {3, 2, 100};
+    struct raft_entry third = {3, 2, 100, NULL};
     struct raft_event event = {
         .type = RAFT_EVENT_MESSAGE, .now_ns = c->now_ns, .as.message = {&late, &third, 1, UINT64_MAX}};
     struct raft_result result;
@@ -319,9 +319,9 @@ START_TEST(malformed_appends_are_refused_whole)
     ck_assert_int_eq(append(3, 0, 0, TERMS(0), 0), LOCKSTEP_EINVAL);
     ck_assert_int_eq(append(3, 1, 3, TERMS(2), 0), LOCKSTEP_EINVAL);
     struct raft_message m = {.type = RAFT_APPEND, .from = 2, .to = 1, .term = 3, .as.append = {1, 1, 2, 0, 0}};
-    struct raft_entry gap[] = {{3, 3, 100}};
+    struct raft_entry gap[] = {{3, 3, 100, NULL}};
     ck_assert_int_eq(cluster_inject(core, &m, gap, 1), LOCKSTEP_EINVAL);
-    struct raft_entry more[] = {{2, 3, 100}, {3, 3, 100}};
+    struct raft_entry more[] = {{2, 3, 100, NULL}, {3, 3, 100, NULL}};
     ck_assert_int_eq(cluster_inject(core, &m, more, 2), LOCKSTEP_EINVAL);
     ck_assert_uint_eq(cluster_status(c, 1).term, 1);
     ck_assert_uint_eq(cluster_status(c, 1).last_index, 1);
@@ -361,7 +361,8 @@ START_TEST(an_append_that_begins_below_the_base_is_taken_from_where_it_counts)
     start.configuration = c->configuration;
     struct raft *r = raft_open(memory_bytes, &options, &start, 0);
     struct raft_message m = {.type = RAFT_APPEND, .from = 2, .to = 1, .term = 3, .as.append = {8, 2, 13, 10, 0}};
-    struct raft_entry entries[] = {{9, 2, 1}, {10, 2, 1}, {11, 3, 1}, {12, 3, 1}, {13, 3, 1}};
+    struct raft_entry entries[] = {
+        {9, 2, 1, NULL}, {10, 2, 1, NULL}, {11, 3, 1, NULL}, {12, 3, 1, NULL}, {13, 3, 1, NULL}};
     struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .as.message = {&m, entries, 5, UINT64_MAX}};
     struct raft_result result;
     raft_step(r, &event, &result);
