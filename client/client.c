@@ -99,7 +99,10 @@ void lockstep_client_close(struct lockstep_client *client)
     client->closing = true;
     while (client->streams != NULL) lockstep_stream_close(client->streams);
     operation_close_all(client);
-    for (uint32_t i = 0; i < client->endpoint_count; i++) endpoint_close(&client->endpoints[i]);
+    for (uint32_t i = 0; i < client->endpoint_count; i++) {
+        endpoint_close(&client->endpoints[i]);
+        lookup_drop(client->endpoints[i].lookup);
+    }
     lk_assert(client->running == 0);
     operation_free_all(client);
     pool_close(&client->pool);

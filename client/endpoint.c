@@ -6,9 +6,10 @@
  * 2  A dial that takes long does not hold the others up: the next endpoint is dialled beside it, and the first that
  *    greets is used.
  * 3  A connection that owes answers and has been silent for a second is passed by while another endpoint is there (its
- *    node may hang); what was sent on it waits for its own deadline. */
+ *    node may hang); what was sent on it waits for its own deadline.
+ * 4  Nothing here waits: a name is looked up beside the owner's thread. An endpoint has one lookup at a time; one that
+ *    outlives its dial serves the next. */
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -169,36 +170,66 @@ static void greet(struct endpoint *endpoint, uint64_t now_ns)
     watch(endpoint, EPOLL_CTL_MOD, false);
 }
 
-static void dial(struct endpoint *endpoint, uint64_t now_ns)
+/* A name with several addresses: each dial takes the next one. */
+static void connect_to(struct endpoint *endpoint, const struct addrinfo *list, uint64_t now_ns)
 {
-    lk_assert(endpoint->state == ENDPOINT_IDLE);
-    endpoint->state = ENDPOINT_DIALLING;
-    endpoint->dialled_ns = now_ns;
-    char host[LOCKSTEP_ENDPOINT_BYTES_MAX], port[8];
-    bool is_address = split(endpoint->address, host, port);
-    lk_assert(is_address);
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *list;
-    int resolved = getaddrinfo(host, port, &hints, &list);
-    if (resolved != 0) {
-        endpoint_fail(endpoint, "resolve", gai_strerror(resolved), now_ns);
-        return;
-    }
-    /* A name with several addresses: each dial takes the next one. */
     uint32_t count = 0;
-    for (struct addrinfo *a = list; a != NULL; a = a->ai_next) count++;
-    struct addrinfo *to = list;
+    for (const struct addrinfo *a = list; a != NULL; a = a->ai_next) count++;
+    const struct addrinfo *to = list;
     for (uint32_t skip = endpoint->failures % count; skip > 0; skip--) to = to->ai_next;
+    endpoint->state = ENDPOINT_DIALLING;
     endpoint->fd = socket(to->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int rc = endpoint->fd < 0 ? -1 : connect(endpoint->fd, to->ai_addr, to->ai_addrlen);
-    int cause = errno;
-    freeaddrinfo(list);
-    if (rc != 0 && cause != EINPROGRESS) {
-        endpoint_fail(endpoint, "connect", strerror(cause), now_ns);
+    if (rc != 0 && errno != EINPROGRESS) {
+        endpoint_fail(endpoint, "connect", strerror(errno), now_ns);
         return;
     }
     int on = 1;
     (void)setsockopt(endpoint->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     watch(endpoint, EPOLL_CTL_ADD, true);
+}
+
+/* The lookup is done, and this dial is the one that wants it. */
+static void resolved(struct endpoint *endpoint, uint64_t now_ns)
+{
+    struct lookup *lookup = endpoint->lookup;
+    const struct addrinfo *list;
+    int rc = lookup_result(lookup, &list);
+    endpoint->lookup = NULL;
+    (void)epoll_ctl(endpoint->client->epoll_fd, EPOLL_CTL_DEL, lookup_fd(lookup), NULL);
+    if (rc != 0)
+        endpoint_fail(endpoint, "resolve", gai_strerror(rc), now_ns);
+    else
+        connect_to(endpoint, list, now_ns);
+    lookup_drop(lookup);
+}
+
+static void dial(struct endpoint *endpoint, uint64_t now_ns)
+{
+    lk_assert(endpoint->state == ENDPOINT_IDLE);
+    endpoint->state = ENDPOINT_RESOLVING;
+    endpoint->dialled_ns = now_ns;
+    if (endpoint->lookup != NULL) { /* of an earlier dial, which did not wait so long */
+        if (lookup_done(endpoint->lookup)) resolved(endpoint, now_ns);
+        return;
+    }
+    char host[LOCKSTEP_ENDPOINT_BYTES_MAX], port[8];
+    bool is_address = split(endpoint->address, host, port);
+    lk_assert(is_address);
+    struct addrinfo *numeric = resolve_numeric(host, port);
+    if (numeric != NULL) {
+        connect_to(endpoint, numeric, now_ns);
+        freeaddrinfo(numeric);
+        return;
+    }
+    int rc = lookup_start(host, port, &endpoint->lookup);
+    if (rc != 0) {
+        endpoint_fail(endpoint, "resolve", strerror(rc), now_ns);
+        return;
+    }
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.ptr = endpoint};
+    rc = epoll_ctl(endpoint->client->epoll_fd, EPOLL_CTL_ADD, lookup_fd(endpoint->lookup), &event);
+    lk_assert(rc == 0 || errno == ENOMEM || errno == ENOSPC);
 }
 
 static void connected(struct endpoint *endpoint, uint64_t now_ns)
@@ -270,10 +301,14 @@ void endpoint_write(struct endpoint *endpoint)
 
 void endpoint_ready(struct endpoint *endpoint, uint32_t events)
 {
+    if (endpoint->state == ENDPOINT_RESOLVING && lookup_done(endpoint->lookup)) {
+        resolved(endpoint, client_now_ns());
+        return;
+    }
     if (endpoint->fd < 0) return; /* closed by a callback of an earlier event of the same poll */
     uint64_t now_ns = client_now_ns();
     if (endpoint->state == ENDPOINT_DIALLING) {
-        connected(endpoint, now_ns);
+        if ((events & ~(uint32_t)EPOLLIN) != 0) connected(endpoint, now_ns);
         return;
     }
     if ((events & EPOLLOUT) != 0) endpoint_write(endpoint);
@@ -345,6 +380,7 @@ struct endpoint *endpoint_choose(struct lockstep_client *client, uint64_t now_ns
         case ENDPOINT_IDLE:
             if (endpoint->retry_ns > now_ns && endpoint->retry_ns < again_ns) again_ns = endpoint->retry_ns;
             break;
+        case ENDPOINT_RESOLVING:
         case ENDPOINT_DIALLING:
         case ENDPOINT_GREETING:
             if (now_ns >= young_ns) break;
@@ -359,7 +395,7 @@ struct endpoint *endpoint_choose(struct lockstep_client *client, uint64_t now_ns
 
 static bool is_dialling(const struct endpoint *endpoint)
 {
-    return endpoint->state == ENDPOINT_DIALLING || endpoint->state == ENDPOINT_GREETING;
+    return endpoint->state != ENDPOINT_IDLE && endpoint->state != ENDPOINT_READY;
 }
 
 bool endpoint_any_hope(const struct lockstep_client *client)
@@ -389,7 +425,8 @@ void endpoint_turn(struct endpoint *endpoint, uint64_t now_ns)
             endpoint_fail(endpoint, "protocol",
                           "connected, but no greeting in time: the node hangs, or this is no lockstep server", now_ns);
         else
-            endpoint_fail(endpoint, "connect", "no answer in time", now_ns);
+            endpoint_fail(endpoint, endpoint->state == ENDPOINT_RESOLVING ? "resolve" : "connect", "no answer in time",
+                          now_ns);
     }
     if (endpoint->codec != NULL && grpc_client_finished(endpoint->codec)) give_up(endpoint, now_ns);
 }

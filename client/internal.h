@@ -2,6 +2,7 @@
 /* internal.h - what the files of the client library share; nothing here is installed.
  * client.c     open, close, poll: one turn of the machinery, the descriptor, the timeout
  * endpoint.c   addresses and connections: dialling, greeting, bytes in and out; which endpoint is asked next
+ * resolve.c    a name becomes addresses, in a thread of its own
  * operation.c  one request, one answer: attempts, retries, deadlines, how each ends
  * stream.c     many commands a message, on one long call
  * message.c    lockstep.v1 messages, written and read by hand
@@ -13,6 +14,7 @@
 #include <stdarg.h>
 #include <sys/socket.h>
 
+#include "client/resolve.h"
 #include "lockstep/client.h"
 #include "proto/grpc_client.h"
 #include "proto/pool.h"
@@ -39,10 +41,11 @@ enum {
 /* --- endpoints --- */
 
 enum endpoint_state {
-    ENDPOINT_IDLE,     /* -> DIALLING [endpoint_dial] */
-    ENDPOINT_DIALLING, /* connect() runs   -> GREETING [endpoint_connected] · IDLE [endpoint_fail] */
-    ENDPOINT_GREETING, /* waits for the server's settings -> READY [endpoint_read] · IDLE [endpoint_fail] */
-    ENDPOINT_READY,    /* takes calls      -> IDLE [endpoint_fail] */
+    ENDPOINT_IDLE,      /* -> RESOLVING [dial] */
+    ENDPOINT_RESOLVING, /* a name is looked up -> DIALLING [connect_to] · IDLE [endpoint_fail] */
+    ENDPOINT_DIALLING,  /* connect() runs   -> GREETING [connected] · IDLE [endpoint_fail] */
+    ENDPOINT_GREETING,  /* waits for the server's settings -> READY [read_socket] · IDLE [endpoint_fail] */
+    ENDPOINT_READY,     /* takes calls      -> IDLE [endpoint_fail] */
 };
 
 struct endpoint {
@@ -53,6 +56,7 @@ struct endpoint {
     bool watched_for_writing; /* EPOLLOUT is armed */
     bool draining;            /* the server said GOAWAY */
     int fd;
+    struct lookup *lookup;     /* RESOLVING; IDLE: one that outlived its dial */
     struct grpc_client *codec; /* GREETING, READY */
     uint64_t dialled_ns;
     uint32_t owed;      /* answers: calls and stream messages */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* client.h - the C client of a lockstep cluster: propose commands, read the machine's state, ask for status.
  *
- * One client belongs to one thread; it makes no threads of its own. Everything is non-blocking: an operation is queued
+ * One client belongs to one thread; only names are looked up beside it. Everything is non-blocking: an operation is queued
  * by its call, moves in lockstep_client_poll(), and ends exactly once, in its callback, which comes out of
  * lockstep_client_poll() or lockstep_client_close() and nowhere else. In a callback every call is allowed but poll,
  * close and the *_wait wrappers. For a program with a loop of its own there are a descriptor and a timeout; for one
