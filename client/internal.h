@@ -217,6 +217,8 @@ struct attempt {
     struct grpc_text leader; /* the trailer; empty = none */
     char text[LOCKSTEP_TEXT_BYTES_MAX];
 };
+/* What a status means by itself. */
+int attempt_error(enum grpc_status status);
 void attempt_read(const struct grpc_client_result *result, struct attempt *ret);
 
 /* Queue one, with room for its request, whose request_bytes the caller fills.

@@ -77,6 +77,13 @@ int message_proposal_read(const uint8_t *bytes, size_t n, struct lockstep_result
     return 0;
 }
 
+/* Why a command was not appended. */
+static int refusal_of(const struct propose_result *result)
+{
+    int error = attempt_error((enum grpc_status)result->status);
+    return error != 0 ? error : LOCKSTEP_EUNAVAILABLE;
+}
+
 int message_results_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret, uint32_t count, char *text)
 {
     struct wire wire = wire_of(bytes, n);
@@ -97,7 +104,7 @@ int message_results_read(const uint8_t *bytes, size_t n, struct lockstep_result 
             message_text(text, LOCKSTEP_TEXT_BYTES_MAX, (const uint8_t *)result.error, result.error_bytes);
         bool surely = result.outcome == PROPOSE_NOT_APPENDED;
         *r = (struct lockstep_result){
-            .error = surely ? LOCKSTEP_EUNAVAILABLE : LOCKSTEP_EUNKNOWN,
+            .error = surely ? refusal_of(&result) : LOCKSTEP_EUNKNOWN,
             .fate = surely ? LOCKSTEP_NOT_APPENDED : LOCKSTEP_UNKNOWN,
             .text = text,
         };

@@ -313,6 +313,26 @@ static uint32_t number(struct grpc_text text)
     return value;
 }
 
+int attempt_error(enum grpc_status status)
+{
+    switch (status) {
+    case GRPC_OK: return 0;
+    case GRPC_UNAVAILABLE: return LOCKSTEP_EUNAVAILABLE;
+    case GRPC_FAILED_PRECONDITION: return LOCKSTEP_ENOTLEADER;
+    case GRPC_RESOURCE_EXHAUSTED: return LOCKSTEP_EFULL;
+    case GRPC_DEADLINE_EXCEEDED: return LOCKSTEP_ETIMEDOUT;
+    case GRPC_ABORTED:
+    case GRPC_CANCELLED: return LOCKSTEP_EUNKNOWN;
+    case GRPC_UNIMPLEMENTED:
+    case GRPC_INVALID_ARGUMENT:
+    case GRPC_OUT_OF_RANGE: return LOCKSTEP_EINVAL;
+    case GRPC_NOT_FOUND: return LOCKSTEP_ENOTFOUND;
+    case GRPC_ALREADY_EXISTS: return LOCKSTEP_EEXIST;
+    case GRPC_DATA_LOSS: return LOCKSTEP_ECORRUPT;
+    default: return LOCKSTEP_EPROTO;
+    }
+}
+
 void attempt_read(const struct grpc_client_result *result, struct attempt *ret)
 {
     *ret = (struct attempt){0};
@@ -328,24 +348,10 @@ void attempt_read(const struct grpc_client_result *result, struct attempt *ret)
             retry_after = true;
         }
     }
-    switch (result->status) {
-    case GRPC_OK: break;
-    case GRPC_UNAVAILABLE: ret->error = LOCKSTEP_EUNAVAILABLE; break;
-    case GRPC_FAILED_PRECONDITION:
-        ret->error = ret->leader.bytes > 0 || ret->not_appended ? LOCKSTEP_ENOTLEADER : LOCKSTEP_EINVAL;
-        break;
-    case GRPC_RESOURCE_EXHAUSTED: ret->error = retry_after ? LOCKSTEP_EFULL : LOCKSTEP_ETOOBIG; break;
-    case GRPC_DEADLINE_EXCEEDED: ret->error = LOCKSTEP_ETIMEDOUT; break;
-    case GRPC_ABORTED:
-    case GRPC_CANCELLED: ret->error = LOCKSTEP_EUNKNOWN; break;
-    case GRPC_UNIMPLEMENTED:
-    case GRPC_INVALID_ARGUMENT:
-    case GRPC_OUT_OF_RANGE: ret->error = LOCKSTEP_EINVAL; break;
-    case GRPC_NOT_FOUND: ret->error = LOCKSTEP_ENOTFOUND; break;
-    case GRPC_ALREADY_EXISTS: ret->error = LOCKSTEP_EEXIST; break;
-    case GRPC_DATA_LOSS: ret->error = LOCKSTEP_ECORRUPT; break;
-    default: ret->error = LOCKSTEP_EPROTO; break;
-    }
+    ret->error = attempt_error(result->status);
+    bool not_leader = ret->leader.bytes > 0 || ret->not_appended;
+    if (result->status == GRPC_FAILED_PRECONDITION && !not_leader) ret->error = LOCKSTEP_EINVAL;
+    if (result->status == GRPC_RESOURCE_EXHAUSTED && !retry_after) ret->error = LOCKSTEP_ETOOBIG;
     if (ret->error == 0) return;
     if (result->message.bytes > 0)
         snprintf(ret->text, sizeof ret->text, "%.*s", (int)result->message.bytes, result->message.at);

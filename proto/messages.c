@@ -143,6 +143,7 @@ static int result_read(const uint8_t *bytes, size_t count, struct propose_result
             ret->error = (const char *)field.bytes;
             ret->error_bytes = field.count;
             break;
+        case FIELD(4, WIRE_VARINT): ret->status = (uint32_t)field.value; break;
         default: break;
         }
     }
@@ -160,7 +161,8 @@ int propose_stream_response_next(struct wire *wire, struct propose_result *ret)
 
 static size_t result_bytes(const struct propose_result *result)
 {
-    size_t bytes = wire_uint_bytes(result->outcome) + wire_bytes_bytes(result->error_bytes);
+    size_t bytes =
+        wire_uint_bytes(result->outcome) + wire_bytes_bytes(result->error_bytes) + wire_uint_bytes(result->status);
     if (result->outcome != PROPOSE_APPLIED) return bytes;
     size_t response = propose_response_bytes(&result->response);
     return bytes + wire_head_bytes(response) + response;
@@ -180,7 +182,8 @@ uint8_t *propose_stream_response_item_put(uint8_t *to, const struct propose_resu
         to = wire_put_head(to, 2, propose_response_bytes(&result->response));
         to = propose_response_put(to, &result->response);
     }
-    return wire_put_bytes(to, 3, result->error, result->error_bytes);
+    to = wire_put_bytes(to, 3, result->error, result->error_bytes);
+    return wire_put_uint(to, 4, result->status);
 }
 
 int query_request_read(const uint8_t *bytes, size_t count, struct query_request *ret)

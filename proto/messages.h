@@ -48,6 +48,7 @@ struct propose_result {
     struct propose_response response; /* with PROPOSE_APPLIED */
     const char *error;                /* otherwise; not terminated */
     size_t error_bytes;
+    uint32_t status; /* and the gRPC status; 0: a server that does not say */
 };
 /* ProposeStreamResponse, as ProposeStreamRequest. */
 int propose_stream_response_next(struct wire *wire, struct propose_result *ret);

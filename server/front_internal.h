@@ -161,6 +161,7 @@ enum { FRONT_ERROR_TEXT_BYTES_MAX = 512 };
 const char *error_text(struct front *front, int error, const char *what, char room[FRONT_ERROR_TEXT_BYTES_MAX]);
 /* True of errors after which the command surely stands in no log. */
 bool error_is_not_appended(int error);
+enum grpc_status error_status(const struct front *front, int error);
 /* What durability the cluster promises, as enum Durability. */
 uint32_t front_durability(const struct front *front);
 

@@ -142,7 +142,7 @@ const char *error_text(struct front *front, int error, const char *what, char ro
     }
 }
 
-static enum grpc_status status_of(struct front *front, int error)
+enum grpc_status error_status(const struct front *front, int error)
 {
     switch (error) {
     case LOCKSTEP_ENOTLEADER: return leader_of(front) != NULL ? GRPC_FAILED_PRECONDITION : GRPC_UNAVAILABLE;
@@ -173,7 +173,7 @@ void call_fail(struct call *call, int error, const char *what)
     }
     if (error_is_not_appended(error))
         pairs[count++] = (struct grpc_pair){grpc_text("lockstep-outcome"), grpc_text("not-appended")};
-    finish(call, status_of(front, error), error_text(front, error, what, text), pairs, count);
+    finish(call, error_status(front, error), error_text(front, error, what, text), pairs, count);
 }
 
 uint32_t front_durability(const struct front *front)

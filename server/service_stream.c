@@ -114,8 +114,10 @@ static bool refused_add(struct front *front, struct batch *batch)
     char room[FRONT_ERROR_TEXT_BYTES_MAX];
     if (batch->refused_count == 0) return true;
     const char *text = error_text(front, batch->refused_error, "the command", room);
-    struct propose_result result = {
-        .outcome = PROPOSE_NOT_APPENDED, .error = text, .error_bytes = strnlen(text, REFUSED_TEXT_BYTES)};
+    struct propose_result result = {.outcome = PROPOSE_NOT_APPENDED,
+                                    .error = text,
+                                    .error_bytes = strnlen(text, REFUSED_TEXT_BYTES),
+                                    .status = error_status(front, batch->refused_error)};
     for (; batch->refused_count > 0; batch->refused_count--)
         if (!result_add(front, batch, &result)) return false;
     return true;
@@ -344,6 +346,7 @@ void stream_answered(struct front *front, uint32_t work, const struct node_outco
         result.outcome = error_is_not_appended(outcome->error) ? PROPOSE_NOT_APPENDED : PROPOSE_UNKNOWN;
         result.error = error_text(front, outcome->error, "the command", room);
         result.error_bytes = strnlen(result.error, REFUSED_TEXT_BYTES);
+        result.status = error_status(front, outcome->error);
         if (call->ending == 0) call->ending = LOCKSTEP_EUNAVAILABLE;
     }
     if (!result_add(front, batch, &result)) {

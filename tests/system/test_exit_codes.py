@@ -43,6 +43,18 @@ class ExitCodes(Case):
                 node.resume()
         self.assertEqual(cluster.leader().client.propose(b"put after x").code, 0)
 
+    def test_a_refused_line_is_exit_5_as_a_refused_command_is(self):
+        """A result in a stream says why, as the status of a call of its own does."""
+        cluster = self.cluster(nodes=1, sections={"limits": {"command": "1KiB"}}).start()
+        to = cluster.leader().client_endpoint
+        long = "put a " + 2000 * "x"
+        code, _, err = lockstep("propose", "--to", to, long)
+        self.assertEqual(code, 5, err)
+        code, out, err = process.run([settings.PROGRAM, "propose", "-", "--to", to], seconds=settings.patience(20),
+                                     stdin=f"put b 1\n{long}\n".encode())
+        self.assertEqual((code, out), (5, "ok\n"), err)
+        self.assertIn("line 2: the command is over the limit of 1024 bytes", err)
+
     def test_help_and_version_are_flags_too(self):
         for words, pattern in ((["--help"], "usage|serve"), (["-h"], "usage|serve"), (["--version"], r"\d+\.\d+")):
             code, out, err = lockstep(*words)

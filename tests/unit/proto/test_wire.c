@@ -159,7 +159,7 @@ START_TEST(a_stream_response_carries_outcomes_in_order)
                       .index = 7,
                       .position = 8,
                       .durability = 1}},
-        {.outcome = PROPOSE_NOT_APPENDED, .error = "full", .error_bytes = 4},
+        {.outcome = PROPOSE_NOT_APPENDED, .error = "full", .error_bytes = 4, .status = 8},
         {.outcome = PROPOSE_APPLIED},
     };
     for (size_t i = 0; i < 3; i++) {
@@ -182,6 +182,7 @@ START_TEST(a_stream_response_carries_outcomes_in_order)
     ck_assert_mem_eq(read.response.reply, "ok", 2);
     ck_assert_int_eq(propose_stream_response_next(&wire, &read), 1);
     ck_assert_uint_eq(read.outcome, PROPOSE_NOT_APPENDED);
+    ck_assert_uint_eq(read.status, 8);
     ck_assert_mem_eq(read.error, "full", 4);
     ck_assert_int_eq(propose_stream_response_next(&wire, &read), 1);
     ck_assert_int_eq(propose_stream_response_next(&wire, &read), 0);

@@ -246,6 +246,7 @@ START_TEST(each_outcome_of_a_message_is_told)
     ck_assert_uint_eq(seen()->messages, 1);
     ck_assert_uint_eq(result_of(0).outcome, PROPOSE_APPLIED);
     ck_assert_uint_eq(result_of(1).outcome, PROPOSE_UNKNOWN);
+    ck_assert_uint_eq(result_of(1).status, GRPC_ABORTED);
     ck_assert_uint_gt(result_of(1).error_bytes, 10);
     ck_assert_uint_eq(result_of(2).outcome, PROPOSE_NOT_APPENDED);
     ck_assert_int_eq(seen()->status, GRPC_UNAVAILABLE);
@@ -267,6 +268,7 @@ START_TEST(nothing_behind_a_refused_command_is_proposed)
     ck_assert_uint_eq(result_count(), 4);
     ck_assert_uint_eq(result_of(1).outcome, PROPOSE_APPLIED);
     ck_assert_uint_eq(result_of(2).outcome, PROPOSE_NOT_APPENDED);
+    ck_assert_uint_eq(result_of(2).status, GRPC_INVALID_ARGUMENT); /* as a call of its own would say */
     ck_assert_uint_eq(result_of(3).outcome, PROPOSE_NOT_APPENDED);
     ck_assert_int_eq(seen()->status, GRPC_INVALID_ARGUMENT);
     rig_close(&rig);
