@@ -126,7 +126,7 @@ uint8_t *propose_response_put(uint8_t *to, const struct propose_response *respon
     return wire_put_uint(to, 5, response->durability);
 }
 
-static int result_read(const uint8_t *bytes, size_t count, struct propose_result *ret)
+int propose_result_read(const uint8_t *bytes, size_t count, struct propose_result *ret)
 {
     struct wire wire = wire_of(bytes, count);
     struct wire_field field;
@@ -155,11 +155,11 @@ int propose_stream_response_next(struct wire *wire, struct propose_result *ret)
     struct wire_field field;
     int rc = next_item(wire, &field);
     if (rc != 1) return rc;
-    rc = result_read(field.bytes, field.count, ret);
+    rc = propose_result_read(field.bytes, field.count, ret);
     return rc == 0 ? 1 : rc;
 }
 
-static size_t result_bytes(const struct propose_result *result)
+size_t propose_result_bytes(const struct propose_result *result)
 {
     size_t bytes =
         wire_uint_bytes(result->outcome) + wire_bytes_bytes(result->error_bytes) + wire_uint_bytes(result->status);
@@ -170,13 +170,12 @@ static size_t result_bytes(const struct propose_result *result)
 
 size_t propose_stream_response_item_bytes(const struct propose_result *result)
 {
-    size_t bytes = result_bytes(result);
+    size_t bytes = propose_result_bytes(result);
     return wire_head_bytes(bytes) + bytes;
 }
 
-uint8_t *propose_stream_response_item_put(uint8_t *to, const struct propose_result *result)
+uint8_t *propose_result_put(uint8_t *to, const struct propose_result *result)
 {
-    to = wire_put_head(to, 1, result_bytes(result));
     to = wire_put_uint(to, 1, result->outcome);
     if (result->outcome == PROPOSE_APPLIED) {
         to = wire_put_head(to, 2, propose_response_bytes(&result->response));
@@ -184,6 +183,68 @@ uint8_t *propose_stream_response_item_put(uint8_t *to, const struct propose_resu
     }
     to = wire_put_bytes(to, 3, result->error, result->error_bytes);
     return wire_put_uint(to, 4, result->status);
+}
+
+uint8_t *propose_stream_response_item_put(uint8_t *to, const struct propose_result *result)
+{
+    return propose_result_put(wire_put_head(to, 1, propose_result_bytes(result)), result);
+}
+
+int session_request_read(const uint8_t *bytes, size_t count, struct session_request *ret)
+{
+    struct wire wire = wire_of(bytes, count);
+    struct wire_field field;
+    int rc;
+    *ret = (struct session_request){0};
+    while ((rc = wire_next(&wire, &field)) == 1) {
+        switch (key(&field)) {
+        case FIELD(1, WIRE_FIXED64): ret->session = field.value; break;
+        case FIELD(2, WIRE_FIXED64): ret->seq = field.value; break;
+        default: break;
+        }
+    }
+    return rc;
+}
+
+size_t session_request_bytes(const struct session_request *request)
+{
+    return wire_fixed64_bytes(request->session) + wire_fixed64_bytes(request->seq);
+}
+
+uint8_t *session_request_put(uint8_t *to, const struct session_request *request)
+{
+    to = wire_put_fixed64(to, 1, request->session);
+    return wire_put_fixed64(to, 2, request->seq);
+}
+
+int session_response_read(const uint8_t *bytes, size_t count, struct session_response *ret)
+{
+    struct wire wire = wire_of(bytes, count);
+    struct wire_field field;
+    int rc;
+    *ret = (struct session_response){0};
+    while ((rc = wire_next(&wire, &field)) == 1) {
+        switch (key(&field)) {
+        case FIELD(1, WIRE_FIXED64): ret->session = field.value; break;
+        case FIELD(2, WIRE_FIXED64): ret->expiry_ms = field.value; break;
+        case FIELD(3, WIRE_VARINT): ret->window = (uint32_t)field.value; break;
+        default: break;
+        }
+    }
+    return rc;
+}
+
+size_t session_response_bytes(const struct session_response *response)
+{
+    return wire_fixed64_bytes(response->session) + wire_fixed64_bytes(response->expiry_ms) +
+           wire_uint_bytes(response->window);
+}
+
+uint8_t *session_response_put(uint8_t *to, const struct session_response *response)
+{
+    to = wire_put_fixed64(to, 1, response->session);
+    to = wire_put_fixed64(to, 2, response->expiry_ms);
+    return wire_put_uint(to, 3, response->window);
 }
 
 int query_request_read(const uint8_t *bytes, size_t count, struct query_request *ret)

@@ -42,7 +42,13 @@ size_t propose_response_bytes(const struct propose_response *response);
 uint8_t *propose_response_put(uint8_t *to, const struct propose_response *response);
 
 /* ProposeResult */
-enum propose_outcome { PROPOSE_UNSPECIFIED = 0, PROPOSE_APPLIED = 1, PROPOSE_NOT_APPENDED = 2, PROPOSE_UNKNOWN = 3 };
+enum propose_outcome {
+    PROPOSE_UNSPECIFIED = 0,
+    PROPOSE_APPLIED = 1,
+    PROPOSE_NOT_APPENDED = 2,
+    PROPOSE_UNKNOWN = 3,
+    PROPOSE_REPLY_DROPPED = 4,
+};
 struct propose_result {
     uint32_t outcome;                 /* enum propose_outcome */
     struct propose_response response; /* with PROPOSE_APPLIED */
@@ -50,10 +56,30 @@ struct propose_result {
     size_t error_bytes;
     uint32_t status; /* and the gRPC status; 0: a server that does not say */
 };
+int propose_result_read(const uint8_t *bytes, size_t count, struct propose_result *ret);
+size_t propose_result_bytes(const struct propose_result *result);
+uint8_t *propose_result_put(uint8_t *to, const struct propose_result *result);
 /* ProposeStreamResponse, as ProposeStreamRequest. */
 int propose_stream_response_next(struct wire *wire, struct propose_result *ret);
 size_t propose_stream_response_item_bytes(const struct propose_result *result);
 uint8_t *propose_stream_response_item_put(uint8_t *to, const struct propose_result *result);
+
+/* KeepAliveRequest, CloseSessionRequest (seq 0), OutcomeRequest */
+struct session_request {
+    uint64_t session, seq;
+};
+int session_request_read(const uint8_t *bytes, size_t count, struct session_request *ret);
+size_t session_request_bytes(const struct session_request *request);
+uint8_t *session_request_put(uint8_t *to, const struct session_request *request);
+
+/* OpenSessionResponse */
+struct session_response {
+    uint64_t session, expiry_ms;
+    uint32_t window;
+};
+int session_response_read(const uint8_t *bytes, size_t count, struct session_response *ret);
+size_t session_response_bytes(const struct session_response *response);
+uint8_t *session_response_put(uint8_t *to, const struct session_response *response);
 
 /* QueryRequest */
 struct query_request {

@@ -354,7 +354,10 @@ static void on_proposed(void *context, uint64_t tag, const struct node_outcome *
         stream_answered(front, (uint32_t)tag, outcome);
         return;
     }
-    if (work->call != NULL) propose_answered(front, work, outcome);
+    if (work->call != NULL && work->kind == WORK_SESSION)
+        session_answered(front, work, outcome);
+    else if (work->call != NULL)
+        propose_answered(front, work, outcome);
     work_free(front, (uint32_t)tag);
 }
 
@@ -362,7 +365,10 @@ static void on_queried(void *context, uint64_t tag, const struct node_answer *an
 {
     struct front *front = context;
     struct work *work = work_of(front, tag);
-    if (work->call != NULL) query_answered(front, work, answer);
+    if (work->call != NULL && work->kind == WORK_OUTCOME)
+        outcome_answered(front, work, answer);
+    else if (work->call != NULL)
+        query_answered(front, work, answer);
     work_free(front, (uint32_t)tag);
 }
 

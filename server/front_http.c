@@ -51,6 +51,8 @@ static void node_metrics(struct front *front, struct buffer *to)
     counter(to, "journal_written_bytes_total", "Bytes written to the journal.", s->storage.bytes);
     counter(to, "lmdb_transactions_total", "Transactions of LMDB.", s->storage.transactions);
     counter(to, "commands_applied_total", "Commands that the machine applied.", s->host.commands);
+    counter(to, "commands_repeated_total", "Commands dropped because they had been applied before.", s->host.repeated);
+    gauge(to, "sessions", "Open sessions.", s->host.sessions);
     counter(to, "queries_total", "Queries that the machine answered.", s->host.queries);
 }
 

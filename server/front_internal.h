@@ -56,7 +56,7 @@ struct connection {
 };
 
 /* What waits for the node: its index is the tag that the node gives back. */
-enum work_kind { WORK_FREE, WORK_PROPOSE, WORK_BATCH, WORK_QUERY, WORK_TRANSFER };
+enum work_kind { WORK_FREE, WORK_PROPOSE, WORK_SESSION, WORK_BATCH, WORK_QUERY, WORK_OUTCOME, WORK_TRANSFER };
 #define WORK_NONE UINT32_MAX
 
 struct work {
@@ -76,6 +76,7 @@ struct call {
     uint32_t work;        /* of a unary call */
     bool asked;           /* a unary call's message has come */
     bool may_forward;
+    enum command_kind session_command; /* of WORK_SESSION */
     /* ProposeStream */
     struct batch *first, *last; /* in the order sent; answered in that order */
     struct batch *unproposed;   /* the first one that waits for room in the node, wholly or in part */
@@ -154,6 +155,8 @@ void call_finish(struct call *call, enum grpc_status status, const char *message
 /* The call ends with an error of the node: status, message and trailers as the table of errors says.
  * what  the subject of the message: "the command", "the query" */
 void call_fail(struct call *call, int error, const char *what);
+/* The call ends because something is full that empties slowly: come back in a second. Nothing came of it. */
+void call_fail_full(struct call *call, const char *message);
 /* One message, then OK. */
 void call_answer(struct call *call, const uint8_t *bytes, size_t n);
 /* The text of an error, as in call_fail; a static string or in the caller's room. */
@@ -162,6 +165,8 @@ const char *error_text(struct front *front, int error, const char *what, char ro
 /* True of errors after which the command surely stands in no log. */
 bool error_is_not_appended(int error);
 enum grpc_status error_status(const struct front *front, int error);
+/* What became of a command, as enum propose_outcome. */
+uint32_t error_outcome(int error);
 /* What durability the cluster promises, as enum Durability. */
 uint32_t front_durability(const struct front *front);
 
@@ -170,6 +175,14 @@ void propose_message(struct call *call, const uint8_t *bytes, size_t n);
 void query_message(struct call *call, const uint8_t *bytes, size_t n);
 void propose_answered(struct front *front, struct work *work, const struct node_outcome *outcome);
 void query_answered(struct front *front, struct work *work, const struct node_answer *answer);
+
+/* service_sessions.c */
+void open_session_message(struct call *call, const uint8_t *bytes, size_t n);
+void keep_alive_message(struct call *call, const uint8_t *bytes, size_t n);
+void close_session_message(struct call *call, const uint8_t *bytes, size_t n);
+void outcome_message(struct call *call, const uint8_t *bytes, size_t n);
+void session_answered(struct front *front, struct work *work, const struct node_outcome *outcome);
+void outcome_answered(struct front *front, struct work *work, const struct node_answer *answer);
 
 /* service_stream.c */
 void stream_message(struct call *call, const uint8_t *bytes, size_t n);

@@ -16,6 +16,10 @@ static const struct method methods[] = {
      .writable = stream_writable,
      .end = stream_end},
     {.path = "/lockstep.v1.Lockstep/Query", .unary = true, .message = query_message},
+    {.path = "/lockstep.v1.Lockstep/OpenSession", .unary = true, .message = open_session_message},
+    {.path = "/lockstep.v1.Lockstep/KeepAlive", .unary = true, .message = keep_alive_message},
+    {.path = "/lockstep.v1.Lockstep/CloseSession", .unary = true, .message = close_session_message},
+    {.path = "/lockstep.v1.Lockstep/Outcome", .unary = true, .message = outcome_message},
     {.path = "/lockstep.v1.Admin/Status", .unary = true, .message = status_message},
     {.path = "/lockstep.v1.Admin/TransferLeader", .unary = true, .message = transfer_message, .end = transfer_end},
     {.path = "/grpc.health.v1.Health/Check", .unary = true, .message = health_check_message},
@@ -108,6 +112,15 @@ bool error_is_not_appended(int error)
     }
 }
 
+uint32_t error_outcome(int error)
+{
+    switch (error) {
+    case 0: return PROPOSE_APPLIED;
+    case LOCKSTEP_EREPLIED: return PROPOSE_REPLY_DROPPED;
+    default: return error_is_not_appended(error) ? PROPOSE_NOT_APPENDED : PROPOSE_UNKNOWN;
+    }
+}
+
 /* The leader's member options; NULL while none is known. */
 static const struct node_member_options *leader_of(const struct front *front)
 {
@@ -138,6 +151,10 @@ const char *error_text(struct front *front, int error, const char *what, char ro
     case LOCKSTEP_EINVAL: snprintf(room, FRONT_ERROR_TEXT_BYTES_MAX, "%s was refused as malformed", what); return room;
     case LOCKSTEP_EUNKNOWN:
         return "the command was appended and its outcome is unknown; retry only with the same session and seq";
+    case LOCKSTEP_ENOTFOUND:
+        return "the session has ended, or never was; what became of its unanswered commands is not known any more";
+    case LOCKSTEP_EWINDOW: return "the seq is below the session's window: it was said to be answered";
+    case LOCKSTEP_EREPLIED: return "the command was applied, once; its reply is kept no more";
     default: snprintf(room, FRONT_ERROR_TEXT_BYTES_MAX, "%s failed: %s", what, lockstep_error_text(error)); return room;
     }
 }
@@ -151,6 +168,8 @@ enum grpc_status error_status(const struct front *front, int error)
     case LOCKSTEP_ETOOBIG:
     case LOCKSTEP_EINVAL: return GRPC_INVALID_ARGUMENT;
     case LOCKSTEP_ENOTFOUND: return GRPC_NOT_FOUND;
+    case LOCKSTEP_EWINDOW: return GRPC_OUT_OF_RANGE;
+    case LOCKSTEP_EREPLIED:
     case LOCKSTEP_EEXIST: return GRPC_ALREADY_EXISTS;
     case LOCKSTEP_EUNKNOWN: return GRPC_ABORTED;
     case LOCKSTEP_ETIMEDOUT: return GRPC_DEADLINE_EXCEEDED;
@@ -174,6 +193,13 @@ void call_fail(struct call *call, int error, const char *what)
     if (error_is_not_appended(error))
         pairs[count++] = (struct grpc_pair){grpc_text("lockstep-outcome"), grpc_text("not-appended")};
     finish(call, error_status(front, error), error_text(front, error, what, text), pairs, count);
+}
+
+void call_fail_full(struct call *call, const char *message)
+{
+    static const struct grpc_pair pairs[] = {{{"lockstep-retry-after-ms", 23}, {"1000", 4}},
+                                             {{"lockstep-outcome", 16}, {"not-appended", 12}}};
+    finish(call, GRPC_RESOURCE_EXHAUSTED, message, pairs, 2);
 }
 
 uint32_t front_durability(const struct front *front)

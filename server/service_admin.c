@@ -47,6 +47,8 @@ static void fill_counters(const struct front *front, Lockstep__V1__Counters *ret
     ret->protocol_errors = front->counters.protocol_errors;
     ret->rejected_full = node->rejected_full;
     ret->frames_refused = node->frames_refused;
+    ret->commands_repeated = front->status.host.repeated;
+    ret->sessions = front->status.host.sessions;
 }
 
 static void fill_member(struct front *front, unsigned slot, Lockstep__V1__MemberStatus *ret)

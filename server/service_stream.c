@@ -8,6 +8,7 @@
  *
  *   - Commands of one stream are proposed in order, and after one that was not appended none behind it is: what is
  *     applied of a stream in one term is what was sent, without gaps.
+ *   - What a session answers (ended, below its window, reply dropped) is a result like any other: the stream goes on.
  *   - The node answers one origin's commands in the order proposed, so that a batch's results are written as they come.
  *   - Credit for a message goes back when all of it is proposed: waiting commands are held by the client, not here.
  *   - At most STREAM_BATCHES_MAX messages of a stream are unanswered: a client that does not read gets no credit.
@@ -343,11 +344,12 @@ void stream_answered(struct front *front, uint32_t work, const struct node_outco
                                                     .position = outcome->position,
                                                     .durability = front_durability(front)};
     } else {
-        result.outcome = error_is_not_appended(outcome->error) ? PROPOSE_NOT_APPENDED : PROPOSE_UNKNOWN;
+        result.outcome = error_outcome(outcome->error);
         result.error = error_text(front, outcome->error, "the command", room);
         result.error_bytes = strnlen(result.error, REFUSED_TEXT_BYTES);
         result.status = error_status(front, outcome->error);
-        if (call->ending == 0) call->ending = LOCKSTEP_EUNAVAILABLE;
+        bool is_lost = error_is_not_appended(outcome->error) || outcome->error == LOCKSTEP_EUNKNOWN;
+        if (is_lost && call->ending == 0) call->ending = LOCKSTEP_EUNAVAILABLE;
     }
     if (!result_add(front, batch, &result)) {
         no_memory(call);

@@ -93,6 +93,9 @@ static const struct {
     {LOCKSTEP_ETOOBIG, GRPC_INVALID_ARGUMENT, "", "", "not-appended"},
     {LOCKSTEP_EUNKNOWN, GRPC_ABORTED, "", "", ""},
     {LOCKSTEP_ETIMEDOUT, GRPC_DEADLINE_EXCEEDED, "", "", ""},
+    {LOCKSTEP_ENOTFOUND, GRPC_NOT_FOUND, "", "", ""}, /* of a session: an earlier copy may have been applied */
+    {LOCKSTEP_EWINDOW, GRPC_OUT_OF_RANGE, "", "", ""},
+    {LOCKSTEP_EREPLIED, GRPC_ALREADY_EXISTS, "", "", ""},
 };
 
 START_TEST(errors_are_told_by_status_and_trailers)
@@ -136,6 +139,104 @@ START_TEST(a_machines_refusal_is_an_answer)
     ck_assert_int_eq(seen(0)->status, GRPC_OK);
     ck_assert_int_eq(propose_response_read(seen(0)->last, seen(0)->last_bytes, &response), 0);
     ck_assert_int_eq(response.code, -3);
+    rig_close(&rig);
+}
+END_TEST
+
+static void ask_about(const char *method, uint64_t session, uint64_t seq)
+{
+    uint8_t bytes[64];
+    struct session_request request = {.session = session, .seq = seq};
+    char path[64];
+    snprintf(path, sizeof path, LOCKSTEP "%s", method);
+    client_call(client, 0, path, bytes, (size_t)(session_request_put(bytes, &request) - bytes), false);
+    rig_settle(&rig);
+}
+
+static void propose_ends(struct node_outcome outcome)
+{
+    const struct fake_asked *asked = &rig.node.asked[rig.node.answered_count++];
+    rig.node.owner.proposed(rig.node.owner.context, asked->tag, &outcome);
+    rig_settle(&rig);
+}
+
+START_TEST(sessions_are_commands_of_their_own_kind) /* M1 */
+{
+    set_up();
+    client_call(client, 0, LOCKSTEP "OpenSession", "", 0, false);
+    rig_settle(&rig);
+    ck_assert_uint_eq(rig.node.asked[0].command.kind, COMMAND_SESSION_OPEN);
+    ck_assert(rig.node.asked[0].may_forward);
+    propose_ends((struct node_outcome){.index = 3, .position = 17});
+    struct session_response response;
+    ck_assert_int_eq(seen(0)->status, GRPC_OK);
+    ck_assert_int_eq(session_response_read(seen(0)->last, seen(0)->last_bytes, &response), 0);
+    ck_assert_uint_eq(response.session, 17);
+    ck_assert_uint_eq(response.expiry_ms, 30000);
+    ck_assert_uint_eq(response.window, 64);
+    static const struct {
+        const char *method;
+        enum command_kind kind;
+    } others[] = {{"KeepAlive", COMMAND_SESSION_KEEP}, {"CloseSession", COMMAND_SESSION_CLOSE}};
+    for (unsigned i = 0; i < 2; i++) {
+        uint32_t at = rig.node.answered_count;
+        ask_about(others[i].method, 17, 0);
+        ck_assert_uint_eq(rig.node.asked[at].command.kind, others[i].kind);
+        ck_assert_uint_eq(rig.node.asked[at].command.session, 17);
+        ck_assert_uint_eq(rig.node.asked[at].command.payload_bytes, 0);
+        propose_ends((struct node_outcome){.position = 18});
+        ck_assert_int_eq(seen(0)->status, GRPC_OK);
+        ck_assert_uint_eq(seen(0)->messages, 1);
+        ck_assert_uint_eq(seen(0)->last_bytes, 0);
+        ask_about(others[i].method, 17, 0);
+        propose_ends((struct node_outcome){.error = LOCKSTEP_ENOTFOUND});
+        ck_assert_int_eq(seen(0)->status, GRPC_NOT_FOUND);
+        ask_about(others[i].method, 0, 0);
+        ck_assert_int_eq(seen(0)->status, GRPC_INVALID_ARGUMENT);
+    }
+    client_call(client, 0, LOCKSTEP "OpenSession", "", 0, false);
+    rig_settle(&rig);
+    propose_ends((struct node_outcome){.error = LOCKSTEP_EFULL});
+    ck_assert_int_eq(seen(0)->status, GRPC_RESOURCE_EXHAUSTED);
+    ck_assert_str_eq(seen(0)->outcome, "not-appended");
+    ck_assert_str_eq(seen(0)->retry_after, "1000");
+    rig_close(&rig);
+}
+END_TEST
+
+static struct propose_result outcome_of(struct node_answer answer)
+{
+    uint32_t at = rig.node.answered_count++;
+    ask_about("Outcome", 17, 4);
+    ck_assert(rig.node.asked[at].is_query);
+    ck_assert_int_eq(rig.node.asked[at].query.consistency, NODE_LINEARIZABLE);
+    ck_assert_uint_eq(rig.node.asked[at].query.session, 17);
+    ck_assert_uint_eq(rig.node.asked[at].query.seq, 4);
+    rig.node.owner.queried(rig.node.owner.context, rig.node.asked[at].tag, &answer);
+    rig_settle(&rig);
+    struct propose_result result = {0};
+    if (seen(0)->status == GRPC_OK)
+        ck_assert_int_eq(propose_result_read(seen(0)->last, seen(0)->last_bytes, &result), 0);
+    return result;
+}
+
+START_TEST(what_became_of_a_command_is_told)
+{
+    set_up();
+    struct propose_result result = outcome_of(
+        (struct node_answer){.code = 6, .index = 5, .position = 9, .reply = (uint8_t *)"abc", .reply_bytes = 3});
+    ck_assert_uint_eq(result.outcome, PROPOSE_APPLIED);
+    ck_assert_int_eq(result.response.code, 6);
+    ck_assert_uint_eq(result.response.index, 5);
+    ck_assert_uint_eq(result.response.position, 9);
+    ck_assert_uint_eq(result.response.durability, 1);
+    ck_assert_mem_eq(result.response.reply, "abc", 3);
+    ck_assert_uint_eq(outcome_of((struct node_answer){0}).outcome, PROPOSE_UNKNOWN);
+    ck_assert_uint_eq(outcome_of((struct node_answer){.error = LOCKSTEP_EREPLIED}).outcome, PROPOSE_REPLY_DROPPED);
+    outcome_of((struct node_answer){.error = LOCKSTEP_ENOTFOUND});
+    ck_assert_int_eq(seen(0)->status, GRPC_NOT_FOUND);
+    outcome_of((struct node_answer){.error = LOCKSTEP_EWINDOW});
+    ck_assert_int_eq(seen(0)->status, GRPC_OUT_OF_RANGE);
     rig_close(&rig);
 }
 END_TEST
@@ -641,6 +742,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, forwarding_can_be_declined);
     tcase_add_test(tests, errors_are_told_by_status_and_trailers);
     tcase_add_test(tests, a_machines_refusal_is_an_answer);
+    tcase_add_test(tests, sessions_are_commands_of_their_own_kind);
+    tcase_add_test(tests, what_became_of_a_command_is_told);
     tcase_add_test(tests, malformed_and_missing_and_second_messages_are_refused);
     tcase_add_test(tests, a_message_over_the_limit_was_surely_not_appended);
     tcase_add_test(tests, queries_are_asked_and_answered);

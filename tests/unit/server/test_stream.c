@@ -254,6 +254,35 @@ START_TEST(each_outcome_of_a_message_is_told)
 }
 END_TEST
 
+START_TEST(what_a_session_answers_is_a_result_and_the_stream_goes_on) /* M1 */
+{
+    set_up();
+    send_commands(1, 4);
+    rig_settle(&rig);
+    fake_answer(&rig.node, 1, LOCKSTEP_ENOTFOUND);
+    fake_answer(&rig.node, 1, LOCKSTEP_EWINDOW);
+    fake_answer(&rig.node, 1, LOCKSTEP_EREPLIED);
+    fake_answer(&rig.node, 1, 0);
+    rig_settle(&rig);
+    ck_assert_uint_eq(seen()->messages, 1);
+    ck_assert_uint_eq(result_of(0).outcome, PROPOSE_UNKNOWN); /* an earlier copy may have been applied */
+    ck_assert_uint_eq(result_of(0).status, GRPC_NOT_FOUND);
+    ck_assert_uint_eq(result_of(1).outcome, PROPOSE_UNKNOWN);
+    ck_assert_uint_eq(result_of(1).status, GRPC_OUT_OF_RANGE);
+    ck_assert_uint_eq(result_of(2).outcome, PROPOSE_REPLY_DROPPED);
+    ck_assert_uint_eq(result_of(2).status, GRPC_ALREADY_EXISTS);
+    ck_assert_uint_gt(result_of(2).error_bytes, 10);
+    ck_assert_uint_eq(result_of(3).outcome, PROPOSE_APPLIED);
+    send_commands(5, 1);
+    rig_settle(&rig);
+    fake_answer(&rig.node, 1, 0);
+    rig_settle(&rig);
+    ck_assert_uint_eq(seen()->messages, 2);
+    ck_assert_uint_eq(seen()->ends, 0);
+    rig_close(&rig);
+}
+END_TEST
+
 START_TEST(nothing_behind_a_refused_command_is_proposed)
 {
     set_up();
@@ -351,6 +380,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, at_a_follower_a_stream_names_the_leader);
     tcase_add_test(tests, a_lost_leadership_ends_the_stream_behind_every_outcome);
     tcase_add_test(tests, each_outcome_of_a_message_is_told);
+    tcase_add_test(tests, what_a_session_answers_is_a_result_and_the_stream_goes_on);
     tcase_add_test(tests, nothing_behind_a_refused_command_is_proposed);
     tcase_add_test(tests, a_malformed_message_appends_nothing_and_ends_the_stream_behind_the_others);
     tcase_add_test(tests, a_cancelled_stream_leaves_its_commands);
