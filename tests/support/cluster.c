@@ -93,6 +93,16 @@ static void machine_close(void *machine)
     (void)machine; /* what was applied may be looked at afterwards */
 }
 
+static void remember(struct replica *replica, uint32_t number)
+{
+    if (replica->count == replica->room) {
+        replica->room = replica->room == 0 ? 1024 : 2 * replica->room;
+        replica->numbers = realloc(replica->numbers, replica->room * sizeof *replica->numbers);
+        lk_assert(replica->numbers != NULL);
+    }
+    replica->numbers[replica->count++] = number;
+}
+
 static int machine_apply(void *machine, struct lockstep_batch *batch, struct lockstep_replies *replies)
 {
     struct replica *replica = machine;
@@ -105,16 +115,12 @@ static int machine_apply(void *machine, struct lockstep_batch *batch, struct loc
             sem_post(&m->hung_stopped);
             sem_wait(&m->hung_goes_on);
         }
-        lk_assert(command->position == replica->count + 1);
+        lk_assert(command->position > replica->count);
         lk_assert(command->payload_bytes >= 8);
         uint64_t number;
         memcpy(&number, command->payload, sizeof number);
-        if (replica->count == replica->room) {
-            replica->room = replica->room == 0 ? 1024 : 2 * replica->room;
-            replica->numbers = realloc(replica->numbers, replica->room * sizeof *replica->numbers);
-            lk_assert(replica->numbers != NULL);
-        }
-        replica->numbers[replica->count++] = (uint32_t)number;
+        while (replica->count + 1 < command->position) remember(replica, CLUSTER_NOTHING);
+        remember(replica, (uint32_t)number);
         replies->answer(replies, LOCKSTEP_OK, 0, &number, sizeof number);
     }
     return 0;
@@ -180,14 +186,19 @@ static void owner_proposed(void *context, uint64_t tag, const struct node_outcom
     if (p->state != PROPOSAL_WAITING) violated(m->cluster, "a proposal was answered twice");
     p->error = outcome->error;
     p->position = outcome->position;
-    if (outcome->error == 0) {
+    if (outcome->error == 0 && p->command.kind == COMMAND_MACHINE) {
         uint64_t number;
         if (outcome->reply_bytes != sizeof number) violated(m->cluster, "a reply is not the machine's");
         memcpy(&number, outcome->reply, sizeof number);
-        if (number != tag) violated(m->cluster, "a reply belongs to another proposal");
-        p->state = PROPOSAL_APPLIED;
-    } else {
-        p->state = outcome->error == LOCKSTEP_EUNKNOWN ? PROPOSAL_UNKNOWN : PROPOSAL_NOT_APPENDED;
+        if (number != p->number) violated(m->cluster, "a reply belongs to another proposal");
+    }
+    switch (outcome->error) {
+    case 0: p->state = PROPOSAL_APPLIED; break;
+    case LOCKSTEP_EUNKNOWN:
+    case LOCKSTEP_ENOTFOUND: /* of a session: an earlier copy may have been applied, or is this one's first */
+    case LOCKSTEP_EWINDOW:
+    case LOCKSTEP_EREPLIED: p->state = PROPOSAL_UNKNOWN; break;
+    default: p->state = PROPOSAL_NOT_APPENDED; break;
     }
 }
 
@@ -198,7 +209,10 @@ static void owner_queried(void *context, uint64_t tag, const struct node_answer 
     if (q->done) violated(m->cluster, "a query was answered twice");
     q->done = true;
     q->error = answer->error;
-    if (answer->error == 0) memcpy(&q->applied_count, answer->reply, sizeof q->applied_count);
+    if (answer->error == 0 && q->of_command)
+        q->applied_count = answer->position;
+    else if (answer->error == 0)
+        memcpy(&q->applied_count, answer->reply, sizeof q->applied_count);
 }
 
 static void owner_transferred(void *context, uint64_t tag, int error)
@@ -292,6 +306,7 @@ bool cluster_start(struct cluster *cluster, unsigned i)
         .proposals_max = 65536,
         .queries_max = 1024,
         .level = DURABILITY_LEVEL_FSYNC,
+        .sessions = cluster->options.sessions,
         .plugin = &cluster->plugin,
         .disk = sim_disk(m->disk),
         .kv = sim_kv(m->kv),
@@ -565,25 +580,34 @@ bool cluster_run_until_level(struct cluster *cluster, uint64_t ns)
 
 /* --- load ----------------------------------------------------------------------------------------------------- */
 
-uint32_t cluster_propose(struct cluster *cluster, unsigned i, bool may_forward)
+static struct cluster_proposal *proposal_add(struct cluster *cluster)
 {
     if (cluster->proposal_count == cluster->proposal_room) {
         cluster->proposal_room = cluster->proposal_room == 0 ? 1024 : 2 * cluster->proposal_room;
         cluster->proposals = realloc(cluster->proposals, cluster->proposal_room * sizeof *cluster->proposals);
         lk_assert(cluster->proposals != NULL);
     }
-    uint32_t number = cluster->proposal_count++;
-    struct cluster_proposal *p = &cluster->proposals[number];
-    *p = (struct cluster_proposal){.state = PROPOSAL_WAITING, .node = (uint8_t)i};
+    struct cluster_proposal *p = &cluster->proposals[cluster->proposal_count];
+    *p = (struct cluster_proposal){.number = cluster->proposal_count++};
+    return p;
+}
+
+static uint32_t propose(struct cluster *cluster, struct cluster_proposal *p, unsigned i, bool may_forward)
+{
+    uint32_t tag = (uint32_t)(p - cluster->proposals);
+    struct node_command command = p->command;
+    uint64_t wide = p->number;
     uint8_t *payload = calloc(1, cluster->options.payload_bytes);
-    uint64_t wide = number;
     lk_assert(payload != NULL);
     memcpy(payload, &wide, sizeof wide);
-    struct node_command command = {.payload = payload, .payload_bytes = cluster->options.payload_bytes};
+    command.payload = payload;
+    command.payload_bytes = command.kind == COMMAND_MACHINE ? cluster->options.payload_bytes : 0;
+    p->state = PROPOSAL_WAITING;
+    p->node = (uint8_t)i;
     int rc = LOCKSTEP_EUNAVAILABLE;
     struct member *m = &cluster->members[i];
     if (m->node != NULL && !m->paused) {
-        rc = node_propose(m->node, &command, may_forward, number);
+        rc = node_propose(m->node, &command, may_forward, tag);
         m->due[NODE_LOOP] = true;
     }
     if (rc != 0) {
@@ -591,7 +615,36 @@ uint32_t cluster_propose(struct cluster *cluster, unsigned i, bool may_forward)
         p->error = rc;
     }
     free(payload);
-    return number;
+    return tag;
+}
+
+uint32_t cluster_propose(struct cluster *cluster, unsigned i, bool may_forward)
+{
+    return propose(cluster, proposal_add(cluster), i, may_forward);
+}
+
+uint32_t cluster_propose_in(struct cluster *cluster, unsigned i, bool may_forward, uint64_t session, uint64_t seq)
+{
+    struct cluster_proposal *p = proposal_add(cluster);
+    p->command.session = session;
+    p->command.seq = seq;
+    return propose(cluster, p, i, may_forward);
+}
+
+uint32_t cluster_propose_kind(struct cluster *cluster, unsigned i, enum command_kind kind, uint64_t session)
+{
+    struct cluster_proposal *p = proposal_add(cluster);
+    p->command.kind = (uint16_t)kind;
+    p->command.session = session;
+    return propose(cluster, p, i, false);
+}
+
+uint32_t cluster_propose_again(struct cluster *cluster, uint32_t number, unsigned i, bool may_forward)
+{
+    struct cluster_proposal *p = proposal_add(cluster);
+    p->command = cluster->proposals[number].command;
+    p->number = cluster->proposals[number].number;
+    return propose(cluster, p, i, may_forward);
 }
 
 uint32_t cluster_proposal_count(const struct cluster *cluster)
@@ -605,7 +658,7 @@ const struct cluster_proposal *cluster_proposal(const struct cluster *cluster, u
     return &cluster->proposals[number];
 }
 
-uint32_t cluster_query(struct cluster *cluster, unsigned i, enum node_consistency consistency, bool may_forward)
+static uint32_t ask(struct cluster *cluster, unsigned i, const struct node_query *query, bool may_forward)
 {
     if (cluster->query_count == cluster->query_room) {
         cluster->query_room = cluster->query_room == 0 ? 1024 : 2 * cluster->query_room;
@@ -613,13 +666,23 @@ uint32_t cluster_query(struct cluster *cluster, unsigned i, enum node_consistenc
         lk_assert(cluster->queries != NULL);
     }
     uint32_t number = cluster->query_count++;
-    cluster->queries[number] = (struct cluster_query){0};
-    struct node_query query = {.consistency = consistency};
+    cluster->queries[number] = (struct cluster_query){.of_command = query->session != 0};
     struct member *m = &cluster->members[i];
-    int rc = m->node != NULL ? node_query(m->node, &query, may_forward, number) : LOCKSTEP_EUNAVAILABLE;
+    int rc = m->node != NULL ? node_query(m->node, query, may_forward, number) : LOCKSTEP_EUNAVAILABLE;
     m->due[NODE_LOOP] = true;
     if (rc != 0) cluster->queries[number] = (struct cluster_query){.done = true, .error = rc};
     return number;
+}
+
+uint32_t cluster_query(struct cluster *cluster, unsigned i, enum node_consistency consistency, bool may_forward)
+{
+    return ask(cluster, i, &(struct node_query){.consistency = consistency}, may_forward);
+}
+
+uint32_t cluster_query_outcome(struct cluster *cluster, unsigned i, uint32_t number)
+{
+    const struct node_command *command = &cluster->proposals[number].command;
+    return ask(cluster, i, &(struct node_query){.session = command->session, .seq = command->seq}, true);
 }
 
 const struct cluster_query *cluster_query_result(const struct cluster *cluster, uint32_t query)
@@ -676,22 +739,26 @@ void cluster_check(struct cluster *cluster)
             memcmp(replica->numbers, longest->numbers, replica->count * sizeof *replica->numbers) != 0)
             violated(cluster, "two replicas applied different commands at one position");
     }
-    uint8_t *seen = calloc(cluster->proposal_count + 1, 1);
-    lk_assert(seen != NULL);
+    /* By command, for it may have been proposed more than once: was it applied, and may it have been? */
+    uint8_t *seen = calloc(cluster->proposal_count + 1, 1), *may = calloc(cluster->proposal_count + 1, 1);
+    lk_assert(seen != NULL && may != NULL);
+    for (uint32_t i = 0; i < cluster->proposal_count; i++)
+        if (cluster->proposals[i].state != PROPOSAL_NOT_APPENDED) may[cluster->proposals[i].number] = 1;
     for (uint64_t k = 0; k < longest->count; k++) {
         uint32_t number = longest->numbers[k];
+        if (number == CLUSTER_NOTHING) continue;
         if (number >= cluster->proposal_count || seen[number])
             violated(cluster, "a command was applied twice, or made up");
         seen[number] = 1;
-        if (cluster->proposals[number].state == PROPOSAL_NOT_APPENDED)
-            violated(cluster, "a command was applied that was said to be surely not appended");
+        if (!may[number]) violated(cluster, "a command was applied that was said to be surely not appended");
     }
-    for (uint32_t number = 0; number < cluster->proposal_count; number++) {
-        const struct cluster_proposal *p = &cluster->proposals[number];
-        if (p->state != PROPOSAL_APPLIED) continue;
+    for (uint32_t i = 0; i < cluster->proposal_count; i++) {
+        const struct cluster_proposal *p = &cluster->proposals[i];
+        if (p->state != PROPOSAL_APPLIED || p->command.kind != COMMAND_MACHINE) continue;
         /* A replica that restarted may not have replayed it yet: what the longest has not reached is looked at later. */
-        if (p->position <= longest->count && longest->numbers[p->position - 1] != number)
+        if (p->position <= longest->count && longest->numbers[p->position - 1] != p->number)
             violated(cluster, "an acknowledged command is not at its position");
     }
+    free(may);
     free(seen);
 }

@@ -17,8 +17,9 @@ enum { CLUSTER_NODES_MAX = 5 };
 struct cluster_options {
     unsigned nodes;
     uint64_t seed;
-    uint64_t ring_bytes;    /* 0 = 4 MiB */
-    uint32_t payload_bytes; /* of a proposal; at least 8, its number */
+    uint64_t ring_bytes;            /* 0 = 4 MiB */
+    uint32_t payload_bytes;         /* of a proposal; at least 8, its number */
+    struct session_limits sessions; /* 0 = the usual ones */
 };
 
 enum cluster_proposal_state { PROPOSAL_WAITING = 1, PROPOSAL_APPLIED, PROPOSAL_UNKNOWN, PROPOSAL_NOT_APPENDED };
@@ -28,6 +29,8 @@ struct cluster_proposal {
     uint8_t node; /* that was asked */
     int error;
     log_position position; /* with APPLIED */
+    struct node_command command;
+    uint32_t number; /* of the command: the first proposal's that had it */
 };
 
 struct cluster;
@@ -66,6 +69,10 @@ bool cluster_run_until_level(struct cluster *cluster, uint64_t ns);
 
 /* Propose command number `proposals so far`, at node i. Returns the number; its state is tracked. */
 uint32_t cluster_propose(struct cluster *cluster, unsigned i, bool may_forward);
+/* The same as the session's command seq; as an opening, keeping or closing; again, what proposal `number` had. */
+uint32_t cluster_propose_in(struct cluster *cluster, unsigned i, bool may_forward, uint64_t session, uint64_t seq);
+uint32_t cluster_propose_kind(struct cluster *cluster, unsigned i, enum command_kind kind, uint64_t session);
+uint32_t cluster_propose_again(struct cluster *cluster, uint32_t number, unsigned i, bool may_forward);
 uint32_t cluster_proposal_count(const struct cluster *cluster);
 const struct cluster_proposal *cluster_proposal(const struct cluster *cluster, uint32_t number);
 
@@ -73,12 +80,16 @@ const struct cluster_proposal *cluster_proposal(const struct cluster *cluster, u
 uint32_t cluster_query(struct cluster *cluster, unsigned i, enum node_consistency consistency, bool may_forward);
 struct cluster_query {
     bool done;
+    bool of_command; /* cluster_query_outcome() */
     int error;
     uint64_t applied_count;
 };
+/* What became of the command that proposal `number` had? The answer is the query's error; applied_count its position. */
+uint32_t cluster_query_outcome(struct cluster *cluster, unsigned i, uint32_t number);
 const struct cluster_query *cluster_query_result(const struct cluster *cluster, uint32_t query);
 
-/* What replica i applied: the proposal's number at each position, from 1. */
+/* What replica i applied: the proposal's number at each position, from 1; CLUSTER_NOTHING where the machine saw none. */
+#define CLUSTER_NOTHING UINT32_MAX
 uint64_t cluster_applied_count(const struct cluster *cluster, unsigned i);
 uint32_t cluster_applied(const struct cluster *cluster, unsigned i, log_position position);
 
