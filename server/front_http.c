@@ -62,7 +62,7 @@ static void member_metrics(struct front *front, struct buffer *to)
     buffer_print(to, "# HELP lockstep_peer_connected 1 while the peer is connected.\n"
                      "# TYPE lockstep_peer_connected gauge\n");
     for (unsigned slot = 0; slot < options->member_count; slot++)
-        if (slot != options->self)
+        if (slot != options->self && options->members[slot].name[0] != 0)
             buffer_print(to, "lockstep_peer_connected{peer=\"%s\"} %d\n", options->members[slot].name,
                          front->status.members[slot].connected);
 }

@@ -41,7 +41,7 @@ void node_fail(struct node *node, int error, const char *format, ...)
 
 unsigned node_slot_of(const struct node *node, raft_member id)
 {
-    for (unsigned slot = 0; id != 0 && slot < node->options.member_count; slot++)
+    for (unsigned slot = 0; id != 0 && slot < RAFT_MEMBERS_MAX; slot++)
         if (node->slot_id[slot] == id) return slot;
     return RAFT_MEMBERS_MAX;
 }
@@ -81,29 +81,6 @@ static uint64_t pack_from_ring(void *context, raft_index first, raft_index last,
     return ring_pack(node->ring, first, last, budget_bytes, ret_last);
 }
 
-/* The birth record against the configuration: the record decides who is a member, the file where members are. */
-static int members_map(struct node *node, char *why, size_t why_room)
-{
-    const struct node_options *o = &node->options;
-    const struct birth_record *birth = &node->identity.birth;
-    for (uint32_t i = 0; i < birth->configuration.member_count; i++) {
-        const struct configuration_member *member = &birth->configuration.members[i];
-        unsigned slot = 0;
-        while (slot < o->member_count && strcmp(o->members[slot].name, member->name) != 0) slot++;
-        if (slot < o->member_count) {
-            node->slot_id[slot] = member->id;
-        } else {
-            node_log(node, NODE_LOG_WARN, "member %s is not in the configuration: its address is not known",
-                     member->name);
-        }
-    }
-    if (node->slot_id[o->self] == node->identity.member_id) return 0;
-    snprintf(why, why_room,
-             "%s: the cluster's birth record does not know %s by this directory; start it with its own name",
-             o->data_directory, o->members[o->self].name);
-    return LOCKSTEP_EFOREIGN;
-}
-
 static int core_open(struct node *node, const struct storage_recovered *recovered)
 {
     const struct node_options *o = &node->options;
@@ -127,11 +104,13 @@ static int core_open(struct node *node, const struct storage_recovered *recovere
         .last_index = recovered->last.index,
         .commit = recovered->commit,
         .run_count = recovered->run_count,
-        .configuration.count = birth->configuration.member_count,
     };
-    for (uint32_t i = 0; i < birth->configuration.member_count; i++) {
-        start.configuration.members[i].id = birth->configuration.members[i].id;
-        start.configuration.members[i].role = RAFT_VOTER;
+    const struct storage_configuration *newest = node_configuration(node);
+    node_configuration_core(&newest->configuration, &start.configuration);
+    start.configuration_index = newest->index;
+    if (node->members.count > 1) { /* the newest may still be cut */
+        node_configuration_core(&newest[-1].configuration, &start.configuration_before);
+        start.configuration_before_index = newest[-1].index;
     }
     struct raft_term_run *runs = calloc(recovered->run_count + 1, sizeof *runs);
     node->raft_memory = aligned_alloc(64, (raft_bytes() + 63) & ~(size_t)63);
@@ -151,8 +130,13 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
 {
     const struct node_options *o = &node->options;
     const struct birth_record *birth = &node->identity.birth;
-    int rc = members_map(node, why, why_room);
-    if (rc != 0) return rc;
+    if (node->identity.joined.index == 0 &&
+        configuration_find(&birth->configuration, node->identity.member_id) == NULL) {
+        snprintf(why, why_room,
+                 "%s: the cluster's birth record does not know %s by this directory; start it with its own name",
+                 o->data_directory, o->members[o->self].name);
+        return LOCKSTEP_EFOREIGN;
+    }
     struct storage_options storage_options = {
         .directory = o->data_directory,
         .journal_directory = o->journal_directory[0] != 0 ? o->journal_directory : NULL,
@@ -170,7 +154,7 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .wake_context = node,
     };
     struct storage_recovered recovered;
-    rc = storage_open(&storage_options, &node->storage, &recovered, why, why_room);
+    int rc = storage_open(&storage_options, &node->storage, &recovered, why, why_room);
     if (rc != 0) return rc;
     node->ring = storage_ring(node->storage);
     node->boot = recovered.boot;
@@ -198,7 +182,8 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         snprintf(why, why_room, "machine %s: cannot be opened: %s", o->plugin->name, lockstep_error_text(rc));
         return rc;
     }
-    rc = core_open(node, &recovered);
+    rc = node_members_recover(node, &recovered);
+    if (rc == 0) rc = core_open(node, &recovered);
     if (rc != 0) {
         snprintf(why, why_room, "not enough memory for the core: %zu bytes", raft_bytes());
         return rc;
@@ -228,13 +213,15 @@ int node_open(const struct node_options *options, const struct node_env *env, co
     if (node == NULL) goto no_memory;
     node->options = *options;
     if (options->sessions.window == 0) node->options.sessions = session_limits_usual();
+    node_members_open(node);
     node->env = *env;
     node->owner = *owner;
     node->proposals.session_due_ns = UINT64_MAX;
     node->now_ns = env->now_ns(env->context);
     node->entries = calloc(NODE_ENTRIES_MAX, sizeof *node->entries);
-    if (node->entries == NULL || node_proposals_open(node) != 0 || node_reads_open(node) != 0 ||
-        node_forwards_open(node) != 0)
+    node->entry_configurations = calloc(NODE_ENTRY_CONFIGURATIONS_MAX, sizeof *node->entry_configurations);
+    if (node->entries == NULL || node->entry_configurations == NULL || node_proposals_open(node) != 0 ||
+        node_reads_open(node) != 0 || node_forwards_open(node) != 0)
         goto no_memory;
     int rc = identity_open(options->disk, options->data_directory, options->members[options->self].name,
                            env->random(env->context), &node->directory, &node->identity, why, why_room);
@@ -284,6 +271,8 @@ void node_close(struct node *node)
     node_forwards_close(node);
     node_reads_close(node);
     node_proposals_close(node);
+    node_members_close(node);
+    free(node->entry_configurations);
     free(node->entries);
     free(node);
 }
@@ -334,7 +323,7 @@ static void leader_changed(struct node *node, const struct raft_effects *effects
     if (effects->leader != node->leader) {
         unsigned slot = node_slot_of(node, effects->leader);
         node_log(node, NODE_LOG_INFO, "leader: term=%llu leader=%s", (unsigned long long)effects->term,
-                 slot < o->member_count ? o->members[slot].name : "none");
+                 slot < RAFT_MEMBERS_MAX ? o->members[slot].name : "none");
     }
     bool other = effects->leader != node->leader;
     node->leader = effects->leader;
@@ -369,6 +358,7 @@ static void take_and_perform(struct node *node)
     storage_commit(node->storage, fx->commit);
     host_commit(node->host, fx->commit);
     ring_commit(node->ring, fx->commit);
+    node_configurations_commit(node, fx->commit);
     if (fx->role_changed) leader_changed(node, fx);
     node_reads_release(node, fx->reads_ready, fx->reads_failed, fx->reads_index);
     if (fx->transfer_done < 0) transfer_settle(node, LOCKSTEP_ETIMEDOUT);
@@ -392,6 +382,7 @@ void node_step(struct node *node, const struct raft_event *event, struct raft_re
     /* Won it: from this very event on, nothing is proposed before the term's first block. */
     if (!led && raft_is_leader(node->raft)) node_proposals_lead(node);
     node_ring_follow_raft(node, ret->cut);
+    if (ret->cut != 0) node_configurations_cut(node, ret->cut);
 }
 
 static void step_completions(struct node *node)
@@ -477,6 +468,7 @@ void node_drain(struct node *node)
         node->deadline_ns = node->birth.retry_ns;
         if (atomic_load_explicit(&node->born, memory_order_relaxed)) node->deadline_ns = node->now_ns;
     }
+    node_members_turn(node);
     if (node->changed) {
         node->changed = false;
         node->owner.changed(node->owner.context);
@@ -491,6 +483,7 @@ uint64_t node_deadline_ns(const struct node *node)
     if (node->forward_count > 0 && node->forward_sweep_ns < deadline) deadline = node->forward_sweep_ns;
     if (node->proposals.session_due_ns < deadline) deadline = node->proposals.session_due_ns;
     if (node->stopping && node->stop_deadline_ns < deadline) deadline = node->stop_deadline_ns;
+    if (node->members.look_ns < deadline) deadline = node->members.look_ns;
     return deadline;
 }
 
@@ -533,8 +526,8 @@ int node_transfer(struct node *node, const char *target, uint64_t tag)
     struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .now_ns = node->now_ns};
     if (target[0] != 0) {
         unsigned slot = 0;
-        while (slot < node->options.member_count && strcmp(node->options.members[slot].name, target) != 0) slot++;
-        if (slot == node->options.member_count) return LOCKSTEP_ENOTFOUND;
+        while (slot < RAFT_MEMBERS_MAX && strcmp(node->options.members[slot].name, target) != 0) slot++;
+        if (slot == RAFT_MEMBERS_MAX) return LOCKSTEP_ENOTFOUND;
         if (slot == node->options.self) return LOCKSTEP_EEXIST;
         event.as.transfer.target = node->slot_id[slot];
     }
@@ -587,6 +580,7 @@ const struct session_limits *node_sessions(const struct node *node)
 static const char *why_not_ready(const struct node *node, const struct node_status *status)
 {
     if (node->failed != 0) return node->failed_why;
+    if (node->members.removed) return "no member of the cluster any more: it was removed";
     if (node->stopping) return "draining";
     if (node->leader == 0) return "no leader is known";
     if (status->host.parked) return "the machine is parked at a block it does not know; upgrade this node";
@@ -596,14 +590,15 @@ static const char *why_not_ready(const struct node *node, const struct node_stat
 
 void node_status_read(struct node *node, struct node_status *ret)
 {
-    const struct node_options *o = &node->options;
     memset(ret, 0, sizeof *ret);
     ret->born = atomic_load_explicit(&node->born, memory_order_relaxed);
     ret->identity = node->identity;
     ret->counters = node->counters;
     ret->counters.frames_refused = node->frames_refused + node->transport->ops->frames_refused(node->transport);
     ret->leader_slot = RAFT_MEMBERS_MAX;
-    ret->not_ready = node->failed != 0 ? node->failed_why : "waiting for the other nodes, to be born";
+    ret->not_ready = node->failed != 0     ? node->failed_why
+                     : node->birth.refused ? node->birth.waits
+                                           : "waiting for the other nodes, to be born";
     if (ret->born) {
         raft_status_read(node->raft, &ret->raft);
         storage_status_read(node->storage, &ret->storage);
@@ -613,24 +608,5 @@ void node_status_read(struct node *node, struct node_status *ret)
         ret->not_ready = why_not_ready(node, ret);
     }
     ret->ready = ret->not_ready == NULL;
-    for (unsigned slot = 0; slot < o->member_count; slot++) {
-        struct transport_peer_status peer;
-        ret->members[slot].id = node->slot_id[slot];
-        ret->members[slot].voter = node->slot_id[slot] != 0;
-        if (slot == o->self) {
-            ret->members[slot].connected = true;
-            ret->members[slot].match = ret->raft.durable_index;
-            continue;
-        }
-        node->transport->ops->peer_status(node->transport, slot, &peer);
-        ret->members[slot].connected = peer.connected_in && peer.connected_out;
-        snprintf(ret->members[slot].note, sizeof ret->members[slot].note, "%s", peer.reason);
-        for (uint32_t i = 0; i < ret->raft.peer_count; i++)
-            if (ret->raft.peers[i].id == node->slot_id[slot]) ret->members[slot].match = ret->raft.peers[i].match;
-    }
-    if (ret->born && node->identity.birth.configuration.member_count != o->member_count) {
-        snprintf(ret->warnings[ret->warning_count++], sizeof ret->warnings[0],
-                 "the configuration lists %u members, the cluster has %u", o->member_count,
-                 node->identity.birth.configuration.member_count);
-    }
+    node_members_status(node, ret);
 }

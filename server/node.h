@@ -34,8 +34,10 @@ struct node_member_options {
 struct node_options {
     char cluster[IDENTITY_NAME_BYTES_MAX];
     uint32_t member_count;
-    uint32_t self;                                        /* slot of this node */
-    struct node_member_options members[RAFT_MEMBERS_MAX]; /* slots: the order of the configuration */
+    uint32_t self; /* slot of this node */
+    /* What node_open takes: as the configuration file lists them, member_count of them. What node_options_of shows: the
+     * slots as they are now, the log's members among them; a free one has no name. */
+    struct node_member_options members[RAFT_MEMBERS_MAX];
     char data_directory[4096];
     char journal_directory[4096]; /* "" = data_directory */
     uint64_t election_timeout_ns, heartbeat_ns;
@@ -146,6 +148,10 @@ uint32_t node_retry_after_ms(const struct node *node);
 void node_stop(struct node *node);
 bool node_drained(const struct node *node);
 
+/* Whether this node was removed from its cluster, and what had to be said to the others was: it has nothing to do any
+ * more. node_stop it. */
+bool node_removed(const struct node *node);
+
 /* 0, or the error that ends this process (R8, damage, FATAL); why is a sentence for people. */
 int node_failed(const struct node *node, const char **why);
 
@@ -166,11 +172,15 @@ struct node_status {
     struct node_counters counters;
     unsigned leader_slot;
     struct {
-        raft_member id; /* 0 = not known yet */
+        raft_member id;         /* 0 = not known yet */
+        uint8_t role, priority; /* enum configuration_role; 0 = no member, or not yet */
         bool voter, connected;
+        bool joining; /* it is being asked whether it may be admitted */
         raft_index match;
         char note[TRANSPORT_REASON_BYTES_MAX];
-    } members[RAFT_MEMBERS_MAX]; /* by slot */
+    } members[RAFT_MEMBERS_MAX];    /* by slot */
+    raft_index configuration_index; /* of the block that says who the members are; 0 = the birth record */
+    bool joint;
     char warnings[4][TRANSPORT_REASON_BYTES_MAX];
     uint32_t warning_count;
 };

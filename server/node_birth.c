@@ -9,42 +9,63 @@
  *
  *   fresh --store--> pending --all acknowledged / complete record seen--> complete
  *
- * Frames: {kind u8, state u8, 6 reserved} and a birth record where the kind has one.
+ * A node that is admitted later stores the same complete record, and beside it the committed configuration that names its
+ * id: it gets both from any member as soon as that configuration is committed there, because it goes on asking.
+ *
+ * Frames: {kind u8, state u8, 2 reserved, record_bytes u32}, and a birth record where the kind has one; with COMPLETE to a
+ * node that joins, {index u64} and the configuration of that index behind it.
  *   ASK       from a node without a complete record, to every peer, again and again
  *   STATE     the answer of a node without one
  *   STORE     first-listed to all: store this as pending
  *   STORED    done, durably (the record comes back, so that an old acknowledgement counts for nothing)
  *   COMPLETE  the record, to an id that it names
- *   REFUSED   the asking id is not in the record of a cluster that is complete */
+ *   REFUSED   the asking id is in no record or committed configuration of a cluster that is complete; state 1: another
+ *             id has its name there */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "server/node_internal.h"
 
+enum { REFUSED_WIPED = 1 };
 enum birth_kind { BIRTH_ASK = 1, BIRTH_STATE, BIRTH_STORE, BIRTH_STORED, BIRTH_COMPLETE, BIRTH_REFUSED };
 
 struct birth_frame {
     uint8_t kind;
     uint8_t state; /* enum identity_state of the sender */
-    uint8_t reserved[6];
+    uint8_t reserved[2];
+    uint32_t record_bytes;
 };
 static_assert(sizeof(struct birth_frame) == 8, "no padding on the wire");
 
-static void birth_send(struct node *node, unsigned slot, enum birth_kind kind, const struct birth_record *record)
+static void birth_send_all(struct node *node, unsigned slot, const struct birth_frame *head,
+                           const struct birth_record *record, const struct storage_configuration *joined)
 {
-    uint8_t bytes[BIRTH_RECORD_BYTES_MAX];
-    struct birth_frame frame = {.kind = (uint8_t)kind, .state = (uint8_t)node->identity.state};
+    uint8_t bytes[BIRTH_RECORD_BYTES_MAX + sizeof joined->index + CONFIGURATION_BYTES_MAX];
+    struct birth_frame frame = *head;
+    if (record != NULL) frame.record_bytes = birth_record_write(record, bytes);
+    size_t count = frame.record_bytes;
+    if (joined != NULL) {
+        memcpy(bytes + count, &joined->index, sizeof joined->index);
+        count += sizeof joined->index;
+        count += configuration_write(&joined->configuration, bytes + count);
+    }
     struct transport_send send = {
         .slot = slot,
         .type = FRAME_BIRTH,
         .body = &frame,
         .body_bytes = sizeof frame,
         .more = bytes,
-        .more_bytes = record != NULL ? birth_record_write(record, bytes) : 0,
+        .more_bytes = count,
     };
     /* Not connected, or no room: everything here is asked again. */
     (void)node->transport->ops->send(node->transport, &send);
+}
+
+static void birth_send(struct node *node, unsigned slot, enum birth_kind kind, const struct birth_record *record)
+{
+    const struct birth_frame head = {.kind = (uint8_t)kind, .state = (uint8_t)node->identity.state};
+    birth_send_all(node, slot, &head, record, NULL);
 }
 
 static bool same_record(const struct birth_record *a, const struct birth_record *b)
@@ -59,11 +80,13 @@ static bool names_id(const struct birth_record *record, raft_member id)
     return configuration_find(&record->configuration, id) != NULL;
 }
 
-static int store(struct node *node, enum identity_state state, const struct birth_record *record)
+static int store(struct node *node, enum identity_state state, const struct birth_record *record,
+                 const struct storage_configuration *joined)
 {
     struct identity next = node->identity;
     next.state = state;
     next.birth = *record;
+    if (joined != NULL) next.joined = *joined;
     int rc = identity_store(node->directory, &next);
     if (rc != 0) {
         node_fail(node, rc, "%s: cannot store the birth record: %s; free space or repair the disk, then start again",
@@ -74,10 +97,12 @@ static int store(struct node *node, enum identity_state state, const struct birt
     return 0;
 }
 
-static void become_complete(struct node *node, const struct birth_record *record)
+static void become_complete(struct node *node, const struct birth_record *record,
+                            const struct storage_configuration *joined)
 {
     char why[NODE_WHY_BYTES_MAX];
-    if (store(node, IDENTITY_COMPLETE, record) != 0) return;
+    if (store(node, IDENTITY_COMPLETE, record, joined) != 0) return;
+    node->birth.refused = false;
     node_log(node, NODE_LOG_INFO, "birth record complete: cluster=%s id=%016llx members=%u", record->cluster,
              (unsigned long long)record->cluster_id, record->configuration.member_count);
     int rc = node_come_alive(node, why, sizeof why);
@@ -103,14 +128,14 @@ static void record_make(struct node *node)
                           .sessions_max = o->sessions.sessions_max,
                           .session_replies_bytes = (uint32_t)o->sessions.replies_bytes,
                           .session_expiry_ms = (uint32_t)(o->sessions.expiry_ns / NODE_MS),
-                          .member_count = o->member_count},
+                          .member_count = node->listed_count},
     };
     snprintf(record.cluster, sizeof record.cluster, "%s", o->cluster);
     snprintf(record.machine, sizeof record.machine, "%s", o->plugin->name);
-    for (unsigned i = 0; i < o->member_count; i++) {
+    for (unsigned i = 0; i < node->listed_count; i++) {
         struct configuration_member *member = &record.configuration.members[i];
         member->id = i == o->self ? node->identity.member_id : node->birth.peers[i].id;
-        member->role = member->role_before = CONFIGURATION_VOTER;
+        member->role = CONFIGURATION_VOTER;
         snprintf(member->name, sizeof member->name, "%s", o->members[i].name);
         snprintf(member->client, sizeof member->client, "%s", o->members[i].client);
         snprintf(member->peer, sizeof member->peer, "%s", o->members[i].peer);
@@ -121,29 +146,29 @@ static void record_make(struct node *node)
         again.time_ns = node->identity.birth.time_ns;
         if (same_record(&again, &node->identity.birth)) return;
     }
-    for (unsigned i = 0; i < o->member_count; i++) node->birth.peers[i].stored = false;
-    (void)store(node, IDENTITY_PENDING, &record);
+    for (unsigned i = 0; i < node->listed_count; i++) node->birth.peers[i].stored = false;
+    (void)store(node, IDENTITY_PENDING, &record, NULL);
 }
 
 /* First-listed node: go one step further, if all others have answered. */
 static void birth_lead(struct node *node)
 {
     const struct node_options *o = &node->options;
-    for (unsigned i = 0; i < o->member_count; i++)
+    for (unsigned i = 0; i < node->listed_count; i++)
         if (i != o->self && !node->birth.peers[i].answered) return;
     record_make(node);
     if (node->failed != 0) return;
     bool all = true;
-    for (unsigned i = 0; i < o->member_count; i++) {
+    for (unsigned i = 0; i < node->listed_count; i++) {
         if (i == o->self || node->birth.peers[i].stored) continue;
         all = false;
         birth_send(node, i, BIRTH_STORE, &node->identity.birth);
     }
     if (!all) return;
     struct birth_record record = node->identity.birth;
-    become_complete(node, &record);
+    become_complete(node, &record, NULL);
     if (node->failed != 0) return;
-    for (unsigned i = 0; i < o->member_count; i++)
+    for (unsigned i = 0; i < node->listed_count; i++)
         if (i != o->self) birth_send(node, i, BIRTH_COMPLETE, &record);
 }
 
@@ -151,33 +176,86 @@ void node_birth_turn(struct node *node)
 {
     if (node->now_ns < node->birth.retry_ns) return;
     node->birth.retry_ns = node->now_ns + NODE_BIRTH_RETRY_NS;
-    for (unsigned i = 0; i < node->options.member_count; i++)
-        if (i != node->options.self) birth_send(node, i, BIRTH_ASK, NULL);
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++)
+        if (i != node->options.self && node->options.members[i].name[0] != 0) birth_send(node, i, BIRTH_ASK, NULL);
     if (node->options.self == 0) birth_lead(node);
+}
+
+/* What stands in a frame; joined->index is 0 where the frame has no such part. Negative: it is malformed. */
+static int birth_read(const struct transport_frame *frame, struct birth_frame *ret_head,
+                      struct birth_record *ret_record, struct storage_configuration *ret_joined)
+{
+    if (frame->body_bytes < sizeof *ret_head) return LOCKSTEP_EPROTO;
+    memcpy(ret_head, frame->body, sizeof *ret_head);
+    const uint8_t *at = frame->body + sizeof *ret_head;
+    size_t left = frame->body_bytes - sizeof *ret_head;
+    if (ret_head->record_bytes > left) return LOCKSTEP_EPROTO;
+    if (ret_head->record_bytes != 0 && birth_record_read(at, ret_head->record_bytes, ret_record) != 0)
+        return LOCKSTEP_EPROTO;
+    at += ret_head->record_bytes;
+    left -= ret_head->record_bytes;
+    if (left == 0) return 0;
+    if (left < sizeof ret_joined->index || ret_head->record_bytes == 0) return LOCKSTEP_EPROTO;
+    memcpy(&ret_joined->index, at, sizeof ret_joined->index);
+    return configuration_read(at + sizeof ret_joined->index, left - sizeof ret_joined->index,
+                              &ret_joined->configuration);
+}
+
+/* The cluster exists. Only a committed configuration admits: another may still be cut, and who has a record is fresh no
+ * more (R11). */
+static void answer_complete(struct node *node, const struct transport_frame *frame)
+{
+    const struct storage_configuration *committed = &node->members.configurations[0];
+    struct birth_frame head = {.kind = BIRTH_COMPLETE, .state = IDENTITY_COMPLETE};
+    if (names_id(&node->identity.birth, frame->member_id)) {
+        birth_send_all(node, frame->slot, &head, &node->identity.birth, NULL);
+    } else if (configuration_find(&committed->configuration, frame->member_id) != NULL) {
+        birth_send_all(node, frame->slot, &head, &node->identity.birth, committed);
+    } else {
+        head.kind = BIRTH_REFUSED;
+        bool wiped = node->members.slots[frame->slot].kind == NODE_SLOT_MEMBER;
+        head.state = wiped ? REFUSED_WIPED : 0;
+        birth_send_all(node, frame->slot, &head, NULL, NULL);
+    }
+}
+
+void node_birth_refused(struct node *node, bool wiped)
+{
+    const struct node_options *o = &node->options;
+    const struct node_member_options *self = &o->members[o->self];
+    char waits[NODE_WHY_BYTES_MAX];
+    if (wiped)
+        snprintf(
+            waits, sizeof waits,
+            "%.200s: this data directory is new, but cluster \"%s\" knows %s by another one: an emptied node is no "
+            "voter; bring the old directory back, or: lockstep member replace %s",
+            o->data_directory, o->cluster, self->name, self->name);
+    else
+        snprintf(waits, sizeof waits,
+                 "waiting to be admitted to cluster \"%s\": lockstep member add %s --client %.200s --peer %.200s",
+                 o->cluster, self->name, self->client, self->peer);
+    if (node->birth.refused && strcmp(waits, node->birth.waits) == 0) return;
+    node->birth.refused = true;
+    memcpy(node->birth.waits, waits, sizeof waits);
+    node->changed = true;
+    node_log(node, wiped ? NODE_LOG_WARN : NODE_LOG_INFO, "%s", waits);
 }
 
 void node_birth_frame(struct node *node, const struct transport_frame *frame)
 {
     struct birth_frame head;
     struct birth_record record;
-    bool has_record = false;
-    if (frame->body_bytes < sizeof head || frame->slot >= node->options.member_count) goto refuse;
-    memcpy(&head, frame->body, sizeof head);
-    if (frame->body_bytes > sizeof head) {
-        if (birth_record_read(frame->body + sizeof head, (uint32_t)(frame->body_bytes - sizeof head), &record) != 0)
-            goto refuse;
-        has_record = true;
-    }
+    struct storage_configuration joined = {0};
+    if (birth_read(frame, &head, &record, &joined) != 0) goto refuse;
+    bool has_record = head.record_bytes != 0;
     bool complete = node->identity.state == IDENTITY_COMPLETE;
     bool first_listed = node->options.self == 0;
     switch (head.kind) {
     case BIRTH_ASK:
-        if (!complete)
-            birth_send(node, frame->slot, BIRTH_STATE, NULL);
-        else if (names_id(&node->identity.birth, frame->member_id))
-            birth_send(node, frame->slot, BIRTH_COMPLETE, &node->identity.birth);
+        if (complete)
+            answer_complete(node, frame);
         else
-            birth_send(node, frame->slot, BIRTH_REFUSED, NULL);
+            birth_send(node, frame->slot, BIRTH_STATE, NULL);
         return;
     case BIRTH_STATE:
         if (complete || !first_listed) return;
@@ -193,7 +271,7 @@ void node_birth_frame(struct node *node, const struct transport_frame *frame)
             strcmp(record.machine, node->options.plugin->name) != 0)
             return; /* the hello refuses such a peer with words */
         bool stored = node->identity.state == IDENTITY_PENDING && same_record(&node->identity.birth, &record);
-        if (!stored && store(node, IDENTITY_PENDING, &record) != 0) return;
+        if (!stored && store(node, IDENTITY_PENDING, &record, NULL) != 0) return;
         birth_send(node, frame->slot, BIRTH_STORED, &record);
         return;
     case BIRTH_STORED:
@@ -206,95 +284,17 @@ void node_birth_frame(struct node *node, const struct transport_frame *frame)
         return;
     case BIRTH_COMPLETE:
         if (!has_record) goto refuse;
-        if (complete || !names_id(&record, node->identity.member_id)) return;
-        if (strcmp(record.cluster, node->options.cluster) != 0) return;
-        become_complete(node, &record);
+        if (complete || strcmp(record.cluster, node->options.cluster) != 0) return;
+        if (names_id(&record, node->identity.member_id))
+            become_complete(node, &record, NULL);
+        else if (joined.index != 0 && configuration_find(&joined.configuration, node->identity.member_id) != NULL)
+            become_complete(node, &record, &joined);
         return;
     case BIRTH_REFUSED:
-        if (complete) return;
-        node_fail(node, LOCKSTEP_EFOREIGN,
-                  "%s: this data directory is new, but cluster \"%s\" was born with another one for %s: an emptied "
-                  "node is no voter; bring the old directory back",
-                  node->options.data_directory, node->options.cluster, node->options.members[node->options.self].name);
+        if (!complete) node_birth_refused(node, head.state == REFUSED_WIPED);
         return;
     default: break;
     }
 refuse:
     node->frames_refused++;
-}
-
-/* --- hello --------------------------------------------------------------------------------------------------- */
-
-__attribute__((format(printf, 4, 5))) static int refuse_hello(struct node *node, char *reason, int code,
-                                                              const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vsnprintf(reason, TRANSPORT_REASON_BYTES_MAX, format, args);
-    va_end(args);
-    node_log(node, NODE_LOG_WARN, "hello refused: %s", reason);
-    return code;
-}
-
-int node_hello_check(void *context, unsigned slot, const struct transport_hello *hello,
-                     char reason[TRANSPORT_REASON_BYTES_MAX])
-{
-    struct node *node = context;
-    const struct node_options *o = &node->options;
-    const char *self = o->members[o->self].name;
-    if (hello->protocol != NODE_PROTOCOL)
-        return refuse_hello(node, reason, LOCKSTEP_EVERSION,
-                            "%s speaks protocol %u, %s speaks %u; run the same version", hello->name, hello->protocol,
-                            self, NODE_PROTOCOL);
-    if (strcmp(hello->cluster, o->cluster) != 0)
-        return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,
-                            "%s belongs to cluster \"%s\", %s to \"%s\"; check addresses and configuration",
-                            hello->name, hello->cluster, self, o->cluster);
-    if (slot >= o->member_count)
-        return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,
-                            "%s is not in the configuration of %s; give all nodes the same file", hello->name, self);
-    if (slot == o->self)
-        return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,
-                            "two nodes call themselves %s; start each with its own --node", hello->name);
-    if (hello->format != STORAGE_FORMAT)
-        return refuse_hello(node, reason, LOCKSTEP_EVERSION,
-                            "%s has storage format %u, %s has %u; run the same version", hello->name, hello->format,
-                            self, STORAGE_FORMAT);
-    if (strcmp(hello->machine, o->plugin->name) != 0 || strcmp(hello->machine_version, o->plugin->version) != 0)
-        return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,
-                            "%s runs machine %s %s, %s runs %s %s; give all nodes the same plugin", hello->name,
-                            hello->machine, hello->machine_version, self, o->plugin->name, o->plugin->version);
-    if (node->identity.state != IDENTITY_COMPLETE || hello->cluster_id == 0) return 0; /* birth will tell */
-    if (hello->cluster_id != node->identity.birth.cluster_id)
-        return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,
-                            "%s was born in cluster %016llx, %s in %016llx; one of them has a foreign directory",
-                            hello->name, (unsigned long long)hello->cluster_id, self,
-                            (unsigned long long)node->identity.birth.cluster_id);
-    if (hello->member_id != node->slot_id[slot])
-        return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,
-                            "%s has member id %016llx, the cluster knows %016llx; bring its own directory back",
-                            hello->name, (unsigned long long)hello->member_id, (unsigned long long)node->slot_id[slot]);
-    if (hello->boot < node->boot_seen[slot])
-        return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,
-                            "%s starts as boot %llu but was seen at %llu: its directory is an old copy", hello->name,
-                            (unsigned long long)hello->boot, (unsigned long long)node->boot_seen[slot]);
-    node->boot_seen[slot] = hello->boot;
-    return 0;
-}
-
-void node_transport_hello(const struct node *node, struct transport_hello *ret)
-{
-    const struct node_options *o = &node->options;
-    *ret = (struct transport_hello){
-        .protocol = NODE_PROTOCOL,
-        .format = STORAGE_FORMAT,
-        .feature_level = 1,
-        .cluster_id = node->identity.state == IDENTITY_COMPLETE ? node->identity.birth.cluster_id : 0,
-        .member_id = node->identity.member_id,
-        .boot = node->boot,
-    };
-    snprintf(ret->cluster, sizeof ret->cluster, "%s", o->cluster);
-    snprintf(ret->name, sizeof ret->name, "%s", o->members[o->self].name);
-    snprintf(ret->machine, sizeof ret->machine, "%s", o->plugin->name);
-    snprintf(ret->machine_version, sizeof ret->machine_version, "%s", o->plugin->version);
 }

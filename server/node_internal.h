@@ -2,6 +2,7 @@
 /* node_internal.h - the inside of a node, shared by the files node*.c and nobody else.
  *   node.c            open, close, the turn, effects, status
  *   node_birth.c      how a cluster comes to be, once (I2)
+ *   node_members.c    configurations as the log has them, slots, who may say hello
  *   node_peers.c      frames of peers, blocks taken over from the leader, old blocks loaded for peers that lag
  *   node_proposals.c  the open block, sealing, outcomes
  *   node_reads.c      queries: local, and after a read round
@@ -24,13 +25,17 @@ enum {
     NODE_FRAMES_A_TURN_MAX = 256,
     NODE_READY_LAG_BLOCKS = 4096, /* applied may be so far behind commit on a ready node */
     NODE_PROTOCOL = 1,            /* of peers; a node talks to its own number only */
-    NODE_ORIGIN_HERE = 0xff,      /* not a peer's slot: this node's own front asked */
+    NODE_FEATURE_LEVEL = 1,
+    NODE_ENTRY_CONFIGURATIONS_MAX = NODE_APPEND_BYTES_MAX / (BLOCK_HEADER_BYTES + CONFIGURATION_BYTES_MIN) + 1,
+    NODE_ORIGIN_HERE = 0xff, /* not a peer's slot: this node's own front asked */
 };
 
 #define NODE_MS                 UINT64_C(1000000)
 #define NODE_FORWARD_TIMEOUT_NS (15000 * NODE_MS) /* longer than any default deadline: the front gave up before */
 #define NODE_FORWARD_SWEEP_NS   (100 * NODE_MS)
 #define NODE_BIRTH_RETRY_NS     (50 * NODE_MS)
+#define NODE_MEMBERS_LOOK_NS    (250 * NODE_MS)
+#define NODE_REMOVED_LINGER_NS  (1000 * NODE_MS)
 #define NODE_STOP_NS            (3000 * NODE_MS) /* a drain that takes longer is cut off */
 
 /* A proposal in the log (or in the open block) whose outcome somebody waits for. */
@@ -105,6 +110,8 @@ struct node_load {
 
 struct node_birth {
     uint64_t retry_ns;
+    bool refused; /* a cluster exists and does not know this directory: not_ready says what to do */
+    char waits[NODE_WHY_BYTES_MAX];
     struct {
         bool answered;
         enum identity_state state;
@@ -113,8 +120,35 @@ struct node_birth {
     } peers[RAFT_MEMBERS_MAX];
 };
 
+enum node_slot_kind {
+    NODE_SLOT_FREE,
+    NODE_SLOT_LISTED,  /* in the file; before birth */
+    NODE_SLOT_MEMBER,  /* in the newest configuration */
+    NODE_SLOT_GUEST,   /* speaks for a configuration that we do not have yet */
+    NODE_SLOT_JOINING, /* dialled in order to be admitted */
+};
+
+struct node_slot {
+    uint8_t kind;
+    uint64_t hello_cluster_id; /* of its last hello: 0 = it has no complete birth record */
+    raft_index guest_index;    /* of that newer configuration */
+};
+
+struct node_members {
+    /* Ascending: the newest that is committed, then all above it. A change is rare: the list grows by realloc. */
+    struct storage_configuration *configurations;
+    uint32_t count, room;
+    struct node_slot slots[RAFT_MEMBERS_MAX]; /* beside options.members; the node's own has its name */
+    bool slots_due, hello_due;                /* at the end of this turn */
+    bool removed;                             /* for good: ids are never used again */
+    uint64_t removed_ns, look_ns;
+    char refused_last[TRANSPORT_REASON_BYTES_MAX]; /* in the log: not said twice in a row */
+};
+
 struct node {
-    struct node_options options;
+    struct node_options options; /* members: the slots as they are now; a free one has no name */
+    uint32_t listed_count;       /* members as the file has them */
+    struct node_member_options listed[RAFT_MEMBERS_MAX];
     struct node_env env;
     struct node_owner owner;
     struct transport *transport;
@@ -124,6 +158,7 @@ struct node {
     struct identity_directory *directory;
     struct identity identity;
     struct node_birth birth;
+    struct node_members members;
 
     _Atomic bool born; /* release: everything below is made; pairs with the acquire load in node_work */
     struct storage *storage;
@@ -137,8 +172,9 @@ struct node {
 
     struct session_limits sessions; /* the group's */
     struct raft_effects effects;
-    struct raft_entry *entries; /* NODE_ENTRIES_MAX */
-    raft_term ring_term;        /* what the ring's header says */
+    struct raft_entry *entries;                      /* NODE_ENTRIES_MAX */
+    struct raft_configuration *entry_configurations; /* NODE_ENTRY_CONFIGURATIONS_MAX */
+    raft_term ring_term;                             /* what the ring's header says */
     bool ring_leads;
     uint64_t persisted_seq;
     uint64_t deadline_ns;
@@ -180,7 +216,28 @@ int node_come_alive(struct node *node, char *why, size_t why_room);
 /* node_birth.c */
 void node_birth_turn(struct node *node);
 void node_birth_frame(struct node *node, const struct transport_frame *frame);
-int node_hello_check(void *context, unsigned slot, const struct transport_hello *hello,
+void node_birth_refused(struct node *node, bool wiped); /* a cluster exists; wiped: and knows our name by another id */
+
+/* node_members.c */
+void node_members_open(struct node *node); /* the file's members have their slots */
+void node_members_close(struct node *node);
+int node_members_recover(struct node *node, const struct storage_recovered *recovered); /* ENOMEM */
+void node_members_turn(struct node *node); /* its end: transport and hello follow */
+/* The newest one in the log; and the newest known at all, which a node that joins may have before its log does. */
+const struct storage_configuration *node_configuration(const struct node *node);
+const struct storage_configuration *node_configuration_known(const struct node *node);
+int node_configuration_push(struct node *node, raft_index index,
+                            const struct configuration *configuration);                         /* ENOMEM */
+void node_configuration_core(const struct configuration *from, struct raft_configuration *ret); /* as the core has it */
+void node_configurations_cut(struct node *node, raft_index cut);
+void node_configurations_commit(struct node *node, raft_index commit);
+void node_members_status(struct node *node, struct node_status *ret); /* fills members, warnings; after ret->raft */
+void node_members_gone(struct node *node);                            /* this node is a member no more */
+/* A free slot for somebody who is no member yet; RAFT_MEMBERS_MAX: none, or no HOST:PORT. */
+unsigned node_slot_take(struct node *node, enum node_slot_kind kind, const char *name, const char *client,
+                        const char *peer);
+void node_slot_release(struct node *node, unsigned slot); /* of kind JOINING */
+int node_hello_check(void *context, unsigned *slot, const struct transport_hello *hello,
                      char reason[TRANSPORT_REASON_BYTES_MAX]);
 
 /* node_peers.c */

@@ -27,6 +27,7 @@ static int entries_read(struct node *node, const struct transport_frame *frame)
     struct ring_slot slot;
     struct block_header header;
     struct configuration configuration;
+    uint32_t configurations = 0;
     bool chained = false;
     if (append->last_index < append->previous_index) return -1;
     /* The block before the first, if it is the same one here: then the first has to chain to it. */
@@ -44,16 +45,33 @@ static int entries_read(struct node *node, const struct transport_frame *frame)
         if (header.index != append->previous_index + 1 + (uint64_t)count) return -1;
         if (chained && block_chain_check(&previous, &header) != 0) return -1;
         if (header.term > frame->message.term || block_body_check(at, &header) != 0) return -1;
-        if (header.type == BLOCK_CONFIGURATION &&
-            configuration_read(at + BLOCK_HEADER_BYTES, header.bytes - BLOCK_HEADER_BYTES, &configuration) != 0)
-            return -1;
-        node->entries[count++] = (struct raft_entry){.index = header.index, .term = header.term, .bytes = header.bytes};
+        const struct raft_configuration *carried = NULL;
+        if (header.type == BLOCK_CONFIGURATION) {
+            if (configuration_read(at + BLOCK_HEADER_BYTES, header.bytes - BLOCK_HEADER_BYTES, &configuration) != 0)
+                return -1;
+            if (configurations == NODE_ENTRY_CONFIGURATIONS_MAX) return -1;
+            node_configuration_core(&configuration, &node->entry_configurations[configurations]);
+            carried = &node->entry_configurations[configurations++];
+        }
+        node->entries[count++] = (struct raft_entry){
+            .index = header.index, .term = header.term, .bytes = header.bytes, .configuration = carried};
         previous = block_base_after(&header);
         chained = true;
         at += header.bytes;
         left -= header.bytes;
     }
     return append->last_index == append->previous_index + (uint64_t)count ? count : -1;
+}
+
+/* R6: it counts from now on. entries_read has checked it. */
+static void configuration_appended(struct node *node, const uint8_t *block, const struct block_header *header)
+{
+    struct configuration configuration;
+    int rc = configuration_read(block + BLOCK_HEADER_BYTES, header->bytes - BLOCK_HEADER_BYTES, &configuration);
+    lk_assert(rc == 0);
+    if (node_configuration_push(node, header->index, &configuration) != 0)
+        node_fail(node, LOCKSTEP_ENOMEM, "not enough memory for the configuration of block %llu",
+                  (unsigned long long)header->index);
 }
 
 /* Copy accepted blocks first..last of the frame into the ring. The core counted their bytes against the ring's room. */
@@ -69,6 +87,7 @@ static void entries_copy(struct node *node, const struct transport_frame *frame,
             lk_assert(rc == 0);
             memcpy(to, at, header.bytes);
             ring_publish(node->ring, &header);
+            if (header.type == BLOCK_CONFIGURATION) configuration_appended(node, at, &header);
         }
         at += header.bytes;
     }
@@ -246,7 +265,7 @@ static void load_begin(struct node *node, unsigned slot)
 
 void node_loads_turn(struct node *node)
 {
-    for (unsigned slot = 0; slot < node->options.member_count; slot++) {
+    for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++) {
         struct node_load *load = &node->loads[slot];
         int state = atomic_load_explicit(&load->state, memory_order_acquire); /* pairs with control's release */
         if (state == NODE_LOAD_WANTED) load_begin(node, slot);
@@ -295,7 +314,7 @@ static void load_read(struct node *node, struct node_load *load)
 void node_control_work(struct node *node)
 {
     if (node->load_reader == NULL && storage_reader_open(node->storage, &node->load_reader) != 0) return;
-    for (unsigned slot = 0; slot < node->options.member_count; slot++) {
+    for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++) {
         struct node_load *load = &node->loads[slot];
         /* acquire: pairs with load_begin's release */
         if (atomic_load_explicit(&load->state, memory_order_acquire) != NODE_LOAD_READING) continue;

@@ -90,6 +90,8 @@ _Noreturn static void end_failed(struct server *server, int error, const char *w
     _exit(error == LOCKSTEP_ECORRUPT ? SERVER_EXIT_DAMAGED : SERVER_EXIT_FAILED);
 }
 
+static void stop(void *context, unsigned count);
+
 static uint64_t turn(void *context)
 {
     struct server *server = context;
@@ -99,6 +101,12 @@ static uint64_t turn(void *context)
     int failed = node_failed(server->node, &why);
     if (failed != 0) end_failed(server, failed, why);
     uint64_t deadline = node_deadline_ns(server->node);
+    if (!server->stopping && node_removed(server->node)) {
+        log_line(server->log, NODE_LOG_WARN, "server",
+                 "this node was removed from its cluster and has nothing to do any "
+                 "more: its data directory may be deleted");
+        stop(server, 1);
+    }
     if (!server->stopping) return deadline;
     const struct node_env *env = loop_env(server->loop);
     bool late = env->now_ns(env->context) >= server->stop_deadline_ns;
@@ -193,11 +201,12 @@ static int node_start(struct server *server, char *why, size_t why_room)
 static int peer_port_open(struct server *server, char *why, size_t why_room)
 {
     const struct server_options *o = &server->options;
+    const struct node_options *node = node_options_of(server->node); /* members as the log has them, if it has any */
     struct tcp_options tcp = {
         .loop = loop_uv(server->loop),
         .owner = node_transport_owner(server->node),
         .self = o->node.self,
-        .peer_count = o->node.member_count,
+        .peer_count = node->member_count,
         .listen = o->listen_peer,
         .queued_bytes_max = o->node.append_inflight_bytes_max,
     };
@@ -212,8 +221,8 @@ static int peer_port_open(struct server *server, char *why, size_t why_room)
     };
     node_transport_hello(server->node, &tcp.hello);
     for (unsigned i = 0; i < tcp.peer_count; i++) {
-        tcp.peers[i].name = fault.peers[i] = o->node.members[i].name;
-        tcp.peers[i].address = o->node.members[i].peer;
+        tcp.peers[i].name = fault.peers[i] = node->members[i].name;
+        tcp.peers[i].address = node->members[i].peer;
     }
     int rc = tcp_open(&tcp, &server->transport, why, why_room);
     if (rc != 0 || o->faults[0] == 0) return rc;

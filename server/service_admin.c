@@ -114,10 +114,10 @@ void status_message(struct call *call, const uint8_t *bytes, size_t n)
     response.machine_version = unconst(options->plugin->version);
     response.durability = (Lockstep__V1__Durability)front_durability(front);
     for (unsigned slot = 0; slot < options->member_count; slot++) {
-        fill_member(front, slot, &members[slot]);
-        member_pointers[slot] = &members[slot];
+        if (options->members[slot].name[0] == 0) continue;
+        member_pointers[response.n_members] = &members[response.n_members];
+        fill_member(front, slot, &members[response.n_members++]);
     }
-    response.n_members = options->member_count;
     response.members = member_pointers;
     fill_counters(front, &counters);
     response.counters = &counters;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* configuration.c - see configuration.h.
  *
- * configuration  0 magic u32   4 crc u32 (bytes 8..)   8 version u16  10 flags u16 (1: joint)  12 bytes u32 (all)
+ * configuration  0 magic u32   4 crc u32 (bytes 8..)   8 version u32   12 bytes u32 (all)
  *               16 uncommitted_bytes_max u64   24 level u32   28 member_count u32
  *               32 session_window u32  36 sessions_max u32   40 session_replies_bytes u32   44 session_expiry_ms u32
  *               48 members
- * member         0 id u64   8 role u8   9 role_before u8  10 priority u8  11 zero[5]
+ * member         0 id u64   8 role u8   9 priority u8  10 zero[6]
  *               16 name[64]   80 client[272]  352 peer[272]: ended and filled up with zeros */
 #include "storage/configuration.h"
 
@@ -16,12 +16,10 @@
 #include "base/crc32c.h"
 #include "lockstep/errors.h"
 
-enum { MAGIC = 0x4743534c /* "LSCG" */, VERSION = 1, FLAG_JOINT = 1, CRC_FROM = 8 };
+enum { MAGIC = 0x4743534c /* "LSCG" */, VERSION = 1, CRC_FROM = 8 };
 
 struct head_bytes {
-    uint32_t magic, crc;
-    uint16_t version, flags;
-    uint32_t bytes;
+    uint32_t magic, crc, version, bytes;
     uint64_t uncommitted_bytes_max;
     uint32_t level, member_count;
     uint32_t session_window, sessions_max, session_replies_bytes, session_expiry_ms;
@@ -29,7 +27,7 @@ struct head_bytes {
 
 struct member_bytes {
     uint64_t id;
-    uint8_t role, role_before, priority, zero[5];
+    uint8_t role, priority, zero[6];
     char name[CONFIGURATION_NAME_BYTES_MAX];
     char client[CONFIGURATION_ADDRESS_BYTES_MAX];
     char peer[CONFIGURATION_ADDRESS_BYTES_MAX];
@@ -49,29 +47,34 @@ static bool text_valid(const char *text, size_t room)
     return true;
 }
 
-static bool member_valid(const struct configuration_member *m, bool joint)
+static bool member_valid(const struct configuration_member *m)
 {
-    if (m->id == 0 || m->role > CONFIGURATION_LEARNER || m->role_before > CONFIGURATION_LEARNER) return false;
-    if (m->role == CONFIGURATION_NONE && m->role_before == CONFIGURATION_NONE) return false;
-    if (!joint && m->role != m->role_before) return false;
+    if (m->id == 0 || m->role < CONFIGURATION_VOTER || m->role > CONFIGURATION_LEAVING) return false;
     return text_valid(m->name, sizeof m->name) && text_valid(m->client, sizeof m->client) &&
            text_valid(m->peer, sizeof m->peer);
 }
 
 bool configuration_valid(const struct configuration *c)
 {
-    unsigned voters = 0, voters_before = 0;
+    unsigned before = 0, after = 0;
     if (c->member_count == 0 || c->member_count > RAFT_MEMBERS_MAX) return false;
     if (c->level < DURABILITY_LEVEL_FSYNC || c->level > DURABILITY_LEVEL_MEMORY) return false;
     for (uint32_t i = 0; i < c->member_count; i++) {
         const struct configuration_member *m = &c->members[i];
-        if (!member_valid(m, c->joint)) return false;
+        if (!member_valid(m)) return false;
         for (uint32_t k = 0; k < i; k++)
             if (c->members[k].id == m->id) return false;
-        voters += m->role == CONFIGURATION_VOTER;
-        voters_before += m->role_before == CONFIGURATION_VOTER;
+        if (m->role != CONFIGURATION_LEARNER && m->role != CONFIGURATION_INCOMING) before++;
+        if (m->role == CONFIGURATION_VOTER || m->role == CONFIGURATION_INCOMING) after++;
     }
-    return voters > 0 && voters_before > 0;
+    return before > 0 && after > 0;
+}
+
+bool configuration_is_joint(const struct configuration *c)
+{
+    for (uint32_t i = 0; i < c->member_count; i++)
+        if (c->members[i].role >= CONFIGURATION_INCOMING) return true;
+    return false;
 }
 
 const struct configuration_member *configuration_find(const struct configuration *c, raft_member id)
@@ -87,7 +90,6 @@ uint32_t configuration_write(const struct configuration *c, uint8_t to[CONFIGURA
     struct head_bytes head = {
         .magic = MAGIC,
         .version = VERSION,
-        .flags = c->joint ? FLAG_JOINT : 0,
         .bytes = (uint32_t)(sizeof head + c->member_count * sizeof(struct member_bytes)),
         .uncommitted_bytes_max = c->uncommitted_bytes_max,
         .level = c->level,
@@ -99,8 +101,7 @@ uint32_t configuration_write(const struct configuration *c, uint8_t to[CONFIGURA
     };
     for (uint32_t i = 0; i < c->member_count; i++) {
         const struct configuration_member *m = &c->members[i];
-        struct member_bytes bytes = {
-            .id = m->id, .role = m->role, .role_before = m->role_before, .priority = m->priority};
+        struct member_bytes bytes = {.id = m->id, .role = m->role, .priority = m->priority};
         memcpy(bytes.name, m->name, strlen(m->name));
         memcpy(bytes.client, m->client, strlen(m->client));
         memcpy(bytes.peer, m->peer, strlen(m->peer));
@@ -127,8 +128,7 @@ static bool member_read(const uint8_t *at, struct configuration_member *ret)
     static const uint8_t zero[sizeof((struct member_bytes *)0)->zero];
     struct member_bytes bytes;
     memcpy(&bytes, at, sizeof bytes);
-    *ret = (struct configuration_member){
-        .id = bytes.id, .role = bytes.role, .role_before = bytes.role_before, .priority = bytes.priority};
+    *ret = (struct configuration_member){.id = bytes.id, .role = bytes.role, .priority = bytes.priority};
     return memcmp(bytes.zero, zero, sizeof zero) == 0 && text_read(bytes.name, sizeof bytes.name, ret->name) &&
            text_read(bytes.client, sizeof bytes.client, ret->client) &&
            text_read(bytes.peer, sizeof bytes.peer, ret->peer);
@@ -142,7 +142,7 @@ int configuration_read(const uint8_t *at, uint64_t bytes, struct configuration *
     if (head.magic != MAGIC || head.bytes != bytes) return LOCKSTEP_ECORRUPT;
     if (head.crc != crc32c(at + CRC_FROM, head.bytes - CRC_FROM)) return LOCKSTEP_ECORRUPT;
     if (head.version > VERSION) return LOCKSTEP_EVERSION;
-    if ((head.flags & ~FLAG_JOINT) != 0 || head.member_count > RAFT_MEMBERS_MAX) return LOCKSTEP_ECORRUPT;
+    if (head.member_count > RAFT_MEMBERS_MAX) return LOCKSTEP_ECORRUPT;
     if (bytes != sizeof head + head.member_count * sizeof(struct member_bytes)) return LOCKSTEP_ECORRUPT;
     struct configuration c = {
         .uncommitted_bytes_max = head.uncommitted_bytes_max,
@@ -151,7 +151,6 @@ int configuration_read(const uint8_t *at, uint64_t bytes, struct configuration *
         .sessions_max = head.sessions_max,
         .session_replies_bytes = head.session_replies_bytes,
         .session_expiry_ms = head.session_expiry_ms,
-        .joint = (head.flags & FLAG_JOINT) != 0,
         .member_count = head.member_count,
     };
     for (uint32_t i = 0; i < head.member_count; i++)

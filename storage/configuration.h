@@ -21,16 +21,18 @@ enum {
 
 enum durability_level { DURABILITY_LEVEL_FSYNC = 1, DURABILITY_LEVEL_OS = 2, DURABILITY_LEVEL_MEMORY = 3 };
 
+/* The same numbers as the core's (raft/raft.h). A configuration with one of the last three is joint. */
 enum configuration_role {
-    CONFIGURATION_NONE = 0, /* no member on this side of a joint configuration */
     CONFIGURATION_VOTER = 1,
-    CONFIGURATION_LEARNER = 2, /* holds the log, counts for nothing */
+    CONFIGURATION_LEARNER = 2,  /* holds the log, counts for nothing */
+    CONFIGURATION_INCOMING = 3, /* votes after the change alone */
+    CONFIGURATION_OUTGOING = 4, /* votes before it alone, a learner after it */
+    CONFIGURATION_LEAVING = 5,  /* votes before it alone, no member after it */
 };
 
 struct configuration_member {
     raft_member id;
-    uint8_t role;                                 /* after the change; enum configuration_role */
-    uint8_t role_before;                          /* before it, while joint; else the same as role */
+    uint8_t role;                                 /* enum configuration_role */
     uint8_t priority;                             /* who should lead: the higher, the rather */
     char name[CONFIGURATION_NAME_BYTES_MAX];      /* a label: ids tell members apart */
     char client[CONFIGURATION_ADDRESS_BYTES_MAX]; /* HOST:PORT, as told to clients */
@@ -42,20 +44,29 @@ struct configuration {
     uint32_t level;                 /* enum durability_level */
     /* M1: of exactly-once sessions; the group's constants, so that all replicas decide alike. */
     uint32_t session_window, sessions_max, session_replies_bytes, session_expiry_ms;
-    bool joint;
     uint32_t member_count;
     struct configuration_member members[RAFT_MEMBERS_MAX];
 };
 
-/* What every configuration keeps: 1 to RAFT_MEMBERS_MAX members with different ids other than 0; a voter on each side; a
- * member is one on some side, and not joint, the same on both; names and addresses are printable and not empty; the level
- * is known. Names may repeat: a replaced node and its replacement bear the same. */
+/* The configuration of the block at this index. */
+struct storage_configuration {
+    raft_index index;
+    struct configuration configuration;
+};
+
+/* What every configuration keeps: 1 to RAFT_MEMBERS_MAX members with different ids other than 0 and known roles; a voter
+ * before the change and one after it; names and addresses are printable and not empty; the level is known. Names may
+ * repeat: a replaced node and its replacement bear the same. */
 bool configuration_valid(const struct configuration *configuration);
+bool configuration_is_joint(const struct configuration *configuration);
 
 /* The member with this id; NULL = none. */
 const struct configuration_member *configuration_find(const struct configuration *configuration, raft_member id);
 
-enum { CONFIGURATION_BYTES_MAX = 48 + RAFT_MEMBERS_MAX * (16 + 64 + 272 + 272) };
+enum {
+    CONFIGURATION_BYTES_MIN = 48 + 16 + 64 + 272 + 272,
+    CONFIGURATION_BYTES_MAX = 48 + RAFT_MEMBERS_MAX * (16 + 64 + 272 + 272),
+};
 /* As bytes: little-endian, versioned, checksummed, a multiple of 8 long. lk_asserts that it is valid. */
 uint32_t configuration_write(const struct configuration *configuration, uint8_t to[CONFIGURATION_BYTES_MAX]);
 /* ECORRUPT: damaged, or no valid configuration; EVERSION: of a newer version. */

@@ -3,7 +3,8 @@
  * Thread: loop, at start. Owns: the lock, held until identity_close().
  *
  * identity    0 magic u32    4 crc u32 (bytes 8..)    8 format u32    12 bytes u32 (whole record)
- *            16 member_id u64   24 state u32   28 birth_bytes u32   32 name[64]   96 birth record, if there is one
+ *            16 member_id u64   24 state u32   28 birth_bytes u32   32 name[64]   96 joined.index u64
+ *           104 joined_bytes u32   108 zero u32   112 birth record, if there is one, joined.configuration, if so
  * birth       0 magic u32    4 crc u32 (bytes 8..)    8 version u32   12 bytes u32 (whole record)
  *            16 cluster_id u64   24 time_ns u64   32 cluster[64]   96 machine[64]   160 configuration (configuration.c)
  * Names are padded with zeros to their 64 bytes, the last of which is 0. */
@@ -21,7 +22,7 @@
 
 enum {
     IDENTITY_MAGIC = 0x4449534c, /* "LSID" */
-    IDENTITY_HEADER_BYTES = 96,
+    IDENTITY_HEADER_BYTES = 112,
     BIRTH_MAGIC = 0x5442534c, /* "LSBT" */
     BIRTH_VERSION = 1,
     BIRTH_HEADER_BYTES = 160,
@@ -29,7 +30,9 @@ enum {
 };
 static_assert((int)BIRTH_RECORD_BYTES_MAX == BIRTH_HEADER_BYTES + (int)CONFIGURATION_BYTES_MAX,
               "the header promises room for every record");
-static_assert(IDENTITY_HEADER_BYTES + (int)BIRTH_RECORD_BYTES_MAX <= (int)RECORD_FILE_BYTES_MAX, "fits its file");
+static_assert(IDENTITY_HEADER_BYTES + (int)BIRTH_RECORD_BYTES_MAX + (int)CONFIGURATION_BYTES_MAX <=
+                  (int)RECORD_FILE_BYTES_MAX,
+              "fits its file");
 
 struct identity_directory {
     const struct disk *disk;
@@ -112,10 +115,12 @@ int birth_record_read(const uint8_t *at, uint32_t bytes, struct birth_record *re
 
 static size_t identity_write(const struct identity *identity, uint8_t to[RECORD_FILE_BYTES_MAX])
 {
-    uint32_t birth_bytes = 0;
+    uint32_t birth_bytes = 0, joined_bytes = 0;
     if (identity->state != IDENTITY_FRESH)
         birth_bytes = birth_record_write(&identity->birth, to + IDENTITY_HEADER_BYTES);
-    uint32_t bytes = IDENTITY_HEADER_BYTES + birth_bytes;
+    if (identity->state == IDENTITY_COMPLETE && identity->joined.index != 0)
+        joined_bytes = configuration_write(&identity->joined.configuration, to + IDENTITY_HEADER_BYTES + birth_bytes);
+    uint32_t bytes = IDENTITY_HEADER_BYTES + birth_bytes + joined_bytes;
     memset(to, 0, IDENTITY_HEADER_BYTES);
     put_u32(to, IDENTITY_MAGIC);
     put_u32(to + 8, STORAGE_FORMAT);
@@ -124,6 +129,8 @@ static size_t identity_write(const struct identity *identity, uint8_t to[RECORD_
     put_u32(to + 24, identity->state);
     put_u32(to + 28, birth_bytes);
     put_name(to + 32, identity->name);
+    put_u64(to + 96, joined_bytes != 0 ? identity->joined.index : 0);
+    put_u32(to + 104, joined_bytes);
     put_u32(to + 4, crc32c(to + CRC_FROM, bytes - CRC_FROM));
     return bytes;
 }
@@ -136,12 +143,18 @@ static int identity_read(const uint8_t *at, size_t bytes, struct identity *ret)
     }
     if (get_u32(at + 8) > STORAGE_FORMAT) return LOCKSTEP_EVERSION;
     struct identity identity = {.member_id = get_u64(at + 16)};
-    uint32_t state = get_u32(at + 24), birth_bytes = get_u32(at + 28);
-    if (state > IDENTITY_COMPLETE || birth_bytes != bytes - IDENTITY_HEADER_BYTES) return LOCKSTEP_ECORRUPT;
+    uint32_t state = get_u32(at + 24), birth_bytes = get_u32(at + 28), joined_bytes = get_u32(at + 104);
+    if (state > IDENTITY_COMPLETE || get_u32(at + 108) != 0) return LOCKSTEP_ECORRUPT;
+    if ((uint64_t)birth_bytes + joined_bytes != bytes - IDENTITY_HEADER_BYTES) return LOCKSTEP_ECORRUPT;
+    identity.joined.index = get_u64(at + 96);
+    if ((identity.joined.index != 0) != (joined_bytes != 0)) return LOCKSTEP_ECORRUPT;
+    if (joined_bytes != 0 && state != IDENTITY_COMPLETE) return LOCKSTEP_ECORRUPT;
     if (identity.member_id == 0 || (state == IDENTITY_FRESH) != (birth_bytes == 0)) return LOCKSTEP_ECORRUPT;
     identity.state = (enum identity_state)state;
     int rc = get_name(at + 32, identity.name);
     if (rc == 0 && birth_bytes != 0) rc = birth_record_read(at + IDENTITY_HEADER_BYTES, birth_bytes, &identity.birth);
+    if (rc == 0 && joined_bytes != 0)
+        rc = configuration_read(at + IDENTITY_HEADER_BYTES + birth_bytes, joined_bytes, &identity.joined.configuration);
     if (rc == 0) *ret = identity;
     return rc;
 }

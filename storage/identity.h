@@ -36,6 +36,9 @@ struct identity {
     char name[IDENTITY_NAME_BYTES_MAX]; /* this node's, as first started */
     enum identity_state state;
     struct birth_record birth; /* with PENDING and COMPLETE */
+    /* With COMPLETE, of a member that the birth record does not name: the committed configuration that admitted it, which
+     * says where the others are before the log does. Its index is 0 for those that the birth record names. */
+    struct storage_configuration joined;
 };
 
 struct identity_directory;

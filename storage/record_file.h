@@ -10,7 +10,7 @@
 #include "storage/disk.h"
 
 enum {
-    RECORD_FILE_BYTES_MAX = 16384,
+    RECORD_FILE_BYTES_MAX = 32768,
     STORAGE_PATH_BYTES_MAX = 1024, /* with the final 0 */
 };
 

@@ -53,12 +53,6 @@ struct storage_term_run {
     raft_term term;
 };
 
-/* The configuration of the block at this index. */
-struct storage_configuration {
-    raft_index index;
-    struct configuration configuration;
-};
-
 /* What recovery stands on; all of it is durable when storage_open returns (J3). */
 struct storage_recovered {
     struct storage_hard_state hard_state;

@@ -53,7 +53,6 @@ struct fault {
     struct transport base;
     struct transport *inner;
     struct transport_owner owner;
-    unsigned peer_count;
     char peers[RAFT_MEMBERS_MAX][TRANSPORT_NAME_BYTES_MAX];
     struct rules rules;
     struct lane lanes[RAFT_MEMBERS_MAX][DIRECTIONS];
@@ -118,9 +117,9 @@ static bool rule_parse(const struct fault *fault, char *rule, struct rules *rule
         *word = trim(strsep(&rest, ","));
         uint32_t *percent = NULL;
         if (strncmp(*word, "peer=", 5) == 0) {
-            for (slot = 0; slot < fault->peer_count; slot++)
+            for (slot = 0; slot < RAFT_MEMBERS_MAX; slot++)
                 if (strcmp(fault->peers[slot], *word + 5) == 0) break;
-            if (slot == fault->peer_count) return false;
+            if (slot == RAFT_MEMBERS_MAX) return false;
         } else if (strcmp(*word, "dir=out") == 0) {
             directions[DIRECTION_IN] = false;
         } else if (strcmp(*word, "dir=in") == 0) {
@@ -145,7 +144,7 @@ static bool rule_parse(const struct fault *fault, char *rule, struct rules *rule
         }
     }
     if (!meant) return false; /* names a peer and says nothing of it */
-    for (unsigned i = 0; i < fault->peer_count; i++) {
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) {
         if (slot != RAFT_MEMBERS_MAX && slot != i) continue;
         for (unsigned d = 0; d < DIRECTIONS; d++)
             if (directions[d]) rules->behaviour[i][d] = b;
@@ -301,14 +300,14 @@ static void tick(uv_timer_t *timer)
 {
     struct fault *fault = timer->data;
     bool sent = false, received = false;
-    for (unsigned i = 0; i < fault->peer_count; i++) {
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) {
         const struct held *in = fault->lanes[i][DIRECTION_IN].first;
         if (release(fault, i)) sent = true;
         if (in != NULL && in->due_ns <= uv_hrtime()) received = true;
     }
     if (sent) fault->inner->ops->flush(fault->inner);
     if (received) fault->owner.wake(fault->owner.context);
-    for (unsigned i = 0; i < fault->peer_count; i++)
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++)
         for (unsigned d = 0; d < DIRECTIONS; d++)
             if (fault->lanes[i][d].first != NULL) timer_arm(fault, fault->lanes[i][d].first->due_ns);
 }
@@ -356,8 +355,8 @@ static bool op_blocks_idle(struct transport *t, unsigned slot)
 /* A held frame from a peer whose time has come, round robin. */
 static bool next_held(struct fault *fault, struct transport_frame *ret)
 {
-    for (unsigned i = 0; i < fault->peer_count; i++) {
-        unsigned slot = (fault->cursor + i) % fault->peer_count;
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) {
+        unsigned slot = (fault->cursor + i) % RAFT_MEMBERS_MAX;
         struct held *held = fault->lanes[slot][DIRECTION_IN].first;
         if (held == NULL || held->due_ns > uv_hrtime()) continue;
         *ret = (struct transport_frame){.slot = slot,
@@ -410,6 +409,21 @@ static void op_flush(struct transport *t)
     fault_of(t)->inner->ops->flush(fault_of(t)->inner);
 }
 
+/* Rules name peers: they are read again, so that a name that was not known has its own from now on. */
+static int op_peer_set(struct transport *t, unsigned slot, const char *name, const char *address)
+{
+    struct fault *fault = fault_of(t);
+    int rc = fault->inner->ops->peer_set(fault->inner, slot, name, address);
+    if (rc != 0 || strcmp(fault->peers[slot], name) == 0) return rc;
+    for (unsigned d = 0; d < DIRECTIONS; d++)
+        while (fault->lanes[slot][d].first != NULL) lane_pop(&fault->lanes[slot][d]);
+    (void)snprintf(fault->peers[slot], sizeof fault->peers[slot], "%s", name);
+    memset(fault->rules.behaviour[slot], 0, sizeof fault->rules.behaviour[slot]);
+    fault->file_seen = false;
+    if (fault->file != NULL) file_look(fault);
+    return 0;
+}
+
 static void op_hello_set(struct transport *t, const struct transport_hello *hello)
 {
     fault_of(t)->inner->ops->hello_set(fault_of(t)->inner, hello);
@@ -438,7 +452,7 @@ static void op_close(struct transport *t)
 {
     struct fault *fault = fault_of(t);
     fault->inner->ops->close(fault->inner);
-    for (unsigned i = 0; i < fault->peer_count; i++)
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++)
         for (unsigned d = 0; d < DIRECTIONS; d++)
             while (fault->lanes[i][d].first != NULL) lane_pop(&fault->lanes[i][d]);
     uv_close((uv_handle_t *)&fault->timer, handle_closed);
@@ -452,6 +466,7 @@ static const struct transport_ops fault_ops = {
     .next = op_next,
     .consume = op_consume,
     .flush = op_flush,
+    .peer_set = op_peer_set,
     .hello_set = op_hello_set,
     .peer_status = op_peer_status,
     .frames_refused = op_frames_refused,
@@ -470,8 +485,7 @@ int fault_open(const struct fault_options *options, struct transport **ret, char
     fault->report_context = options->report_context;
     fault->report = options->report;
     random_seed(&fault->random, options->seed);
-    fault->peer_count = options->peer_count;
-    for (unsigned i = 0; i < fault->peer_count; i++)
+    for (unsigned i = 0; i < options->peer_count; i++)
         (void)snprintf(fault->peers[i], sizeof fault->peers[i], "%s", options->peers[i]);
     if (options->rules[0] == '@') {
         fault->file = strdup(options->rules + 1);

@@ -83,16 +83,16 @@ struct connection {
 struct peer {
     struct tcp *tcp;
     unsigned slot;
-    char name[TRANSPORT_NAME_BYTES_MAX];
-    char address[272];
+    char name[TRANSPORT_NAME_BYTES_MAX]; /* "" = nobody has this slot */
+    char address[TRANSPORT_ADDRESS_BYTES_MAX];
 
     struct connection *out;
     uv_getaddrinfo_t resolving;
-    bool is_resolving;
-    uint32_t attempts; /* picks among the addresses of a host name */
+    bool is_resolving, resolving_stale; /* stale: for an address that is this peer's no more */
+    uint32_t attempts;                  /* picks among the addresses of a host name */
     uint64_t dialled_ms, retry_ms;
     uint32_t backoff_ms;
-    struct sendq *queue;
+    struct sendq *queue; /* NULL = the slot was never used: no memory yet */
 
     struct connection *in; /* NULL: what is in `receive` is all there will be */
     raft_member in_member; /* who the frames in `receive` are from */
@@ -106,7 +106,8 @@ struct tcp {
     uv_loop_t *loop;
     struct transport_owner owner;
     struct transport_hello hello;
-    unsigned self, peer_count;
+    unsigned self;
+    uint64_t queued_bytes_max;
     struct peer peers[RAFT_MEMBERS_MAX];
     unsigned cursor;   /* next() looks here first */
     bool cursor_whole; /* what next() gave was a whole frame: consume lets it go */
@@ -170,7 +171,7 @@ static void handle_gone(struct tcp *tcp)
 {
     lk_assert(tcp->handles > 0);
     if (--tcp->handles > 0 || !tcp->closing) return;
-    for (unsigned i = 0; i < tcp->peer_count; i++) {
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) {
         sendq_close(tcp->peers[i].queue);
         receive_close(&tcp->peers[i].receive);
     }
@@ -268,6 +269,12 @@ static void peer_retry_later(struct peer *peer)
     timer_arm(tcp);
 }
 
+/* Whether this slot's peer is to be dialled, now or when its time comes. */
+static bool peer_dialled(const struct tcp *tcp, const struct peer *peer)
+{
+    return peer->slot != tcp->self && peer->name[0] != 0 && peer->address[0] != 0 && !peer->is_resolving;
+}
+
 /* The dialled connection is over, for the reason that stands in the status. */
 static void peer_lost(struct peer *peer)
 {
@@ -313,7 +320,10 @@ static void resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *fou
     struct peer *peer = request->data;
     struct tcp *tcp = peer->tcp;
     peer->is_resolving = false;
-    if (!tcp->closing && status == 0) {
+    if (peer->resolving_stale) {
+        peer->resolving_stale = false;
+        if (!tcp->closing) timer_arm(tcp);
+    } else if (!tcp->closing && status == 0) {
         uint32_t count = 0;
         for (const struct addrinfo *a = found; a != NULL; a = a->ai_next) count++;
         const struct addrinfo *a = found;
@@ -400,6 +410,7 @@ static void greeted(struct peer *peer)
     struct peer_frame_header header;
     struct wire_hello_reply reply = {0};
     char reason[TRANSPORT_REASON_BYTES_MAX] = "";
+    unsigned slot = peer->slot;
     int rc = greeting_read(peer->out, FRAME_HELLO_REPLY, REPLY_FRAME_BYTES, &header);
     if (rc == 0) return;
     if (rc == 1) rc = wire_hello_reply_read(peer->out->greeting + PEER_FRAME_HEADER_BYTES, header.fields_bytes, &reply);
@@ -410,16 +421,18 @@ static void greeted(struct peer *peer)
         tcp->refused++;
     } else if (!reply.accepted) {
         peer_reason(peer, "%s", reply.reason);
+        peer->status.refused = reply.code;
         wake(tcp);
     } else if (strcmp(reply.hello.name, peer->name) != 0) {
         peer_reason(peer, "%s answers as node %s, not %s", peer->address, reply.hello.name, peer->name);
-    } else if (tcp->owner.hello_check(tcp->owner.context, peer->slot, &reply.hello, reason) != 0) {
+    } else if (tcp->owner.hello_check(tcp->owner.context, &slot, &reply.hello, reason) != 0) {
         peer_reason(peer, "%s", reason);
         wake(tcp);
     } else {
         peer->out->state = CONNECTION_OUT;
         peer->status.connected_out = true;
         peer->status.member_id = reply.hello.member_id;
+        peer->status.refused = 0;
         peer->status.reason[0] = 0;
         peer->backoff_ms = BACKOFF_MS_MIN;
         wake(tcp);
@@ -515,13 +528,6 @@ static void accept_all(struct tcp *tcp)
     }
 }
 
-static unsigned slot_named(const struct tcp *tcp, const char *name)
-{
-    for (unsigned i = 0; i < tcp->peer_count; i++)
-        if (strcmp(tcp->peers[i].name, name) == 0) return i;
-    return RAFT_MEMBERS_MAX;
-}
-
 /* No more bytes will come from this peer. Whole frames that are here already stay: a last word counts. */
 static void in_lost(struct peer *peer)
 {
@@ -551,10 +557,11 @@ static void stranger_hello(struct connection *c)
         return;
     }
     struct wire_hello_reply reply = {.hello = tcp->hello};
-    unsigned slot = slot_named(tcp, hello.name);
-    reply.accepted = tcp->owner.hello_check(tcp->owner.context, slot, &hello, reply.reason) == 0;
-    lk_assert(!reply.accepted ||
-              (slot < tcp->peer_count && slot != tcp->self)); /* the owner accepts other members only */
+    unsigned slot = RAFT_MEMBERS_MAX;
+    reply.code = tcp->owner.hello_check(tcp->owner.context, &slot, &hello, reply.reason);
+    reply.accepted = reply.code == 0;
+    lk_assert(!reply.accepted || (slot < RAFT_MEMBERS_MAX && slot != tcp->self));
+    lk_assert(!reply.accepted || tcp->peers[slot].name[0] != 0); /* the owner accepts whom it gave a slot */
     uint8_t frame[REPLY_FRAME_BYTES];
     wire_hello_reply_write(&reply, frame + PEER_FRAME_HEADER_BYTES);
     peer_frame_seal(frame, FRAME_HELLO_REPLY, 0, WIRE_HELLO_REPLY_BYTES, 0, 0);
@@ -575,7 +582,7 @@ static void stranger_hello(struct connection *c)
     peer->status.connected_in = true;
     peer->status.member_id = hello.member_id;
     peer->status.received_bytes += HELLO_FRAME_BYTES;
-    if (peer->out == NULL && !peer->is_resolving) { /* it lives: do not wait for the back-off to end */
+    if (peer_dialled(tcp, peer) && peer->out == NULL) { /* it lives: do not wait for the back-off to end */
         peer->backoff_ms = BACKOFF_MS_MIN;
         peer->retry_ms = uv_now(tcp->loop);
         timer_arm(tcp);
@@ -644,9 +651,9 @@ static void tick(uv_timer_t *timer)
 {
     struct tcp *tcp = timer->data;
     uint64_t now = uv_now(tcp->loop);
-    for (unsigned i = 0; i < tcp->peer_count; i++) {
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) {
         struct peer *peer = &tcp->peers[i];
-        if (i == tcp->self || peer->is_resolving) continue;
+        if (!peer_dialled(tcp, peer)) continue;
         if (peer->out == NULL) {
             if (now >= peer->retry_ms) dial(peer);
         } else if (peer->out->state != CONNECTION_OUT && now >= peer->out->deadline_ms) {
@@ -669,9 +676,9 @@ static void tick(uv_timer_t *timer)
 static void timer_arm(struct tcp *tcp)
 {
     uint64_t due = UINT64_MAX, now = uv_now(tcp->loop);
-    for (unsigned i = 0; i < tcp->peer_count; i++) {
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) {
         const struct peer *peer = &tcp->peers[i];
-        if (i == tcp->self || peer->is_resolving) continue;
+        if (!peer_dialled(tcp, peer)) continue;
         uint64_t at = UINT64_MAX;
         if (peer->out == NULL)
             at = peer->retry_ms;
@@ -700,7 +707,7 @@ static struct tcp *tcp_of(struct transport *t)
 static struct peer *peer_of(struct transport *t, unsigned slot)
 {
     struct tcp *tcp = tcp_of(t);
-    lk_assert(slot < tcp->peer_count);
+    lk_assert(slot < RAFT_MEMBERS_MAX);
     lk_assert(slot != tcp->self);
     return &tcp->peers[slot];
 }
@@ -717,21 +724,23 @@ static int op_send(struct transport *t, const struct transport_send *send)
 
 static uint64_t op_queued_bytes(struct transport *t, unsigned slot)
 {
-    return sendq_blocks_queued_bytes(peer_of(t, slot)->queue);
+    struct peer *peer = peer_of(t, slot);
+    return peer->queue != NULL ? sendq_blocks_queued_bytes(peer->queue) : 0;
 }
 
 static bool op_blocks_idle(struct transport *t, unsigned slot)
 {
-    return sendq_memory_idle(peer_of(t, slot)->queue);
+    struct peer *peer = peer_of(t, slot);
+    return peer->queue == NULL || sendq_memory_idle(peer->queue);
 }
 
 static bool op_next(struct transport *t, struct transport_frame *ret)
 {
     struct tcp *tcp = tcp_of(t);
-    for (unsigned i = 0; i < tcp->peer_count; i++) {
-        unsigned slot = (tcp->cursor + i) % tcp->peer_count;
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) {
+        unsigned slot = (tcp->cursor + i) % RAFT_MEMBERS_MAX;
         struct peer *peer = &tcp->peers[slot];
-        if (slot == tcp->self) continue;
+        if (peer->name[0] == 0 || slot == tcp->self) continue;
         int rc = receive_next(&peer->receive, ret);
         if (rc < 0) {
             tcp->refused++;
@@ -757,26 +766,70 @@ static void op_consume(struct transport *t)
     struct tcp *tcp = tcp_of(t);
     struct peer *peer = &tcp->peers[tcp->cursor];
     if (tcp->cursor_whole) receive_consume(&peer->receive);
-    tcp->cursor = (tcp->cursor + 1) % tcp->peer_count;
+    tcp->cursor = (tcp->cursor + 1) % RAFT_MEMBERS_MAX;
     if (peer->in != NULL && receive_has_room(&peer->receive)) connection_poll(peer->in, UV_READABLE);
 }
 
 static void op_flush(struct transport *t)
 {
     struct tcp *tcp = tcp_of(t);
-    for (unsigned i = 0; i < tcp->peer_count; i++) {
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) {
         struct peer *peer = &tcp->peers[i];
-        if (i == tcp->self || !peer->status.connected_out || sendq_empty(peer->queue)) continue;
+        if (!peer->status.connected_out || sendq_empty(peer->queue)) continue;
         if (peer->out->events & UV_WRITABLE) continue; /* the socket is full and will call */
         out_write(peer);
     }
 }
 
+/* Memory for a slot that is used for the first time. It stays: whoever has the slot next takes it over. */
+static int peer_memory(struct peer *peer)
+{
+    if (peer->queue != NULL) return 0;
+    struct sendq *queue = NULL;
+    int rc = sendq_open(RING_PIN_PEER + peer->slot, peer->tcp->queued_bytes_max, &queue);
+    if (rc == 0) rc = receive_open(&peer->receive);
+    if (rc != 0) {
+        sendq_close(queue);
+        return rc;
+    }
+    peer->queue = queue;
+    return 0;
+}
+
+static int op_peer_set(struct transport *t, unsigned slot, const char *name, const char *address)
+{
+    struct tcp *tcp = tcp_of(t);
+    struct peer *peer = peer_of(t, slot);
+    char host[256], port[8];
+    if (strcmp(peer->name, name) == 0 && strcmp(peer->address, address) == 0) return 0;
+    if (strlen(name) >= sizeof peer->name || strlen(address) >= sizeof peer->address) return LOCKSTEP_EINVAL;
+    if (address[0] != 0 && !tcp_address_split(address, host, port)) return LOCKSTEP_EINVAL;
+    int rc = name[0] != 0 ? peer_memory(peer) : 0;
+    if (rc != 0) return rc;
+    if (peer->in != NULL) in_lost(peer);
+    if (peer->out != NULL) peer_lost(peer);
+    if (peer->queue != NULL) receive_reset(&peer->receive);
+    if (peer->is_resolving) {
+        peer->resolving_stale = true;
+        (void)uv_cancel((uv_req_t *)&peer->resolving);
+    }
+    peer->hung_up = false;
+    peer->backoff_ms = BACKOFF_MS_MIN;
+    peer->retry_ms = uv_now(tcp->loop);
+    peer->status = (struct transport_peer_status){0};
+    (void)snprintf(peer->name, sizeof peer->name, "%s", name);
+    (void)snprintf(peer->address, sizeof peer->address, "%s", address);
+    peer_reason(peer, "%s", address[0] != 0 ? "not yet dialled" : "");
+    timer_arm(tcp);
+    return 0;
+}
+
 static void op_hello_set(struct transport *t, const struct transport_hello *hello)
 {
     struct tcp *tcp = tcp_of(t);
+    bool other = tcp->hello.cluster_id != hello->cluster_id || tcp->hello.member_id != hello->member_id;
     tcp->hello = *hello;
-    for (unsigned i = 0; i < tcp->peer_count; i++) {
+    for (unsigned i = 0; other && i < RAFT_MEMBERS_MAX; i++) {
         struct peer *peer = &tcp->peers[i];
         if (peer->out == NULL) continue;
         peer_reason(peer, "greeting it anew");
@@ -811,7 +864,7 @@ static void op_close(struct transport *t)
         struct connection *c = &tcp->connections[i];
         if (c->state != CONNECTION_FREE && c->state != CONNECTION_CLOSING) connection_close(c);
     }
-    for (unsigned i = 0; i < tcp->peer_count; i++)
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++)
         if (tcp->peers[i].is_resolving) (void)uv_cancel((uv_req_t *)&tcp->peers[i].resolving);
     uv_close((uv_handle_t *)&tcp->listener, handle_closed);
     close(tcp->listen_fd);
@@ -825,6 +878,7 @@ static const struct transport_ops tcp_ops = {
     .next = op_next,
     .consume = op_consume,
     .flush = op_flush,
+    .peer_set = op_peer_set,
     .hello_set = op_hello_set,
     .peer_status = op_peer_status,
     .frames_refused = op_frames_refused,
@@ -874,7 +928,7 @@ int tcp_open(const struct tcp_options *options, struct transport **ret, char *wh
     lk_assert(options->self < options->peer_count);
     char host[256], port[8];
     for (unsigned i = 0; i < options->peer_count; i++) {
-        if (tcp_address_split(options->peers[i].address, host, port)) continue;
+        if (options->peers[i].address[0] == 0 || tcp_address_split(options->peers[i].address, host, port)) continue;
         (void)snprintf(why, why_room, "peer address %s of node %s: not HOST:PORT; write it like 127.0.0.1:7501",
                        options->peers[i].address, options->peers[i].name);
         return LOCKSTEP_EINVAL;
@@ -886,20 +940,19 @@ int tcp_open(const struct tcp_options *options, struct transport **ret, char *wh
     tcp->owner = options->owner;
     tcp->hello = options->hello;
     tcp->self = options->self;
-    tcp->peer_count = options->peer_count;
+    tcp->queued_bytes_max = options->queued_bytes_max;
     random_seed(&tcp->jitter, uv_hrtime());
-    for (unsigned i = 0; i < tcp->peer_count; i++) {
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) {
         struct peer *peer = &tcp->peers[i];
         peer->tcp = tcp;
         peer->slot = i;
         peer->backoff_ms = BACKOFF_MS_MIN;
         peer->retry_ms = uv_now(tcp->loop);
+        if (i >= options->peer_count || options->peers[i].name[0] == 0) continue;
         (void)snprintf(peer->name, sizeof peer->name, "%s", options->peers[i].name);
         (void)snprintf(peer->address, sizeof peer->address, "%s", options->peers[i].address);
         peer_reason(peer, "not yet dialled");
-        if (i == tcp->self) continue;
-        if (sendq_open(RING_PIN_PEER + i, options->queued_bytes_max, &peer->queue) != 0) goto no_memory;
-        if (receive_open(&peer->receive) != 0) goto no_memory;
+        if (i != tcp->self && peer_memory(peer) != 0) goto no_memory;
     }
     int rc = listen_on(options->listen, &tcp->listen_fd, why, why_room);
     if (rc != 0) goto fail;
@@ -919,7 +972,7 @@ no_memory:
     rc = LOCKSTEP_ENOMEM;
     (void)snprintf(why, why_room, "peers: out of memory");
 fail:
-    for (unsigned i = 0; tcp != NULL && i < tcp->peer_count; i++) {
+    for (unsigned i = 0; tcp != NULL && i < RAFT_MEMBERS_MAX; i++) {
         sendq_close(tcp->peers[i].queue);
         receive_close(&tcp->peers[i].receive);
     }

@@ -12,11 +12,11 @@ struct tcp_options {
     uv_loop_t *loop;
     struct transport_owner owner;
     struct transport_hello hello; /* what we say of ourselves; transport_ops.hello_set changes it */
-    unsigned self;                /* our slot */
-    unsigned peer_count;          /* slots, our own included */
+    unsigned self;                /* our slot: nobody is dialled for it */
+    unsigned peer_count;          /* slots given here; transport_ops.peer_set changes them, and gives more */
     struct {
-        const char *name;      /* as its hello says */
-        const char *address;   /* HOST:PORT, or [IPV6]:PORT; resolved at every attempt to connect */
+        const char *name;      /* as its hello says; "" = the slot is free */
+        const char *address;   /* HOST:PORT, or [IPV6]:PORT; resolved at every attempt to connect; "" = not dialled */
     } peers[RAFT_MEMBERS_MAX]; /* strings are copied */
     const char *listen;        /* HOST:PORT to bind */
     uint64_t queued_bytes_max; /* ring and memory blocks waiting for one peer */

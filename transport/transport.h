@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* transport.h - the door to the peers: frames in, frames out. Thread: loop.
- * Peers are slots: the place of a node in the configuration, 0..RAFT_MEMBERS_MAX-1; what a slot's member id is, its
- * hello says. Connections are one-way: each node dials every other one and sends on what it dialled, and receives on
- * what it accepted; so a cut in one direction is a cut in one direction.
+ * Peers are slots, 0..RAFT_MEMBERS_MAX-1: who has which is the owner's affair (peer_set, hello_check); what a slot's
+ * member id is, its hello says. Connections are one-way: each node dials every other one and sends on what it dialled, and
+ * receives on what it accepted; so a cut in one direction is a cut in one direction.
  *
  * Nothing reacts inside an I/O callback: received bytes wait in their connection's bounded buffer until the node asks
  * for frames (transport_next), checked for framing: magic, version, header crc, length. When a buffer is full the
@@ -21,7 +21,7 @@
 #include "raft/message.h"
 #include "storage/ring.h"
 
-enum { TRANSPORT_NAME_BYTES_MAX = 64, TRANSPORT_REASON_BYTES_MAX = 256 };
+enum { TRANSPORT_NAME_BYTES_MAX = 64, TRANSPORT_ADDRESS_BYTES_MAX = 272, TRANSPORT_REASON_BYTES_MAX = 256 };
 
 enum transport_frame_type {
     FRAME_HELLO = 1,       /* first on every connection, from the dialler */
@@ -42,14 +42,16 @@ struct transport_hello {
     uint32_t protocol;
     uint32_t format;
     uint32_t feature_level;
-    uint32_t reserved;
+    uint32_t level;      /* enum durability_level */
     uint64_t cluster_id; /* 0 = not born yet */
     raft_member member_id;
-    uint64_t boot; /* a lower one than seen is a copied directory */
+    uint64_t boot;                  /* a lower one than seen is a copied directory */
+    raft_index configuration_index; /* of the newest configuration that it knows to be committed */
     char cluster[TRANSPORT_NAME_BYTES_MAX];
     char name[TRANSPORT_NAME_BYTES_MAX];
     char machine[TRANSPORT_NAME_BYTES_MAX];
     char machine_version[TRANSPORT_NAME_BYTES_MAX];
+    char address[TRANSPORT_ADDRESS_BYTES_MAX]; /* its peer port, HOST:PORT: where to dial it back */
 };
 
 /* A received frame, whole, unless `partial`: then only header and message are here (once per large frame; the body
@@ -84,6 +86,7 @@ struct transport_peer_status {
     bool connected_out; /* our hello was accepted */
     bool connected_in;
     raft_member member_id;                   /* 0 = no hello seen */
+    int refused;                             /* the other side's code for refusing our hello; 0 = it did not */
     char reason[TRANSPORT_REASON_BYTES_MAX]; /* why not connected: dial error, or the refusal's words */
     uint64_t sent_bytes, received_bytes, frames_dropped;
 };
@@ -102,7 +105,12 @@ struct transport_ops {
     void (*consume)(struct transport *t);
     /* Write out what was queued this turn: called once, at the end of a turn. */
     void (*flush)(struct transport *t);
-    /* What we say of ourselves changed (birth): later connections say it; existing ones are made anew. */
+    /* Give a slot to a peer, or to another one, or to none (name ""): its connections end, what waited for it is dropped.
+     * The same name and address again change nothing. address "": it is not dialled. Not between next and consume.
+     * EINVAL: not HOST:PORT; ENOMEM: nothing changed then. Allocates at a slot's first use; the strings are copied. */
+    int (*peer_set)(struct transport *t, unsigned slot, const char *name, const char *address);
+    /* What we say of ourselves changed: later connections say it. With another cluster id (birth) or member id existing
+     * ones are made anew. */
     void (*hello_set)(struct transport *t, const struct transport_hello *hello);
     void (*peer_status)(struct transport *t, unsigned slot, struct transport_peer_status *ret);
     /* Damaged or malformed frames and connections refused, since start. */
@@ -122,9 +130,9 @@ struct transport_owner {
     void (*wake)(void *context);
     /* The ring that sends refer to; NULL before birth, when nobody refers to it. */
     struct ring *(*ring)(void *context);
-    /* Judge a hello. slot: whose name it is, or RAFT_MEMBERS_MAX for a name that is not configured. 0, or a refusal
-     * with the reason, which is answered to the dialler and shown in its status. */
-    int (*hello_check)(void *context, unsigned slot, const struct transport_hello *hello,
+    /* Judge a hello. slot: which one was dialled; RAFT_MEMBERS_MAX, if the connection was accepted: then the owner says
+     * whose it is. 0, or a refusal with the reason; code and reason are answered to the dialler and stand in its status. */
+    int (*hello_check)(void *context, unsigned *slot, const struct transport_hello *hello,
                        char reason[TRANSPORT_REASON_BYTES_MAX]);
 };
 

@@ -11,7 +11,7 @@
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are written as they lie");
 
 enum { FLAG_TRANSFER = 1, FLAG_GRANTED = 1, FLAG_REJECTED = 1, FLAG_FULL = 2 };
-enum { MESSAGE_HEAD_BYTES = 32 };
+enum { MESSAGE_HEAD_BYTES = 32, HELLO_TEXTS_AT = 48, HELLO_ADDRESS_AT = HELLO_TEXTS_AT + 4 * TRANSPORT_NAME_BYTES_MAX };
 
 static void put32(uint8_t *at, uint32_t value)
 {
@@ -230,30 +230,37 @@ void wire_hello_write(const struct transport_hello *hello, uint8_t to[WIRE_HELLO
     put32(to, hello->protocol);
     put32(to + 4, hello->format);
     put32(to + 8, hello->feature_level);
-    put32(to + 12, 0);
+    put32(to + 12, hello->level);
     put64(to + 16, hello->cluster_id);
     put64(to + 24, hello->member_id);
     put64(to + 32, hello->boot);
+    put64(to + 40, hello->configuration_index);
     const char *texts[] = {hello->cluster, hello->name, hello->machine, hello->machine_version};
-    for (size_t i = 0; i < 4; i++) put_text(to + 40 + i * TRANSPORT_NAME_BYTES_MAX, texts[i], TRANSPORT_NAME_BYTES_MAX);
+    for (size_t i = 0; i < 4; i++)
+        put_text(to + HELLO_TEXTS_AT + i * TRANSPORT_NAME_BYTES_MAX, texts[i], TRANSPORT_NAME_BYTES_MAX);
+    put_text(to + HELLO_ADDRESS_AT, hello->address, TRANSPORT_ADDRESS_BYTES_MAX);
 }
 
 int wire_hello_read(const uint8_t *at, size_t bytes, struct transport_hello *ret)
 {
-    if (bytes != WIRE_HELLO_BYTES || get32(at + 12) != 0) return LOCKSTEP_EPROTO;
+    if (bytes != WIRE_HELLO_BYTES) return LOCKSTEP_EPROTO;
     struct transport_hello h = {
         .protocol = get32(at),
         .format = get32(at + 4),
         .feature_level = get32(at + 8),
+        .level = get32(at + 12),
         .cluster_id = get64(at + 16),
         .member_id = get64(at + 24),
         .boot = get64(at + 32),
+        .configuration_index = get64(at + 40),
     };
     char *texts[] = {h.cluster, h.name, h.machine, h.machine_version};
     for (size_t i = 0; i < 4; i++) {
-        memcpy(texts[i], at + 40 + i * TRANSPORT_NAME_BYTES_MAX, TRANSPORT_NAME_BYTES_MAX);
+        memcpy(texts[i], at + HELLO_TEXTS_AT + i * TRANSPORT_NAME_BYTES_MAX, TRANSPORT_NAME_BYTES_MAX);
         if (!text_ok(texts[i], TRANSPORT_NAME_BYTES_MAX)) return LOCKSTEP_EPROTO;
     }
+    memcpy(h.address, at + HELLO_ADDRESS_AT, sizeof h.address);
+    if (!text_ok(h.address, sizeof h.address)) return LOCKSTEP_EPROTO;
     *ret = h;
     return 0;
 }
@@ -261,16 +268,16 @@ int wire_hello_read(const uint8_t *at, size_t bytes, struct transport_hello *ret
 void wire_hello_reply_write(const struct wire_hello_reply *reply, uint8_t to[WIRE_HELLO_REPLY_BYTES])
 {
     put32(to, reply->accepted ? 1 : 0);
-    put32(to + 4, 0);
+    put32(to + 4, (uint32_t)reply->code);
     wire_hello_write(&reply->hello, to + 8);
     put_text(to + 8 + WIRE_HELLO_BYTES, reply->reason, TRANSPORT_REASON_BYTES_MAX);
 }
 
 int wire_hello_reply_read(const uint8_t *at, size_t bytes, struct wire_hello_reply *ret)
 {
-    if (bytes != WIRE_HELLO_REPLY_BYTES || get32(at + 4) != 0) return LOCKSTEP_EPROTO;
-    struct wire_hello_reply r = {.accepted = get32(at) == 1};
-    if (!r.accepted && get32(at) != 0) return LOCKSTEP_EPROTO;
+    if (bytes != WIRE_HELLO_REPLY_BYTES) return LOCKSTEP_EPROTO;
+    struct wire_hello_reply r = {.accepted = get32(at) == 1, .code = (int32_t)get32(at + 4)};
+    if ((!r.accepted && get32(at) != 0) || r.code > 0 || r.accepted != (r.code == 0)) return LOCKSTEP_EPROTO;
     int rc = wire_hello_read(at + 8, WIRE_HELLO_BYTES, &r.hello);
     if (rc != 0) return rc;
     memcpy(r.reason, at + 8 + WIRE_HELLO_BYTES, sizeof r.reason);

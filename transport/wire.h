@@ -10,9 +10,10 @@
  *     TIMEOUT_NOW                nothing
  *     INSTALL                    index term block_crc|checksum<<32 next_position time_ns bytes offset round
  *     INSTALL_ACK                index checksum offset
- *   hello     0 protocol u32  4 format u32  8 feature_level u32  12 zero u32  16 cluster_id  24 member_id  32 boot
- *             40 cluster, name, machine, machine_version: 64 bytes each, ended and filled up with zeros
- *   reply     0 accepted u32  4 zero u32  8 hello of who answers  304 reason: 256 bytes
+ *   hello     0 protocol u32  4 format u32  8 feature_level u32  12 level u32  16 cluster_id  24 member_id  32 boot
+ *             40 configuration_index  48 cluster, name, machine, machine_version: 64 bytes each, ended and filled up with
+ *             zeros  304 address: 272 bytes, so too
+ *   reply     0 accepted u32  4 why not: an error's code, i32  8 hello of who answers  584 reason: 256 bytes
  *
  * A message has exactly the length of its type: more or less is a broken peer. Any thread; pure functions. */
 #ifndef LOCKSTEP_TRANSPORT_WIRE_H
@@ -27,7 +28,7 @@
 
 enum {
     WIRE_MESSAGE_BYTES_MAX = 32 + 8 * 8,
-    WIRE_HELLO_BYTES = 40 + 4 * TRANSPORT_NAME_BYTES_MAX,
+    WIRE_HELLO_BYTES = 48 + 4 * TRANSPORT_NAME_BYTES_MAX + TRANSPORT_ADDRESS_BYTES_MAX,
     WIRE_HELLO_REPLY_BYTES = 8 + WIRE_HELLO_BYTES + TRANSPORT_REASON_BYTES_MAX,
 };
 _Static_assert((int)WIRE_HELLO_REPLY_BYTES <= (int)PEER_FRAME_FIELDS_BYTES_MAX, "a reply is all fields");
@@ -43,6 +44,7 @@ int wire_hello_read(const uint8_t *at, size_t bytes, struct transport_hello *ret
 
 struct wire_hello_reply {
     bool accepted;
+    int code;                     /* 0 if accepted, else an error of errors.h */
     struct transport_hello hello; /* of who answers */
     char reason[TRANSPORT_REASON_BYTES_MAX];
 };

@@ -35,18 +35,15 @@ static void look(const uint8_t *bytes, size_t count)
 static void mend(uint8_t *at, size_t count, size_t members)
 {
     memcpy(at, "LSCG", 4);
-    at[8] = 1;
-    at[9] = at[11] = 0;
-    at[10] &= 1;
+    put_u32(at + 8, 1);
     put_u32(at + 12, (uint32_t)count);
     put_u32(at + 24, 1 + (at[24] & 1));
     put_u32(at + 28, (uint32_t)members);
     for (size_t i = 0; i < members; i++) {
-        uint8_t *member = at + 32 + i * 624;
+        uint8_t *member = at + 48 + i * 624;
         member[0] = (uint8_t)(i + 1);
-        member[8] %= 3;
-        member[9] = at[10] != 0 ? member[9] % 3 : member[8];
-        memset(member + 11, 0, 5);
+        member[8] %= 6;
+        memset(member + 10, 0, 6);
         for (size_t k = 16; k < 624; k++) member[k] = member[k] % 64 == 0 ? 0 : (uint8_t)('!' + member[k] % 90);
         for (size_t k = 16 + 8; k < 16 + 64; k++) member[k] = 0;
         for (size_t k = 80 + 8; k < 80 + 272; k++) member[k] = 0;
@@ -60,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
     look(bytes, count);
     if (count < 8) return 0;
     /* Few inputs are as long as a member: what came is repeated. */
-    size_t members = 1 + bytes[0] % 3, whole = 160 + 32 + members * 624;
+    size_t members = 1 + bytes[0] % 3, whole = 160 + 48 + members * 624;
     uint8_t *made = malloc(whole);
     if (made == NULL) return 0;
     for (size_t i = 0; i < whole; i++) made[i] = bytes[i % count];

@@ -316,7 +316,7 @@ bool cluster_start(struct cluster *cluster, unsigned i)
         struct node_member_options *member = &options.members[k];
         snprintf(member->name, sizeof member->name, "n%u", k + 1);
         snprintf(member->client, sizeof member->client, "n%u:1", k + 1);
-        snprintf(member->peer, sizeof member->peer, "n%u:2", k + 1);
+        snprintf(member->peer, sizeof member->peer, "%u:2", k);
     }
     struct node_env env = {
         .context = m, .now_ns = env_now, .wall_ns = env_wall, .random = env_random, .wake = env_wake, .log = env_log};

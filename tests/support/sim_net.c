@@ -12,6 +12,8 @@ struct packet {
     struct packet *next; /* by due time, then by sending */
     uint64_t due_ns;
     unsigned from;
+    unsigned slot;       /* of the sender at the receiver */
+    uint32_t generation; /* of that slot: a frame for another peer than has it now is lost with its connection */
     raft_member from_id;
     uint8_t type;
     struct raft_message message;
@@ -28,7 +30,10 @@ struct end {
     struct transport_hello hello;
     struct packet *inbox; /* ordered */
     struct packet *handed;
-    bool refused[RAFT_MEMBERS_MAX]; /* [to]: our hello was refused there */
+    unsigned end_of[RAFT_MEMBERS_MAX]; /* by slot; RAFT_MEMBERS_MAX = nobody, or not dialled */
+    uint32_t generation[RAFT_MEMBERS_MAX];
+    char peers[RAFT_MEMBERS_MAX][TRANSPORT_NAME_BYTES_MAX + TRANSPORT_ADDRESS_BYTES_MAX];
+    int refused[RAFT_MEMBERS_MAX]; /* [slot]: our hello, with this code */
     char reason[RAFT_MEMBERS_MAX][TRANSPORT_REASON_BYTES_MAX];
 };
 
@@ -102,9 +107,14 @@ static void deliver(struct sim_net *net, struct end *to, const struct packet *pa
 void sim_net_hang_up(struct sim_net *net, unsigned from, unsigned to)
 {
     if (net->cut[from][to] || !net->ends[to].attached) return;
+    unsigned slot = 0;
+    while (slot < RAFT_MEMBERS_MAX && net->ends[to].end_of[slot] != from) slot++;
+    if (slot == RAFT_MEMBERS_MAX) return; /* no peer of it: it did not listen */
     struct packet *packet = calloc(1, sizeof *packet);
     lk_assert(packet != NULL);
     packet->from = from;
+    packet->slot = slot;
+    packet->generation = net->ends[to].generation[slot];
     packet->from_id = net->ends[from].hello.member_id;
     packet->type = FRAME_HANGUP;
     packet->due_ns = *net->now_ns + random_between(net->random, net->faults.delay_ns_min, net->faults.delay_ns_max);
@@ -117,25 +127,38 @@ void sim_net_hang_up(struct sim_net *net, unsigned from, unsigned to)
     *behind = packet;
 }
 
-static bool hello_accepted(struct end *end, unsigned to_slot)
+/* Both say who they are, and each accepts the other; *ret_slot is the dialler's at the other end. */
+static bool hello_accepted(struct end *end, unsigned slot, unsigned *ret_slot)
 {
-    struct end *to = &end->net->ends[to_slot];
-    if (!to->attached) {
-        snprintf(end->reason[to_slot], sizeof end->reason[to_slot], "connection refused");
+    if (end->end_of[slot] == RAFT_MEMBERS_MAX) return false;
+    struct end *to = &end->net->ends[end->end_of[slot]];
+    char *reason = end->reason[slot];
+    unsigned dialled = slot;
+    *ret_slot = RAFT_MEMBERS_MAX;
+    if (!to->attached || to == end) {
+        snprintf(reason, TRANSPORT_REASON_BYTES_MAX, "connection refused");
         return false;
     }
-    return to->owner.hello_check(to->owner.context, end->slot, &end->hello, end->reason[to_slot]) == 0;
+    end->refused[slot] = to->owner.hello_check(to->owner.context, ret_slot, &end->hello, reason);
+    if (end->refused[slot] != 0) return false;
+    if (end->owner.hello_check(end->owner.context, &dialled, &to->hello, reason) != 0) return false;
+    reason[0] = 0;
+    return true;
 }
 
 static int net_send(struct transport *t, const struct transport_send *send)
 {
     struct end *end = (struct end *)t;
     struct sim_net *net = end->net;
-    if (!hello_accepted(end, send->slot)) return LOCKSTEP_EUNREACHABLE;
+    unsigned slot;
+    if (!hello_accepted(end, send->slot, &slot)) return LOCKSTEP_EUNREACHABLE;
+    struct end *other = &net->ends[end->end_of[send->slot]];
     size_t bytes = send->body_bytes + send->more_bytes + send->ring_bytes + send->blocks_bytes;
     struct packet *packet = calloc(1, sizeof *packet + bytes);
     lk_assert(packet != NULL);
     packet->from = end->slot;
+    packet->slot = slot;
+    packet->generation = other->generation[slot];
     packet->from_id = end->hello.member_id;
     packet->type = send->type;
     packet->bytes = bytes;
@@ -149,10 +172,10 @@ static int net_send(struct transport *t, const struct transport_send *send)
         memcpy(to, ring_at(end->owner.ring(end->owner.context), send->ring_from), send->ring_bytes);
     else if (send->blocks_bytes > 0)
         memcpy(to, send->blocks, send->blocks_bytes);
-    bool lost = net->cut[end->slot][send->slot] || random_chance(net->random, net->faults.loss_per_1000, 1000);
-    if (!lost) deliver(net, &net->ends[send->slot], packet);
+    bool lost = net->cut[end->slot][other->slot] || random_chance(net->random, net->faults.loss_per_1000, 1000);
+    if (!lost) deliver(net, other, packet);
     bool twice = send->type == FRAME_RAFT && random_chance(net->random, net->faults.duplicate_per_1000, 1000);
-    if (!lost && twice) deliver(net, &net->ends[send->slot], packet);
+    if (!lost && twice) deliver(net, other, packet);
     free(packet);
     return 0;
 }
@@ -175,11 +198,16 @@ static bool net_next(struct transport *t, struct transport_frame *ret)
 {
     struct end *end = (struct end *)t;
     lk_assert(end->handed == NULL);
-    struct packet *packet = end->inbox;
-    if (packet == NULL || packet->due_ns > *end->net->now_ns) return false;
-    end->inbox = packet->next;
+    struct packet *packet;
+    for (;;) {
+        packet = end->inbox;
+        if (packet == NULL || packet->due_ns > *end->net->now_ns) return false;
+        end->inbox = packet->next;
+        if (packet->generation == end->generation[packet->slot]) break;
+        free(packet);
+    }
     end->handed = packet;
-    *ret = (struct transport_frame){.slot = packet->from,
+    *ret = (struct transport_frame){.slot = packet->slot,
                                     .member_id = packet->from_id,
                                     .type = packet->type,
                                     .message = packet->message,
@@ -201,6 +229,20 @@ static void net_flush(struct transport *t)
     (void)t;
 }
 
+static int net_peer_set(struct transport *t, unsigned slot, const char *name, const char *address)
+{
+    struct end *end = (struct end *)t;
+    char peer[sizeof end->peers[0]];
+    snprintf(peer, sizeof peer, "%s %s", name, address);
+    if (strcmp(peer, end->peers[slot]) == 0) return 0;
+    memcpy(end->peers[slot], peer, sizeof peer);
+    end->generation[slot]++;
+    end->refused[slot] = 0;
+    end->reason[slot][0] = 0;
+    end->end_of[slot] = name[0] != 0 && address[0] != 0 ? (unsigned)atoi(address) : RAFT_MEMBERS_MAX;
+    return 0;
+}
+
 static void net_hello_set(struct transport *t, const struct transport_hello *hello)
 {
     ((struct end *)t)->hello = *hello;
@@ -209,9 +251,11 @@ static void net_hello_set(struct transport *t, const struct transport_hello *hel
 static void net_peer_status(struct transport *t, unsigned slot, struct transport_peer_status *ret)
 {
     struct end *end = (struct end *)t;
-    *ret = (struct transport_peer_status){.connected_out = end->net->ends[slot].attached,
-                                          .connected_in = end->net->ends[slot].attached,
-                                          .member_id = end->net->ends[slot].hello.member_id};
+    unsigned there;
+    *ret = (struct transport_peer_status){0};
+    ret->connected_out = ret->connected_in = hello_accepted(end, slot, &there);
+    if (ret->connected_out) ret->member_id = end->net->ends[end->end_of[slot]].hello.member_id;
+    ret->refused = end->refused[slot];
     snprintf(ret->reason, sizeof ret->reason, "%s", end->reason[slot]);
 }
 
@@ -234,6 +278,7 @@ static const struct transport_ops net_ops = {
     .next = net_next,
     .consume = net_consume,
     .flush = net_flush,
+    .peer_set = net_peer_set,
     .hello_set = net_hello_set,
     .peer_status = net_peer_status,
     .frames_refused = net_frames_refused,
@@ -246,6 +291,7 @@ struct transport *sim_net_attach(struct sim_net *net, unsigned slot, const struc
     struct end *end = &net->ends[slot];
     lk_assert(!end->attached);
     *end = (struct end){.transport.ops = &net_ops, .net = net, .slot = slot, .attached = true};
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) end->end_of[i] = i;
     end->owner = *owner;
     end->hello = *hello;
     return &end->transport;

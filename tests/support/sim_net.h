@@ -29,13 +29,14 @@ void sim_net_cut(struct sim_net *net, unsigned from, unsigned to, bool cut);
  * is cut. The next frame connects again. */
 void sim_net_hang_up(struct sim_net *net, unsigned from, unsigned to);
 
-/* A node's end. Its peers see it once it is attached; detaching (a crash) loses what is on its way to it, and hangs up on
+/* A node's end, number `end`. Its slots mean the ends of the same numbers, until the owner gives one to the peer whose
+ * address is "END:..." (peer_set). Its peers see it once it is attached; detaching (a crash) loses what is on its way to it, and hangs up on
  * all peers. */
-struct transport *sim_net_attach(struct sim_net *net, unsigned slot, const struct transport_owner *owner,
+struct transport *sim_net_attach(struct sim_net *net, unsigned end, const struct transport_owner *owner,
                                  const struct transport_hello *hello);
-void sim_net_detach(struct sim_net *net, unsigned slot);
+void sim_net_detach(struct sim_net *net, unsigned end);
 /* When the next frame becomes due anywhere, after now; UINT64_MAX = none. */
 uint64_t sim_net_next_ns(const struct sim_net *net);
-bool sim_net_due(const struct sim_net *net, unsigned slot);
+bool sim_net_due(const struct sim_net *net, unsigned end);
 
 #endif

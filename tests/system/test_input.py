@@ -277,11 +277,11 @@ class BadDirectories(Case):
         wiped = cluster["n3"]
         shutil.rmtree(wiped.data)
         cluster.start()
-        until(lambda: not wiped.running(), settings.patience(20), lambda: "the emptied node ends\n" + wiped.tail())
-        self.assertEqual(wiped.popen.returncode, 1)
-        self.assertIn(b"no voter", wiped.output.read_bytes())
+        until(lambda: b"no voter" in wiped.output.read_bytes(), settings.patience(20),
+              lambda: "the emptied node says so\n" + wiped.tail())
+        self.assertIn(b"lockstep member replace n3", wiped.output.read_bytes())
+        self.assertEqual(wiped.status().role, "unborn")
         say(wiped.tail(3))
-        wiped.popen = None
         self.assertEqual(cluster.leader(among=[cluster["n1"], cluster["n2"]]).client.propose(b"put without n3").code, 0)
 
     def test_a_copied_directory_that_is_older_is_refused_by_the_others(self):

@@ -61,7 +61,7 @@ static struct birth_record birth(void)
     for (uint32_t i = 0; i < 3; i++) {
         struct configuration_member *member = &record.configuration.members[i];
         member->id = 100 + i;
-        member->role = member->role_before = CONFIGURATION_VOTER;
+        member->role = CONFIGURATION_VOTER;
         snprintf(member->name, sizeof member->name, "n%u", i + 1);
         snprintf(member->client, sizeof member->client, "127.0.0.1:740%u", i + 1);
         snprintf(member->peer, sizeof member->peer, "127.0.0.1:750%u", i + 1);

@@ -87,11 +87,13 @@ static struct ring *owner_ring(void *context)
     return end->ring;
 }
 
-static int owner_hello_check(void *context, unsigned slot, const struct transport_hello *hello,
+static int owner_hello_check(void *context, unsigned *slot, const struct transport_hello *hello,
                              char reason[TRANSPORT_REASON_BYTES_MAX])
 {
     struct end *end = context;
-    if (slot < end->ends->count && slot != end->slot && end->refuse == NULL && hello->cluster_id == 7) return 0;
+    for (unsigned i = 0; i < end->ends->count && *slot == RAFT_MEMBERS_MAX; i++)
+        if (strcmp(hello->name, names[i]) == 0) *slot = i;
+    if (*slot < end->ends->count && *slot != end->slot && end->refuse == NULL && hello->cluster_id == 7) return 0;
     snprintf(reason, TRANSPORT_REASON_BYTES_MAX, "%s", end->refuse != NULL ? end->refuse : "not one of us");
     return LOCKSTEP_EFOREIGN;
 }

@@ -406,6 +406,74 @@ START_TEST(new_hello_is_said_on_new_connections)
 }
 END_TEST
 
+static bool lost_both_ways(struct ends *unused, const void *context)
+{
+    (void)unused;
+    (void)context;
+    struct transport_peer_status status = end_status(&ends.end[1], 0);
+    return !status.connected_in && !status.connected_out;
+}
+
+START_TEST(peers_come_and_go_while_it_runs) /* members are added and removed */
+{
+    ends_connect(&ends);
+    struct transport *t = ends.end[0].transport;
+    char address[64];
+    snprintf(address, sizeof address, "127.0.0.1:%d", ends.end[1].port);
+    struct raft_message message = {.type = RAFT_TIMEOUT_NOW, .from = end_member(0), .to = end_member(1)};
+    ck_assert_int_eq(t->ops->peer_set(t, 1, "n2", address), 0); /* the same again: nothing happens */
+    ck_assert(end_status(&ends.end[0], 1).connected_out);
+
+    ends.end[0].refuse = "n2 is no member any more";
+    ck_assert_int_eq(t->ops->peer_set(t, 1, "", ""), 0);
+    ck_assert_int_eq(end_send(&ends.end[0], 1, &message), LOCKSTEP_EUNREACHABLE);
+    ck_assert(ends_run(&ends, lost_both_ways, NULL));
+    struct transport_peer_status status = end_status(&ends.end[1], 0);
+    ck_assert(!status.connected_out);
+
+    ends.end[0].refuse = NULL;
+    ck_assert_int_eq(t->ops->peer_set(t, 1, "n2", address), 0);
+    ck_assert(ends_run(&ends, ends_connected, NULL));
+    ck_assert_int_eq(end_send(&ends.end[0], 1, &message), 0);
+}
+END_TEST
+
+START_TEST(peer_in_a_slot_that_was_never_used_is_dialled)
+{
+    char why[256], address[64];
+    struct tcp_options options = end_options(&ends.end[0]);
+    snprintf(address, sizeof address, "%s", options.peers[1].address);
+    options.peers[1].name = "";
+    ck_assert_int_eq(tcp_open(&options, &ends.end[0].transport, why, sizeof why), 0);
+    struct transport *t = ends.end[0].transport;
+    ck_assert_uint_eq(t->ops->queued_bytes(t, 1), 0);
+    ck_assert(t->ops->blocks_idle(t, 1));
+    ck_assert_int_eq(t->ops->peer_set(t, 1, "n2", "nonsense"), LOCKSTEP_EINVAL);
+    ck_assert_int_eq(t->ops->peer_set(t, 1, "n2", address), 0);
+    end_open(&ends.end[1]);
+    ck_assert(ends_run(&ends, ends_connected, NULL));
+}
+END_TEST
+
+static bool refused_as_gone(struct ends *unused, const void *context)
+{
+    (void)unused;
+    (void)context;
+    return end_status(&ends.end[0], 1).refused == LOCKSTEP_EFOREIGN;
+}
+
+START_TEST(code_of_a_refusal_is_told_and_forgotten_when_accepted)
+{
+    ends.end[1].refuse = "not now";
+    end_open(&ends.end[0]);
+    end_open(&ends.end[1]);
+    ck_assert(ends_run(&ends, refused_as_gone, NULL));
+    ends.end[1].refuse = NULL;
+    ck_assert(ends_run(&ends, ends_connected, NULL));
+    ck_assert_int_eq(end_status(&ends.end[0], 1).refused, 0);
+}
+END_TEST
+
 /* --- strangers --- */
 
 /* Run the loop until the other side has closed this socket; ret  whether it did within patience. */
@@ -473,7 +541,7 @@ END_TEST
 START_TEST(hello_with_hostile_lengths_or_damage_is_closed_at_once)
 {
     ends_connect(&ends);
-    uint8_t frame[512];
+    uint8_t frame[2048];
     size_t bytes = hello_frame(frame, "n1");
     for (unsigned bit = 32; bit < 8 * PEER_FRAME_HEADER_BYTES;
          bit++) { /* behind the magic: length, type, version, crc */
@@ -486,7 +554,7 @@ START_TEST(hello_with_hostile_lengths_or_damage_is_closed_at_once)
     closed_after(frame, bytes);
     peer_frame_seal(frame, FRAME_HELLO, 0, WIRE_HELLO_BYTES, 100, 0); /* a hello has no body */
     closed_after(frame, bytes);
-    memset(frame + PEER_FRAME_HEADER_BYTES + 40, 'a', 64); /* a name that does not end */
+    memset(frame + PEER_FRAME_HEADER_BYTES + 48, 'a', 64); /* a name that does not end */
     peer_frame_seal(frame, FRAME_HELLO, 0, WIRE_HELLO_BYTES, 0, 0);
     closed_after(frame, bytes);
 }
@@ -495,7 +563,7 @@ END_TEST
 START_TEST(hello_in_single_bytes_is_read)
 {
     ends_connect(&ends);
-    uint8_t frame[512];
+    uint8_t frame[2048];
     size_t bytes = hello_frame(frame, "nobody");
     struct stranger s = {.fd = end_dial_raw(&ends.end[1])};
     for (size_t i = 0; i < bytes; i++) {
@@ -529,7 +597,7 @@ END_TEST
 /* A stranger that greets as n1 and then says `bytes`. */
 static struct stranger impostor(void)
 {
-    uint8_t frame[512];
+    uint8_t frame[2048];
     size_t bytes = hello_frame(frame, "n1");
     struct stranger s = {.fd = end_dial_raw(&ends.end[1])};
     ck_assert_int_eq(send(s.fd, frame, bytes, MSG_NOSIGNAL), (ssize_t)bytes);
@@ -710,6 +778,9 @@ static void add(TCase *tests)
     tcase_add_test(tests, new_hello_is_said_on_new_connections);
     tcase_add_test(tests, garbage_is_closed_and_counted);
     tcase_add_test(tests, silent_stranger_is_closed_at_its_deadline);
+    tcase_add_test(tests, peers_come_and_go_while_it_runs);
+    tcase_add_test(tests, peer_in_a_slot_that_was_never_used_is_dialled);
+    tcase_add_test(tests, code_of_a_refusal_is_told_and_forgotten_when_accepted);
     tcase_add_test(tests, hello_with_hostile_lengths_or_damage_is_closed_at_once);
     tcase_add_test(tests, hello_in_single_bytes_is_read);
     tcase_add_test(tests, crowd_of_strangers_does_not_keep_a_member_out);

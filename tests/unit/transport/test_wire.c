@@ -135,13 +135,16 @@ START_TEST(hello_and_reply_are_read_as_they_were_written)
                                       .hello = {.protocol = 1,
                                                 .format = 2,
                                                 .feature_level = 3,
+                                                .level = 1,
+                                                .configuration_index = 7,
                                                 .cluster_id = 4,
                                                 .member_id = 5,
                                                 .boot = 6,
                                                 .cluster = "demo",
                                                 .name = "n1",
                                                 .machine = "kv",
-                                                .machine_version = "1.0"},
+                                                .machine_version = "1.0",
+                                                .address = "[::1]:7501"},
                                       .reason = "because",
                                   };
     uint8_t bytes[WIRE_HELLO_REPLY_BYTES];
@@ -150,6 +153,24 @@ START_TEST(hello_and_reply_are_read_as_they_were_written)
     ck_assert(read.accepted);
     ck_assert_str_eq(read.reason, "because");
     ck_assert_mem_eq(&read.hello, &written.hello, sizeof read.hello);
+    written.accepted = false;
+    written.code = LOCKSTEP_EGONE;
+    wire_hello_reply_write(&written, bytes);
+    ck_assert_int_eq(wire_hello_reply_read(bytes, sizeof bytes, &read), 0);
+    ck_assert_int_eq(read.code, LOCKSTEP_EGONE);
+}
+END_TEST
+
+START_TEST(reply_that_contradicts_itself_is_refused) /* accepted with an error, refused without one, an error above 0 */
+{
+    static const struct wire_hello_reply cases[] = {
+        {.accepted = true, .code = LOCKSTEP_EGONE}, {.accepted = false, .code = 0}, {.accepted = false, .code = 3}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint8_t bytes[WIRE_HELLO_REPLY_BYTES];
+        struct wire_hello_reply read;
+        wire_hello_reply_write(&cases[i], bytes);
+        ck_assert_int_eq(wire_hello_reply_read(bytes, sizeof bytes, &read), LOCKSTEP_EPROTO);
+    }
 }
 END_TEST
 
@@ -159,7 +180,7 @@ START_TEST(names_that_do_not_end_or_hold_control_characters_are_refused) /* they
     uint8_t bytes[WIRE_HELLO_BYTES];
     wire_hello_write(&hello, bytes);
     ck_assert_int_eq(wire_hello_read(bytes, sizeof bytes, &read), 0);
-    uint8_t *name = bytes + 40 + TRANSPORT_NAME_BYTES_MAX;
+    uint8_t *name = bytes + 48 + TRANSPORT_NAME_BYTES_MAX;
     name[1] = '\n';
     ck_assert_int_eq(wire_hello_read(bytes, sizeof bytes, &read), LOCKSTEP_EPROTO);
     name[1] = 0x1b;
@@ -176,6 +197,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, every_message_is_read_as_it_was_written);
     tcase_add_test(tests, message_of_another_length_type_or_unknown_bit_is_refused);
     tcase_add_test(tests, hello_and_reply_are_read_as_they_were_written);
+    tcase_add_test(tests, reply_that_contradicts_itself_is_refused);
     tcase_add_test(tests, names_that_do_not_end_or_hold_control_characters_are_refused);
 }
 
