@@ -167,8 +167,8 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .plugin = o->plugin,
         .storage = node->storage,
         .start_index = recovered.base.index + 1,
-        .replies_bytes = 16 << 20,
-        .queries_bytes = 16 << 20,
+        .replies_bytes = o->replies_bytes != 0 ? o->replies_bytes : 16 << 20,
+        .queries_bytes = o->queries_bytes != 0 ? o->queries_bytes : 16 << 20,
         .batch_bytes_max =
             (uint32_t)(o->ring_bytes / 8 < MACHINE_BATCH_BYTES ? o->ring_bytes / 8 : MACHINE_BATCH_BYTES),
         .sessions = node->sessions,

@@ -47,7 +47,7 @@ HOMES = {
     "xxhash.h": ["statemachine/"],
     "dlfcn.h": ["statemachine/plugin.c"],
     "elf.h": ["statemachine/plugin.c"],
-    "link.h": ["statemachine/plugin.c"],
+    "link.h": ["statemachine/plugin.c", "tests/sim/copies.c"],
     "check.h": ["tests/"],
     "sanitizer/": ["base/", "tests/"],
 }

@@ -11,13 +11,21 @@
 
 enum { SECTOR_BYTES = 512, PATH_BYTES = 4096 };
 
+/* What a sector is, besides the same as on the medium. */
+enum sector_state {
+    SECTOR_CLEAN = 0,
+    SECTOR_DIRTY = 1, /* written since the last flush */
+    SECTOR_STALE = 2, /* its flush failed: the cache shows what the medium does not hold, and no flush will write it */
+};
+
 /* A file's content, whatever its names are. */
 struct inode {
     struct inode *next; /* all of a disk, for the end */
     uint8_t *now, *medium;
-    uint8_t *dirty; /* one byte a sector: written since the last flush */
+    uint8_t *dirty; /* one byte a sector: enum sector_state */
     uint64_t room;  /* of now, medium; zero behind the sizes */
     uint64_t bytes, medium_bytes;
+    uint64_t dirty_from, dirty_to; /* sectors outside are clean */
     bool locked;
 };
 
@@ -45,7 +53,10 @@ struct sim_disk {
     struct inode *inodes;
     struct names now, medium, changes; /* medium + changes, in order = now */
     bool powered;
+    bool killed; /* no power cut: what is cached stays */
+    bool lies;
     uint64_t operations, cut_at, flushes, fail_flush_at, capacity;
+    struct sim_disk_watch watch;
 };
 
 static struct name *names_find(struct names *names, const char *path)
@@ -91,6 +102,11 @@ static void name_change(struct sim_disk *sim, const char *path, struct inode *in
     names_add(&sim->changes, path, inode, directory);
 }
 
+static void watched(struct sim_disk *sim, enum sim_disk_operation_kind kind, uint64_t offset, uint64_t bytes)
+{
+    if (sim->watch.operation != NULL) sim->watch.operation(sim->watch.context, kind, offset, bytes);
+}
+
 bool sim_disk_operation(struct sim_disk *sim, bool *ret_happened)
 {
     *ret_happened = false;
@@ -124,6 +140,15 @@ static void inode_reserve(struct inode *inode, uint64_t bytes)
     memset(inode->medium + inode->room, 0, room - inode->room);
     memset(inode->dirty + inode->room / SECTOR_BYTES, 0, (room - inode->room) / SECTOR_BYTES);
     inode->room = room;
+}
+
+/* Sectors first..last differ from the medium. */
+static void inode_mark(struct inode *inode, uint64_t first, uint64_t last)
+{
+    memset(inode->dirty + first, SECTOR_DIRTY, last - first + 1);
+    if (inode->dirty_from == inode->dirty_to) inode->dirty_from = inode->dirty_to = first;
+    if (first < inode->dirty_from) inode->dirty_from = first;
+    if (last + 1 > inode->dirty_to) inode->dirty_to = last + 1;
 }
 
 static int disk_open(void *context, const char *path, int flags, struct disk_file **ret)
@@ -212,19 +237,37 @@ static int disk_pwritev(struct disk_file *file, const struct iovec *parts, int c
             at += parts[i].iov_len;
         }
         if (at > inode->bytes) inode->bytes = at;
-        for (uint64_t sector = offset / SECTOR_BYTES; sector <= (at - 1) / SECTOR_BYTES; sector++)
-            inode->dirty[sector] = 1;
+        inode_mark(inode, offset / SECTOR_BYTES, (at - 1) / SECTOR_BYTES);
     }
+    watched(sim, SIM_DISK_WRITE, offset, bytes);
     return operation_end(sim, alive);
 }
 
 static void inode_flush(struct inode *inode)
 {
-    for (uint64_t sector = 0; sector < inode->room / SECTOR_BYTES; sector++)
-        if (inode->dirty[sector])
-            memcpy(inode->medium + sector * SECTOR_BYTES, inode->now + sector * SECTOR_BYTES, SECTOR_BYTES);
-    memset(inode->dirty, 0, inode->room / SECTOR_BYTES);
+    bool stale = false;
+    for (uint64_t sector = inode->dirty_from; sector < inode->dirty_to; sector++) {
+        if (inode->dirty[sector] == SECTOR_STALE) stale = true;
+        if (inode->dirty[sector] != SECTOR_DIRTY) continue;
+        memcpy(inode->medium + sector * SECTOR_BYTES, inode->now + sector * SECTOR_BYTES, SECTOR_BYTES);
+        inode->dirty[sector] = SECTOR_CLEAN;
+    }
+    if (!stale) inode->dirty_from = inode->dirty_to = 0;
     inode->medium_bytes = inode->bytes;
+}
+
+/* As Linux does it: some pages reached the medium, the others count as clean and are never written again. */
+static void inode_flush_failed(struct sim_disk *sim, struct inode *inode)
+{
+    for (uint64_t sector = inode->dirty_from; sector < inode->dirty_to; sector++) {
+        if (inode->dirty[sector] != SECTOR_DIRTY) continue;
+        if (random_chance(&sim->random, 1, 2)) {
+            memcpy(inode->medium + sector * SECTOR_BYTES, inode->now + sector * SECTOR_BYTES, SECTOR_BYTES);
+            inode->dirty[sector] = SECTOR_CLEAN;
+        } else {
+            inode->dirty[sector] = SECTOR_STALE;
+        }
+    }
 }
 
 static int disk_flush(struct disk_file *file, bool metadata)
@@ -232,15 +275,28 @@ static int disk_flush(struct disk_file *file, bool metadata)
     struct sim_disk *sim = file->sim;
     bool happened;
     (void)metadata; /* a changed size is data that reading needs: fdatasync writes it too */
-    if (sim->powered && sim->flushes++ >= sim->fail_flush_at) return LOCKSTEP_EIO;
+    if (sim->powered && sim->flushes++ >= sim->fail_flush_at) {
+        watched(sim, SIM_DISK_FLUSH_FAILED, 0, 0);
+        inode_flush_failed(sim, file->inode);
+        return LOCKSTEP_EIO;
+    }
     bool alive = sim_disk_operation(sim, &happened);
-    if (happened) inode_flush(file->inode);
+    if (happened && !sim->lies) inode_flush(file->inode);
+    watched(sim, SIM_DISK_FLUSH, 0, 0);
     return operation_end(sim, alive);
 }
 
+/* Clean pages alone are dropped: what is dirty stays, what a failed flush left comes from the medium again. */
 static int disk_drop_cache(struct disk_file *file)
 {
-    return file->sim->powered ? 0 : LOCKSTEP_EIO;
+    struct inode *inode = file->inode;
+    if (!file->sim->powered) return LOCKSTEP_EIO;
+    for (uint64_t sector = inode->dirty_from; sector < inode->dirty_to; sector++) {
+        if (inode->dirty[sector] != SECTOR_STALE) continue;
+        memcpy(inode->now + sector * SECTOR_BYTES, inode->medium + sector * SECTOR_BYTES, SECTOR_BYTES);
+        inode->dirty[sector] = SECTOR_CLEAN;
+    }
+    return 0;
 }
 
 static int disk_truncate(struct disk_file *file, uint64_t bytes)
@@ -252,7 +308,7 @@ static int disk_truncate(struct disk_file *file, uint64_t bytes)
         inode_reserve(inode, bytes);
         if (bytes < inode->bytes) {
             memset(inode->now + bytes, 0, inode->bytes - bytes);
-            for (uint64_t s = bytes / SECTOR_BYTES; s <= (inode->bytes - 1) / SECTOR_BYTES; s++) inode->dirty[s] = 1;
+            inode_mark(inode, bytes / SECTOR_BYTES, (inode->bytes - 1) / SECTOR_BYTES);
         }
         inode->bytes = bytes;
     }
@@ -391,20 +447,27 @@ const struct disk *sim_disk(struct sim_disk *sim)
 
 void sim_disk_power_cut(struct sim_disk *sim)
 {
+    if (!sim->powered) return;
     sim->powered = false;
     for (struct inode *inode = sim->inodes; inode != NULL; inode = inode->next) {
         /* A third of the cuts keeps all, a third nothing, a third some: files differ. */
         uint64_t mood = random_below(&sim->random, 3);
-        for (uint64_t sector = 0; sector < inode->room / SECTOR_BYTES; sector++) {
-            if (!inode->dirty[sector]) continue;
-            if (mood == 0 || (mood == 1 && random_chance(&sim->random, 1, 2)))
+        for (uint64_t sector = inode->dirty_from; sector < inode->dirty_to; sector++) {
+            if (inode->dirty[sector] == SECTOR_CLEAN) continue;
+            bool reached = mood == 0 || (mood == 1 && random_chance(&sim->random, 1, 2));
+            if (reached && inode->dirty[sector] == SECTOR_DIRTY)
                 memcpy(inode->medium + sector * SECTOR_BYTES, inode->now + sector * SECTOR_BYTES, SECTOR_BYTES);
-            inode->dirty[sector] = 0;
+            else /* memory follows the medium now, so that coming back copies nothing that is the same */
+                memcpy(inode->now + sector * SECTOR_BYTES, inode->medium + sector * SECTOR_BYTES, SECTOR_BYTES);
+            inode->dirty[sector] = SECTOR_CLEAN;
         }
+        inode->dirty_from = inode->dirty_to = 0;
+        uint64_t end = inode->bytes > inode->medium_bytes ? inode->bytes : inode->medium_bytes;
         if (inode->bytes != inode->medium_bytes && random_chance(&sim->random, 1, 2))
             inode->medium_bytes = inode->bytes;
-        if (inode->medium_bytes < inode->room)
-            memset(inode->medium + inode->medium_bytes, 0, inode->room - inode->medium_bytes);
+        memset(inode->medium + inode->medium_bytes, 0, end - inode->medium_bytes);
+        memset(inode->now + inode->medium_bytes, 0, end - inode->medium_bytes);
+        inode->bytes = inode->medium_bytes;
     }
     size_t kept = sim->changes.count == 0 ? 0 : (size_t)random_below(&sim->random, sim->changes.count + 1);
     for (size_t i = 0; i < kept; i++) {
@@ -412,6 +475,14 @@ void sim_disk_power_cut(struct sim_disk *sim)
         names_set(&sim->medium, change->path, change->inode, change->directory);
     }
     sim->changes.count = 0;
+    if (sim->watch.power_cut != NULL) sim->watch.power_cut(sim->watch.context);
+}
+
+void sim_disk_kill(struct sim_disk *sim)
+{
+    lk_assert(sim->powered);
+    sim->powered = false;
+    sim->killed = true;
 }
 
 void sim_disk_power_cut_after(struct sim_disk *sim, uint64_t operations)
@@ -424,11 +495,10 @@ void sim_disk_power_on(struct sim_disk *sim)
     lk_assert(!sim->powered);
     sim->powered = true;
     sim->cut_at = sim->fail_flush_at = UINT64_MAX;
-    for (struct inode *inode = sim->inodes; inode != NULL; inode = inode->next) {
-        lk_assert(!inode->locked);
-        memcpy(inode->now, inode->medium, inode->room);
-        inode->bytes = inode->medium_bytes;
-    }
+    for (struct inode *inode = sim->inodes; inode != NULL; inode = inode->next) lk_assert(!inode->locked);
+    bool killed = sim->killed;
+    sim->killed = false;
+    if (killed) return;
     sim->now.count = 0;
     for (size_t i = 0; i < sim->medium.count; i++) {
         const struct name *name = &sim->medium.list[i];
@@ -449,6 +519,16 @@ uint64_t sim_disk_operations(const struct sim_disk *sim)
 void sim_disk_fail_flush_after(struct sim_disk *sim, uint64_t flushes)
 {
     sim->fail_flush_at = flushes == UINT64_MAX ? UINT64_MAX : sim->flushes + flushes;
+}
+
+void sim_disk_lie(struct sim_disk *sim, bool lies)
+{
+    sim->lies = lies;
+}
+
+void sim_disk_watch_set(struct sim_disk *sim, const struct sim_disk_watch *watch)
+{
+    sim->watch = *watch;
 }
 
 void sim_disk_capacity(struct sim_disk *sim, uint64_t bytes)

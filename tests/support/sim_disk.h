@@ -19,6 +19,9 @@ const struct disk *sim_disk(struct sim_disk *sim);
 
 /* The power goes now: every later call fails with EIO, closing changes nothing. */
 void sim_disk_power_cut(struct sim_disk *sim);
+/* The process that uses it is killed, and the machine lives on: the same, but power_on finds all that was written,
+ * still unflushed. */
+void sim_disk_kill(struct sim_disk *sim);
 /* The power goes at the n-th changing operation from now (write, flush, truncate, rename, unlink, create, a commit of
  * the map that shares it): 0 = at the next one. It may or may not have happened. */
 void sim_disk_power_cut_after(struct sim_disk *sim, uint64_t operations);
@@ -31,10 +34,22 @@ uint64_t sim_disk_operations(const struct sim_disk *sim);
  * *ret_happened says whether it still reached the medium. */
 bool sim_disk_operation(struct sim_disk *sim, bool *ret_happened);
 
-/* Faults. The n-th flush from now fails with EIO, and all later ones. UINT64_MAX = none. */
+/* Faults. The n-th flush from now fails with EIO, and all later ones. UINT64_MAX = none. Part of what it should have
+ * written is lost, though reads show it until the cache is dropped. */
 void sim_disk_fail_flush_after(struct sim_disk *sim, uint64_t flushes);
+/* Flushes of files report success and do nothing: no storage survives this, and a test of tests must see that. */
+void sim_disk_lie(struct sim_disk *sim, bool lies);
 /* No file may grow the disk beyond this: ENOSPC. UINT64_MAX = no limit. */
 void sim_disk_capacity(struct sim_disk *sim, uint64_t bytes);
+
+enum sim_disk_operation_kind { SIM_DISK_WRITE = 1, SIM_DISK_FLUSH, SIM_DISK_FLUSH_FAILED };
+/* Is told, in the middle of the call, of what is done to files, and of a power cut. */
+struct sim_disk_watch {
+    void *context;
+    void (*operation)(void *context, enum sim_disk_operation_kind kind, uint64_t offset, uint64_t bytes);
+    void (*power_cut)(void *context);
+};
+void sim_disk_watch_set(struct sim_disk *sim, const struct sim_disk_watch *watch);
 
 /* A file's bytes as they are now, for tests that damage them; NULL = no such file. Valid until it changes. */
 uint8_t *sim_disk_bytes(struct sim_disk *sim, const char *path, uint64_t *ret_bytes);

@@ -25,7 +25,7 @@ struct end {
     struct transport transport; /* first: ops find the end by it */
     struct sim_net *net;
     unsigned slot;
-    bool attached;
+    bool attached, mute;
     struct transport_owner owner;
     struct transport_hello hello;
     struct packet *inbox; /* ordered */
@@ -41,6 +41,7 @@ struct sim_net {
     struct random *random;
     const uint64_t *now_ns;
     struct sim_net_faults faults;
+    struct sim_net_watch watch;
     struct end ends[RAFT_MEMBERS_MAX];
     bool cut[RAFT_MEMBERS_MAX][RAFT_MEMBERS_MAX];
 };
@@ -92,16 +93,32 @@ void sim_net_cut(struct sim_net *net, unsigned from, unsigned to, bool cut)
     }
 }
 
-static void deliver(struct sim_net *net, struct end *to, const struct packet *packet)
+/* On its way: the packet is the network's from here on. */
+static void deliver(struct sim_net *net, struct end *to, struct packet *packet)
+{
+    packet->due_ns = *net->now_ns + random_between(net->random, net->faults.delay_ns_min, net->faults.delay_ns_max);
+    struct packet **at = &to->inbox;
+    while (*at != NULL && (*at)->due_ns <= packet->due_ns) at = &(*at)->next;
+    packet->next = *at;
+    *at = packet;
+}
+
+static struct packet *packet_copy(const struct packet *packet)
 {
     struct packet *copy = malloc(sizeof *copy + packet->bytes);
     lk_assert(copy != NULL);
     memcpy(copy, packet, sizeof *copy + packet->bytes);
-    copy->due_ns = *net->now_ns + random_between(net->random, net->faults.delay_ns_min, net->faults.delay_ns_max);
-    struct packet **at = &to->inbox;
-    while (*at != NULL && (*at)->due_ns <= copy->due_ns) at = &(*at)->next;
-    copy->next = *at;
-    *at = copy;
+    return copy;
+}
+
+void sim_net_mute(struct sim_net *net, unsigned slot)
+{
+    net->ends[slot].mute = true;
+}
+
+void sim_net_watch_set(struct sim_net *net, const struct sim_net_watch *watch)
+{
+    net->watch = *watch;
 }
 
 void sim_net_hang_up(struct sim_net *net, unsigned from, unsigned to)
@@ -146,22 +163,18 @@ static bool hello_accepted(struct end *end, unsigned slot, unsigned *ret_slot)
     return true;
 }
 
-static int net_send(struct transport *t, const struct transport_send *send)
+static struct packet *packet_of(const struct end *end, const struct transport_send *send, unsigned slot,
+                                uint32_t generation)
 {
-    struct end *end = (struct end *)t;
-    struct sim_net *net = end->net;
-    unsigned slot;
-    if (!hello_accepted(end, send->slot, &slot)) return LOCKSTEP_EUNREACHABLE;
-    struct end *other = &net->ends[end->end_of[send->slot]];
     size_t bytes = send->body_bytes + send->more_bytes + send->ring_bytes + send->blocks_bytes;
-    struct packet *packet = calloc(1, sizeof *packet + bytes);
+    struct packet *packet = malloc(sizeof *packet + bytes);
     lk_assert(packet != NULL);
-    packet->from = end->slot;
-    packet->slot = slot;
-    packet->generation = other->generation[slot];
-    packet->from_id = end->hello.member_id;
-    packet->type = send->type;
-    packet->bytes = bytes;
+    *packet = (struct packet){.from = end->slot,
+                              .slot = slot,
+                              .generation = generation,
+                              .from_id = end->hello.member_id,
+                              .type = send->type,
+                              .bytes = bytes};
     if (send->message != NULL) packet->message = *send->message;
     uint8_t *to = packet->body;
     if (send->body_bytes > 0) memcpy(to, send->body, send->body_bytes);
@@ -172,11 +185,23 @@ static int net_send(struct transport *t, const struct transport_send *send)
         memcpy(to, ring_at(end->owner.ring(end->owner.context), send->ring_from), send->ring_bytes);
     else if (send->blocks_bytes > 0)
         memcpy(to, send->blocks, send->blocks_bytes);
-    bool lost = net->cut[end->slot][other->slot] || random_chance(net->random, net->faults.loss_per_1000, 1000);
+    return packet;
+}
+
+static int net_send(struct transport *t, const struct transport_send *send)
+{
+    struct end *end = (struct end *)t;
+    struct sim_net *net = end->net;
+    unsigned slot, to = end->end_of[send->slot];
+    if (end->mute) return LOCKSTEP_EUNREACHABLE;
+    if (net->watch.sent != NULL && to != RAFT_MEMBERS_MAX) net->watch.sent(net->watch.context, end->slot, to, send);
+    if (!hello_accepted(end, send->slot, &slot)) return LOCKSTEP_EUNREACHABLE;
+    struct end *other = &net->ends[to];
+    bool lost = net->cut[end->slot][to] || random_chance(net->random, net->faults.loss_per_1000, 1000);
+    struct packet *packet = lost ? NULL : packet_of(end, send, slot, other->generation[slot]);
     if (!lost) deliver(net, other, packet);
     bool twice = send->type == FRAME_RAFT && random_chance(net->random, net->faults.duplicate_per_1000, 1000);
-    if (!lost && twice) deliver(net, other, packet);
-    free(packet);
+    if (!lost && twice) deliver(net, other, packet_copy(packet));
     return 0;
 }
 
@@ -302,6 +327,11 @@ void sim_net_detach(struct sim_net *net, unsigned slot)
     inbox_clear(&net->ends[slot]);
     net->ends[slot].attached = false;
     for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) sim_net_hang_up(net, slot, i);
+}
+
+uint64_t sim_net_first_ns(const struct sim_net *net, unsigned slot)
+{
+    return net->ends[slot].inbox == NULL ? UINT64_MAX : net->ends[slot].inbox->due_ns;
 }
 
 uint64_t sim_net_next_ns(const struct sim_net *net)

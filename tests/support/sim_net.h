@@ -35,6 +35,18 @@ void sim_net_hang_up(struct sim_net *net, unsigned from, unsigned to);
 struct transport *sim_net_attach(struct sim_net *net, unsigned end, const struct transport_owner *owner,
                                  const struct transport_hello *hello);
 void sim_net_detach(struct sim_net *net, unsigned end);
+/* Nothing that this node sends leaves any more, until it is attached again: its power went in the middle of a turn. */
+void sim_net_mute(struct sim_net *net, unsigned end);
+
+/* Is told of every frame that a node sends to an end, before the network decides what becomes of it. */
+struct sim_net_watch {
+    void *context;
+    void (*sent)(void *context, unsigned from, unsigned to, const struct transport_send *send);
+};
+void sim_net_watch_set(struct sim_net *net, const struct sim_net_watch *watch);
+
+/* When the next frame of this node becomes due; UINT64_MAX = none is on its way. */
+uint64_t sim_net_first_ns(const struct sim_net *net, unsigned end);
 /* When the next frame becomes due anywhere, after now; UINT64_MAX = none. */
 uint64_t sim_net_next_ns(const struct sim_net *net);
 bool sim_net_due(const struct sim_net *net, unsigned end);

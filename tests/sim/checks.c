@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* checks.c - what must hold after every step, however the faults fell.
+ * C1  One leader a term.
+ * C2  Log matching: a block is named by (index, term); one such name, one checksum, on every node, at any time. The
+ *     checksum covers the one before it, so equal ends are equal logs.
+ * C3  What is committed is never another block, on any node, after any crash.
+ * C4  Leader completeness: who leads a term has all that was committed in earlier terms.
+ * C5  Commit never falls while a process lives.
+ * C6  One vote a term, whatever was forgotten in between; the term that a member says never falls.
+ * C7  What a node promised to be durable is there after any crash.
+ * C8  Equal commands, replies and state at equal positions; a command stands once in the log.
+ * C9  A committed block is durable on a majority.
+ * What is looked at is what is new since the last look, so that the cost is that of the change. Sees the inside of
+ * nodes, and changes nothing there. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "server/node_internal.h"
+#include "storage/table.h"
+#include "tests/sim/world.h"
+
+enum { CORE_CHECK_EVERY = 16 };
+
+/* A block that was seen somewhere: (index, term) and its checksum. */
+struct block_seen {
+    raft_term term;
+    uint32_t crc;
+    uint32_t next; /* older entry of the same index, + 1; 0 = none */
+};
+
+struct block_committed {
+    raft_term term;        /* the block's */
+    raft_term leader_term; /* in which it was seen committed first */
+    uint32_t crc;
+};
+
+struct command_applied {
+    uint64_t command_hash; /* all of it: index, term, time, payload */
+    uint64_t payload_hash;
+    uint64_t reply_hash;
+    raft_index index;
+    struct lockstep_hash state;
+    bool has_state;
+};
+
+/* A growing array of zeros. */
+struct array {
+    void *items;
+    uint64_t room;
+};
+
+/* Number to number; linear probing, key 0 is none. */
+struct pair {
+    uint64_t key, value;
+};
+struct map {
+    struct pair *pairs;
+    uint64_t room, used;
+};
+
+struct truth {
+    struct array heads; /* uint32_t by index: newest block_seen of the index, + 1 */
+    struct array seen;  /* struct block_seen */
+    uint32_t seen_count;
+    struct array committed; /* struct block_committed by index */
+    raft_index committed_last;
+    struct array applied; /* struct command_applied by position */
+    log_position applied_last;
+    struct array leaders;              /* unsigned by term: who leads, + 1 */
+    struct array votes[SIM_NODES_MAX]; /* raft_member by term */
+    raft_term said[SIM_NODES_MAX];     /* highest term in any message */
+    struct array chain[SIM_NODES_MAX]; /* uint32_t crc by index: as this node was seen to hold it, in this life */
+    struct map attempts;               /* payload hash -> how often it may be in the log, minus how often it is */
+    struct map queries;                /* (position, query) -> reply hash */
+    uint64_t turns;
+};
+
+static void *item(struct array *array, uint64_t i, size_t bytes)
+{
+    if (i >= array->room) {
+        uint64_t room = i < 512 ? 1024 : 2 * i;
+        array->items = realloc(array->items, room * bytes);
+        lk_assert(array->items != NULL);
+        memset((uint8_t *)array->items + array->room * bytes, 0, (room - array->room) * bytes);
+        array->room = room;
+    }
+    return (uint8_t *)array->items + i * bytes;
+}
+#define ITEM(array, i, type) ((type *)item(&(array), (i), sizeof(type)))
+
+static uint64_t *map_find(struct map *map, uint64_t key)
+{
+    if (key == 0) key = 1;
+    if (2 * map->used >= map->room) {
+        struct map old = *map;
+        map->room = old.room == 0 ? 1024 : 2 * old.room;
+        map->used = 0;
+        map->pairs = calloc(map->room, sizeof *map->pairs);
+        lk_assert(map->pairs != NULL);
+        for (uint64_t i = 0; i < old.room; i++)
+            if (old.pairs[i].key != 0) *map_find(map, old.pairs[i].key) = old.pairs[i].value;
+        free(old.pairs);
+    }
+    uint64_t at = key & (map->room - 1);
+    while (map->pairs[at].key != 0 && map->pairs[at].key != key) at = (at + 1) & (map->room - 1);
+    if (map->pairs[at].key == 0) map->used++;
+    map->pairs[at].key = key;
+    return &map->pairs[at].value;
+}
+
+struct truth *truth_open(void)
+{
+    struct truth *truth = calloc(1, sizeof *truth);
+    lk_assert(truth != NULL);
+    return truth;
+}
+
+void truth_close(struct truth *truth)
+{
+    free(truth->heads.items);
+    free(truth->seen.items);
+    free(truth->committed.items);
+    free(truth->applied.items);
+    free(truth->leaders.items);
+    for (unsigned i = 0; i < SIM_NODES_MAX; i++) {
+        free(truth->votes[i].items);
+        free(truth->chain[i].items);
+    }
+    free(truth->attempts.pairs);
+    free(truth->queries.pairs);
+    free(truth);
+}
+
+raft_index checks_committed(const struct world *world)
+{
+    return world->truth->committed_last;
+}
+
+/* --- blocks --------------------------------------------------------------------------------------------------- */
+
+/* Block `index` as node m holds it, in the ring or in LMDB. False: it does not (any more). */
+static bool block_of(const struct member *m, raft_index index, raft_term *ret_term, uint32_t *ret_crc)
+{
+    struct ring_slot slot;
+    if (ring_find(m->node->ring, index, &slot) == 0) {
+        *ret_term = slot.term;
+        *ret_crc = slot.header_crc;
+        return true;
+    }
+    size_t bytes;
+    struct block_header header;
+    const uint8_t *stored = sim_kv_value(m->kv, TABLE_BLOCKS, index, &bytes);
+    if (stored == NULL || block_header_read(stored, bytes, &header) != 0) return false;
+    *ret_term = header.term;
+    *ret_crc = header.header_crc;
+    return true;
+}
+
+/* C2. True: this very chain was seen on this node before, and so was all below. */
+static bool note_block(struct member *m, raft_index index)
+{
+    struct truth *truth = m->world->truth;
+    raft_term term;
+    uint32_t crc;
+    if (!block_of(m, index, &term, &crc)) return true;
+    uint32_t *chain = ITEM(truth->chain[m->i], index, uint32_t);
+    if (*chain == crc) return true;
+    *chain = crc;
+    uint32_t *head = ITEM(truth->heads, index, uint32_t);
+    for (uint32_t at = *head; at != 0; at = ITEM(truth->seen, at - 1, struct block_seen)->next) {
+        const struct block_seen *seen = ITEM(truth->seen, at - 1, struct block_seen);
+        if (seen->term != term) continue;
+        if (seen->crc != crc)
+            world_violated(m->world, "C2: n%u holds block %llu of term %llu as %08x, somebody else as %08x", m->i + 1,
+                           (unsigned long long)index, (unsigned long long)term, crc, seen->crc);
+        return false;
+    }
+    *ITEM(truth->seen, truth->seen_count, struct block_seen) =
+        (struct block_seen){.term = term, .crc = crc, .next = *head};
+    *head = ++truth->seen_count;
+    return false;
+}
+
+static void note_log(struct member *m)
+{
+    raft_index last = raft_last_index(m->node->raft);
+    for (raft_index index = last; index > 0 && !note_block(m, index); index--) {
+    }
+    if (last < m->seen.last) trace_event(&m->world->trace, m->world->now_ns, m->i, TRACE_CUT, last, m->seen.last);
+    m->seen.last = last;
+}
+
+/* C9. Whether node m holds the committed block `index` durably, as far as it says; one that is down, as far as it did. */
+static bool holds_durably(struct member *m, raft_index index, uint32_t crc)
+{
+    bool lives = m->node != NULL && m->node->raft != NULL;
+    raft_index durable = lives ? raft_durable_index(m->node->raft) : m->died_durable;
+    return durable >= index && *ITEM(m->world->truth->chain[m->i], index, uint32_t) == crc;
+}
+
+static void note_commit(struct member *m, raft_index index)
+{
+    struct world *world = m->world;
+    struct truth *truth = world->truth;
+    raft_term term;
+    uint32_t crc;
+    if (!block_of(m, index, &term, &crc))
+        world_violated(world, "C3: n%u commits block %llu and does not hold it", m->i + 1, (unsigned long long)index);
+    struct block_committed *committed = ITEM(truth->committed, index, struct block_committed);
+    if (index <= truth->committed_last) {
+        if (committed->crc != crc || committed->term != term)
+            world_violated(world,
+                           "C3: n%u commits block %llu of term %llu, %08x; it was committed with term %llu, %08x",
+                           m->i + 1, (unsigned long long)index, (unsigned long long)term, crc,
+                           (unsigned long long)committed->term, committed->crc);
+        return;
+    }
+    lk_assert(index == truth->committed_last + 1);
+    truth->committed_last = index;
+    *committed = (struct block_committed){.term = term, .leader_term = raft_current_term(m->node->raft), .crc = crc};
+    trace_event(&world->trace, world->now_ns, m->i, TRACE_COMMIT, index, term, crc);
+}
+
+static void check_majority(struct member *m, raft_index index)
+{
+    struct world *world = m->world;
+    unsigned durable = 0;
+    uint32_t crc = ITEM(world->truth->committed, index, struct block_committed)->crc;
+    for (unsigned i = 0; i < world->plan.nodes; i++) durable += holds_durably(&world->members[i], index, crc);
+    if (durable <= world->plan.nodes / 2)
+        world_violated(world, "C9: block %llu is committed on n%u and durable on %u of %u", (unsigned long long)index,
+                       m->i + 1, durable, world->plan.nodes);
+}
+
+static void note_commits(struct member *m)
+{
+    raft_index commit = raft_commit_index(m->node->raft);
+    if (commit < m->seen.commit)
+        world_violated(m->world, "C5: n%u's commit falls from %llu to %llu", m->i + 1,
+                       (unsigned long long)m->seen.commit, (unsigned long long)commit);
+    if (commit == m->seen.commit) return;
+    bool news = commit > m->world->truth->committed_last;
+    for (raft_index index = m->seen.commit + 1; index <= commit; index++) note_commit(m, index);
+    m->seen.commit = commit;
+    if (news) check_majority(m, commit);
+}
+
+/* --- roles ---------------------------------------------------------------------------------------------------- */
+
+static void note_role(struct member *m)
+{
+    struct world *world = m->world;
+    struct truth *truth = world->truth;
+    raft_term term = raft_current_term(m->node->raft);
+    if (term < m->seen.term)
+        world_violated(world, "C6: n%u's term falls from %llu to %llu", m->i + 1, (unsigned long long)m->seen.term,
+                       (unsigned long long)term);
+    m->seen.term = term;
+    if (!raft_is_leader(m->node->raft) || m->seen.role_term == term) return;
+    m->seen.role_term = term;
+    trace_event(&world->trace, world->now_ns, m->i, TRACE_ROLE, RAFT_LEADER, term);
+    unsigned *leader = ITEM(truth->leaders, term, unsigned);
+    if (*leader != 0 && *leader != m->i + 1)
+        world_violated(world, "C1: n%u and n%u lead term %llu", *leader, m->i + 1, (unsigned long long)term);
+    *leader = m->i + 1;
+    raft_index index = truth->committed_last;
+    while (index > 0 && ITEM(truth->committed, index, struct block_committed)->leader_term >= term) index--;
+    if (index == 0) return;
+    raft_term held_term;
+    uint32_t held;
+    bool holds = raft_last_index(m->node->raft) >= index && block_of(m, index, &held_term, &held);
+    if (!holds || held != ITEM(truth->committed, index, struct block_committed)->crc)
+        world_violated(world, "C4: n%u leads term %llu without the committed block %llu", m->i + 1,
+                       (unsigned long long)term, (unsigned long long)index);
+}
+
+void checks_turned(struct member *m)
+{
+    struct truth *truth = m->world->truth;
+    if (m->node->raft == NULL) return; /* not born */
+    note_log(m);
+    note_role(m);
+    note_commits(m);
+    if (truth->turns++ % CORE_CHECK_EVERY == 0) raft_check(m->node->raft);
+}
+
+/* --- death and start ------------------------------------------------------------------------------------------ */
+
+void checks_dies(struct member *m)
+{
+    if (m->node->raft == NULL) return;
+    struct raft_status status;
+    raft_status_read(m->node->raft, &status);
+    note_log(m); /* chain[] keeps what it holds */
+    m->died_term = status.term;
+    m->died_durable = status.durable_index;
+    /* A leader has promised to itself, a follower what its leader validated. */
+    m->died_promised = status.durable_index;
+    if (status.role != RAFT_LEADER && status.validated_index < m->died_promised)
+        m->died_promised = status.validated_index;
+}
+
+/* The newest block that is committed and was durable on this node when it died. */
+static raft_index committed_here(const struct member *m)
+{
+    struct truth *truth = m->world->truth;
+    raft_index index = m->died_durable < truth->committed_last ? m->died_durable : truth->committed_last;
+    while (index > 0 &&
+           *ITEM(truth->chain[m->i], index, uint32_t) != ITEM(truth->committed, index, struct block_committed)->crc)
+        index--;
+    return index;
+}
+
+void checks_started(struct member *m)
+{
+    struct world *world = m->world;
+    struct truth *truth = world->truth;
+    if (m->node->raft == NULL) {
+        if (m->died_term != 0) world_violated(world, "C7: n%u has forgotten its birth", m->i + 1);
+        return;
+    }
+    struct raft_status status;
+    raft_status_read(m->node->raft, &status);
+    trace_event(&world->trace, world->now_ns, m->i, TRACE_START, m->node->boot, status.term, status.last_index,
+                status.commit);
+    if (status.term < truth->said[m->i])
+        world_violated(world, "C6: n%u starts in term %llu and has spoken in term %llu", m->i + 1,
+                       (unsigned long long)status.term, (unsigned long long)truth->said[m->i]);
+    raft_member *vote = ITEM(truth->votes[m->i], status.term, raft_member);
+    if (*vote != 0 && *vote != status.vote)
+        world_violated(world, "C6: n%u has forgotten its vote of term %llu", m->i + 1, (unsigned long long)status.term);
+    if (status.term == m->died_term && status.last_index < m->died_promised)
+        world_violated(world, "C7: n%u starts with block %llu as its last and had promised %llu", m->i + 1,
+                       (unsigned long long)status.last_index, (unsigned long long)m->died_promised);
+    raft_index index = committed_here(m);
+    raft_term term;
+    uint32_t crc;
+    if (index > 0 && (status.last_index < index || !block_of(m, index, &term, &crc) ||
+                      crc != ITEM(truth->committed, index, struct block_committed)->crc))
+        world_violated(world, "C7: n%u has lost the committed block %llu, which was durable there", m->i + 1,
+                       (unsigned long long)index);
+    checks_turned(m);
+}
+
+/* --- messages ------------------------------------------------------------------------------------------------- */
+
+static void note_vote(struct world *world, unsigned voter, raft_term term, raft_member candidate)
+{
+    raft_member *vote = ITEM(world->truth->votes[voter], term, raft_member);
+    if (*vote != 0 && *vote != candidate)
+        world_violated(world, "C6: n%u votes twice in term %llu", voter + 1, (unsigned long long)term);
+    *vote = candidate;
+}
+
+static void note_message(struct world *world, unsigned from, unsigned to, const struct raft_message *message,
+                         uint64_t bytes)
+{
+    struct trace *trace = &world->trace;
+    raft_term *said = &world->truth->said[from];
+    if (message->term < *said)
+        world_violated(world, "C6: n%u says term %llu after term %llu", from + 1, (unsigned long long)message->term,
+                       (unsigned long long)*said);
+    *said = message->term;
+    switch (message->type) {
+    case RAFT_VOTE: note_vote(world, from, message->term, message->from); /* fall through */
+    case RAFT_PREVOTE:
+        trace_event(trace, world->now_ns, from, TRACE_SEND_VOTE, to, message->type == RAFT_PREVOTE,
+                    message->as.vote.campaign_term, message->as.vote.last_index, message->as.vote.last_term,
+                    message->as.vote.transfer);
+        break;
+    case RAFT_VOTE_REPLY:
+        if (message->as.vote_reply.granted)
+            note_vote(world, from, message->as.vote_reply.campaign_term, message->to); /* fall through */
+    case RAFT_PREVOTE_REPLY:
+        trace_event(trace, world->now_ns, from, TRACE_SEND_VOTE_REPLY, to, message->type == RAFT_PREVOTE_REPLY,
+                    message->as.vote_reply.campaign_term, message->as.vote_reply.granted, message->term);
+        break;
+    case RAFT_APPEND:
+        trace_event(trace, world->now_ns, from, TRACE_SEND_APPEND, to, message->term, message->as.append.previous_index,
+                    message->as.append.last_index, message->as.append.commit, bytes);
+        break;
+    case RAFT_HEARTBEAT:
+        trace_event(trace, world->now_ns, from, TRACE_SEND_HEARTBEAT, to, message->term,
+                    message->as.heartbeat.match_index, message->as.heartbeat.commit, message->as.heartbeat.round);
+        break;
+    case RAFT_ACK:
+        trace_event(trace, world->now_ns, from, TRACE_SEND_ACK, to, message->term, message->as.ack.durable_index,
+                    message->as.ack.validated_index, message->as.ack.rejected_index * 2 + message->as.ack.rejected,
+                    message->as.ack.full);
+        break;
+    default: trace_event(trace, world->now_ns, from, TRACE_SEND_OTHER, to, 100u + message->type, bytes, 0);
+    }
+}
+
+void checks_sent(struct world *world, unsigned from, unsigned to, const struct transport_send *send)
+{
+    uint64_t hash = 0, bytes = send->body_bytes + send->more_bytes + send->ring_bytes + send->blocks_bytes;
+    if (send->body_bytes > 0) hash = trace_hash(hash, send->body, send->body_bytes);
+    if (send->more_bytes > 0) hash = trace_hash(hash, send->more, send->more_bytes);
+    if (send->ring_bytes > 0)
+        hash = trace_hash(hash, ring_at(world->members[from].node->ring, send->ring_from), send->ring_bytes);
+    if (send->blocks_bytes > 0 && send->blocks != NULL) hash = trace_hash(hash, send->blocks, send->blocks_bytes);
+    if (send->type == FRAME_RAFT)
+        note_message(world, from, to, send->message, hash);
+    else
+        trace_event(&world->trace, world->now_ns, from, TRACE_SEND_OTHER, to, send->type, bytes, hash);
+}
+
+/* --- commands ------------------------------------------------------------------------------------------------- */
+
+static uint64_t reply_hash_of(int outcome, int32_t code, const void *reply, size_t reply_bytes)
+{
+    uint64_t head[2] = {(uint64_t)outcome, (uint64_t)(int64_t)code};
+    return trace_hash(trace_hash(0, head, sizeof head), reply, reply_bytes);
+}
+
+void checks_attempt(struct world *world, uint64_t payload_hash, int change)
+{
+    int64_t left = (int64_t)*map_find(&world->truth->attempts, payload_hash) + change;
+    if (left < 0) world_violated(world, "C8: a command is in the log that was said to be surely not appended");
+    *map_find(&world->truth->attempts, payload_hash) = (uint64_t)left;
+}
+
+void checks_applied(struct member *m, const struct lockstep_command *command, int outcome, int32_t code,
+                    const void *reply, size_t reply_bytes)
+{
+    struct world *world = m->world;
+    struct truth *truth = world->truth;
+    if (outcome == LOCKSTEP_FATAL)
+        world_violated(world, "n%u's machine says FATAL at position %llu", m->i + 1,
+                       (unsigned long long)command->position);
+    uint64_t payload_hash = trace_hash(command->session, command->payload, command->payload_bytes);
+    uint64_t head[6] = {command->index,  command->term,    command->time_ns,
+                        command->entity, command->session, command->seq};
+    struct command_applied here = {
+        .command_hash = trace_hash(payload_hash, head, sizeof head),
+        .payload_hash = payload_hash,
+        .reply_hash = reply_hash_of(outcome, code, reply, reply_bytes),
+        .index = command->index,
+    };
+    log_position position = command->position;
+    struct command_applied *applied = ITEM(truth->applied, position, struct command_applied);
+    if (position <= truth->applied_last) {
+        if (applied->command_hash != here.command_hash)
+            world_violated(world, "C8: n%u applies another command at position %llu than others did", m->i + 1,
+                           (unsigned long long)position);
+        if (applied->reply_hash != here.reply_hash)
+            world_violated(world,
+                           "C8: n%u's machine replies otherwise at position %llu (block %llu) than others did: is it "
+                           "deterministic? Its reply has %zu bytes: %.*s",
+                           m->i + 1, (unsigned long long)position, (unsigned long long)command->index, reply_bytes,
+                           reply_bytes < 200 ? (int)reply_bytes : 200, reply != NULL ? (const char *)reply : "");
+        return;
+    }
+    if (position != truth->applied_last + 1)
+        world_violated(world, "C8: n%u applies position %llu, and nobody applied %llu", m->i + 1,
+                       (unsigned long long)position, (unsigned long long)truth->applied_last + 1);
+    truth->applied_last = position;
+    *applied = here;
+    int64_t left = (int64_t)*map_find(&truth->attempts, payload_hash) - 1;
+    if (left < 0)
+        world_violated(world, "C8: the command at position %llu was never asked for, or is in the log too often",
+                       (unsigned long long)position);
+    *map_find(&truth->attempts, payload_hash) = (uint64_t)left;
+    trace_event(&world->trace, world->now_ns, m->i, TRACE_APPLY, position, command->index, here.reply_hash);
+}
+
+void checks_state(struct member *m, log_position position, struct lockstep_hash hash)
+{
+    struct command_applied *applied = ITEM(m->world->truth->applied, position, struct command_applied);
+    if (position == 0) return;
+    if (!applied->has_state) {
+        applied->has_state = true;
+        applied->state = hash;
+    } else if (applied->state.low != hash.low || applied->state.high != hash.high) {
+        world_violated(m->world,
+                       "C8: n%u's machine has another state behind position %llu than others had: is it "
+                       "deterministic?",
+                       m->i + 1, (unsigned long long)position);
+    }
+}
+
+void checks_queried(struct member *m, log_position position, uint64_t query_hash, uint64_t reply_hash)
+{
+    uint64_t *seen = map_find(&m->world->truth->queries, trace_hash(query_hash, &position, sizeof position));
+    if (*seen != 0 && *seen != reply_hash)
+        world_violated(m->world, "C8: n%u's machine answers a query behind position %llu otherwise than others did",
+                       m->i + 1, (unsigned long long)position);
+    *seen = reply_hash;
+}
+
+void checks_told(struct world *world, log_position position, raft_index index, uint64_t payload_hash, int32_t code,
+                 const void *reply, size_t reply_bytes)
+{
+    struct truth *truth = world->truth;
+    if (position == 0 || position > truth->applied_last)
+        world_violated(world, "a client is told position %llu, which nobody has applied", (unsigned long long)position);
+    const struct command_applied *applied = ITEM(truth->applied, position, struct command_applied);
+    if (applied->payload_hash != payload_hash || applied->index != index)
+        world_violated(world, "a client is told position %llu, where another command stands",
+                       (unsigned long long)position);
+    if (applied->reply_hash != reply_hash_of(code == 0 ? LOCKSTEP_OK : LOCKSTEP_REJECT, code, reply, reply_bytes))
+        world_violated(world, "a client is told another reply than the machine's at position %llu",
+                       (unsigned long long)position);
+}

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* clients.c - who asks for what, what they were told, and whether that could be.
+ * An operation is what a client wants; a call is one try of it at one node. A call that was surely not appended is
+ * tried again elsewhere; one whose outcome is unknown ends the operation, as unknown.
+ * L1  Every call that a node took is answered once, or the node dies.
+ * L2  What a client is told stands in the log at that position, with that reply.
+ * L3  It stands behind everything that any client was told before the call began: real-time order, for any machine.
+ * L4  With kv, each key's history is linearizable (linearizable.h), whatever positions the nodes claim. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "tests/sim/linearizable.h"
+#include "tests/sim/workload.h"
+#include "tests/sim/world.h"
+
+enum { CLIENT_RESTS = 1, CLIENT_WAITS, CLIENT_HEARS, CLIENT_BACKS_OFF };
+enum { CALL_TRAVELS = 1, CALL_WAITS, CALL_ENDED };
+#define LINEARIZABLE_STEPS_MAX UINT64_C(300000)
+
+struct call {
+    uint8_t state, client, node;
+    bool linearizable; /* a query's */
+    uint32_t operation;
+    uint64_t timeout_ns;
+    log_position floor_position;
+    raft_index floor_index, min_index;
+    /* How it ended. */
+    int error;
+    int32_t code;
+    raft_index index;
+    log_position position;
+    uint8_t reply[WORKLOAD_REPLY_BYTES_MAX];
+    uint32_t reply_bytes;
+};
+
+struct operation {
+    struct workload_operation what;
+    uint64_t called_ns;
+};
+
+static void *grow(void *items, uint32_t count, uint32_t *room, size_t bytes)
+{
+    if (count < *room) return items;
+    *room = *room == 0 ? 1024 : 2 * *room;
+    items = realloc(items, *room * bytes);
+    lk_assert(items != NULL);
+    return items;
+}
+
+static uint64_t travel(struct world *world)
+{
+    const struct sim_plan *plan = &world->plan;
+    return world->now_ns + random_between(&world->random, plan->delay_ns_min, plan->delay_ns_max);
+}
+
+void clients_open(struct world *world)
+{
+    for (unsigned c = 0; c < world->plan.clients; c++) {
+        world->clients[c].state = CLIENT_RESTS;
+        world->clients[c].node = (unsigned)random_below(&world->random, world->plan.nodes);
+        world->clients[c].due_ns = world->now_ns + random_below(&world->random, 2 * SIM_S);
+    }
+}
+
+void clients_close(struct world *world)
+{
+    for (uint32_t i = 0; i < world->operation_count; i++) free(world->operations[i].what.payload);
+    free(world->operations);
+    free(world->calls);
+}
+
+uint64_t clients_next_ns(const struct world *world)
+{
+    uint64_t next = SIM_NEVER;
+    for (unsigned c = 0; c < world->plan.clients; c++)
+        if (world->clients[c].due_ns < next) next = world->clients[c].due_ns;
+    return next;
+}
+
+bool clients_idle(const struct world *world)
+{
+    for (unsigned c = 0; c < world->plan.clients; c++)
+        if (world->clients[c].state != CLIENT_RESTS) return false;
+    return true;
+}
+
+/* --- the client's side ---------------------------------------------------------------------------------------- */
+
+static void rest(struct world *world, struct client *client)
+{
+    client->state = CLIENT_RESTS;
+    client->due_ns = world->clients_rest
+                         ? SIM_NEVER
+                         : world->now_ns + random_between(&world->random, SIM_US, world->plan.think_ns_max);
+}
+
+static void back_off(struct world *world, struct client *client, bool elsewhere)
+{
+    client->state = CLIENT_BACKS_OFF;
+    client->due_ns = world->now_ns + random_between(&world->random, SIM_MS, 50 * SIM_MS);
+    if (elsewhere) client->node = (unsigned)random_below(&world->random, world->plan.nodes);
+}
+
+/* One try, at the node that the client believes in. */
+static void call(struct world *world, struct client *client)
+{
+    struct operation *operation = &world->operations[client->operation];
+    struct member *m = &world->members[client->node];
+    world->calls = grow(world->calls, world->call_count, &world->call_room, sizeof *world->calls);
+    client->call = world->call_count++;
+    struct call *c = &world->calls[client->call];
+    memset(c, 0, sizeof *c);
+    c->client = (uint8_t)(client - world->clients);
+    c->node = (uint8_t)client->node;
+    c->operation = client->operation;
+    c->timeout_ns = world->now_ns + world->plan.client_timeout_ns;
+    c->floor_position = world->floor_position;
+    c->floor_index = world->floor_index;
+    c->linearizable = operation->what.query && operation->what.linearizable;
+    if (operation->what.query && !c->linearizable) c->min_index = world->floor_index;
+    if (m->node == NULL || m->calls_tail - m->calls_head == SIM_CALLS_WAITING_MAX) { /* nobody listens */
+        c->state = CALL_ENDED;
+        back_off(world, client, true);
+        return;
+    }
+    c->state = CALL_TRAVELS;
+    m->calls[m->calls_tail % SIM_CALLS_WAITING_MAX].call = client->call;
+    m->calls[m->calls_tail % SIM_CALLS_WAITING_MAX].due_ns = travel(world);
+    m->calls_tail++;
+    client->state = CLIENT_WAITS;
+    client->due_ns = c->timeout_ns;
+}
+
+static void begin(struct world *world, struct client *client)
+{
+    world->operations =
+        grow(world->operations, world->operation_count, &world->operation_room, sizeof *world->operations);
+    client->operation = world->operation_count++;
+    struct operation *operation = &world->operations[client->operation];
+    memset(operation, 0, sizeof *operation);
+    operation->called_ns = world->now_ns;
+    workload_make(world->workload, &world->random, &world->plan, client->operation, &operation->what);
+    client->give_up_ns = world->now_ns + 3 * world->plan.client_timeout_ns;
+    call(world, client);
+}
+
+static void payload_free(struct operation *operation)
+{
+    free(operation->what.payload);
+    operation->what.payload = NULL;
+}
+
+/* It ends: its effect is known, or unknown, or surely none. */
+static void end(struct world *world, struct client *client, bool known, bool none)
+{
+    struct operation *operation = &world->operations[client->operation];
+    unsigned number = (unsigned)(client - world->clients);
+    trace_event(&world->trace, world->now_ns, TRACE_WORLD, TRACE_OUTCOME, number, client->operation, known);
+    if (none) operation->what.has_history = false;
+    operation->what.seen.called_ns = operation->called_ns;
+    operation->what.seen.returned_ns = world->now_ns;
+    operation->what.seen.known = false;
+    if (known) {
+        const struct call *c = &world->calls[client->call];
+        workload_understand(world->workload, &operation->what, c->code, c->reply, c->reply_bytes);
+        operation->what.seen.known = true;
+        if (c->position > world->floor_position) world->floor_position = c->position;
+        if (c->index > world->floor_index && (c->linearizable || c->position != 0)) world->floor_index = c->index;
+        world->applied_operations++;
+        world->newest_known_call_ns = operation->called_ns;
+    }
+    if (world->calls[client->call].state != CALL_TRAVELS) payload_free(operation);
+    rest(world, client);
+}
+
+static void hear(struct world *world, struct client *client)
+{
+    const struct call *c = &world->calls[client->call];
+    bool query = world->operations[c->operation].what.query;
+    bool late = world->now_ns >= client->give_up_ns;
+    if (c->error == 0) {
+        end(world, client, true, false);
+    } else if (c->error == LOCKSTEP_EUNKNOWN && !query) {
+        end(world, client, false, false);
+    } else if (late) {
+        end(world, client, false, true);
+    } else {
+        unsigned leader = RAFT_MEMBERS_MAX;
+        struct member *m = &world->members[c->node];
+        if (m->node != NULL && c->error == LOCKSTEP_ENOTLEADER) leader = node_leader(m->node);
+        back_off(world, client, leader >= world->plan.nodes);
+        if (leader < world->plan.nodes) client->node = leader;
+    }
+}
+
+void clients_work(struct world *world)
+{
+    for (unsigned i = 0; i < world->plan.clients; i++) {
+        struct client *client = &world->clients[i];
+        if (client->due_ns > world->now_ns) continue;
+        switch (client->state) {
+        case CLIENT_RESTS:
+            if (world->clients_rest)
+                client->due_ns = SIM_NEVER;
+            else
+                begin(world, client);
+            break;
+        case CLIENT_WAITS: /* no answer in time: a command may be appended still */
+            client->node = (unsigned)random_below(&world->random, world->plan.nodes);
+            end(world, client, false, world->operations[client->operation].what.query);
+            break;
+        case CLIENT_HEARS: hear(world, client); break;
+        case CLIENT_BACKS_OFF:
+            if (world->now_ns >= client->give_up_ns)
+                end(world, client, false, true);
+            else
+                call(world, client);
+            break;
+        }
+    }
+}
+
+/* --- the node's side ------------------------------------------------------------------------------------------ */
+
+static void answered(struct world *world, uint32_t number, int error, int32_t code, raft_index index,
+                     log_position position, const uint8_t *reply, uint32_t reply_bytes)
+{
+    struct call *c = &world->calls[number];
+    if (c->state != CALL_WAITS) world_violated(world, "L1: call %u is answered twice", number);
+    trace_event(&world->trace, world->now_ns, c->node, TRACE_ANSWER, c->client, number, (uint64_t)(int64_t)error, index,
+                position, (uint64_t)(int64_t)code);
+    c->state = CALL_ENDED;
+    c->error = error;
+    c->code = code;
+    c->index = index;
+    c->position = position;
+    c->reply_bytes = reply_bytes < sizeof c->reply ? reply_bytes : (uint32_t)sizeof c->reply;
+    if (c->reply_bytes > 0) memcpy(c->reply, reply, c->reply_bytes);
+    struct client *client = &world->clients[c->client];
+    if (client->state != CLIENT_WAITS || client->call != number) return; /* it has given up */
+    client->state = CLIENT_HEARS;
+    client->due_ns = travel(world);
+}
+
+static bool leaves(const struct member *m)
+{
+    return sim_disk_powered(m->disk); /* the power went in the middle of this turn: nobody hears this any more */
+}
+
+static void owner_proposed(void *context, uint64_t tag, const struct node_outcome *outcome)
+{
+    struct member *m = context;
+    struct world *world = m->world;
+    if (!leaves(m)) return;
+    const struct call *c = &world->calls[tag];
+    uint64_t hash = world->operations[c->operation].what.payload_hash;
+    if (outcome->error == 0) {
+        checks_told(world, outcome->position, outcome->index, hash, outcome->code, outcome->reply,
+                    outcome->reply_bytes);
+        if (outcome->position <= c->floor_position || outcome->index <= c->floor_index)
+            world_violated(world,
+                           "L3: call %llu began when position %llu (block %llu) was known, and stands at position %llu "
+                           "(block %llu)",
+                           (unsigned long long)tag, (unsigned long long)c->floor_position,
+                           (unsigned long long)c->floor_index, (unsigned long long)outcome->position,
+                           (unsigned long long)outcome->index);
+    } else if (outcome->error != LOCKSTEP_EUNKNOWN) {
+        checks_attempt(world, hash, -1);
+    }
+    answered(world, (uint32_t)tag, outcome->error, outcome->code, outcome->index, outcome->position, outcome->reply,
+             outcome->reply_bytes);
+}
+
+static void owner_queried(void *context, uint64_t tag, const struct node_answer *answer)
+{
+    struct member *m = context;
+    struct world *world = m->world;
+    if (!leaves(m)) return;
+    const struct call *c = &world->calls[tag];
+    if (answer->error == 0 && c->linearizable && answer->index < c->floor_index)
+        world_violated(world, "L3: query %llu began when block %llu was known, and is answered behind block %llu",
+                       (unsigned long long)tag, (unsigned long long)c->floor_index, (unsigned long long)answer->index);
+    if (answer->error == 0 && answer->index < c->min_index)
+        world_violated(world, "L3: local query %llu asked for block %llu, and is answered behind block %llu",
+                       (unsigned long long)tag, (unsigned long long)c->min_index, (unsigned long long)answer->index);
+    answered(world, (uint32_t)tag, answer->error, answer->code, answer->index, 0, answer->reply, answer->reply_bytes);
+}
+
+static void owner_transferred(void *context, uint64_t tag, int error)
+{
+    (void)context;
+    (void)tag;
+    (void)error;
+}
+
+static void owner_changed(void *context)
+{
+    (void)context;
+}
+
+struct node_owner clients_owner(struct member *m)
+{
+    return (struct node_owner){.context = m,
+                               .proposed = owner_proposed,
+                               .queried = owner_queried,
+                               .transferred = owner_transferred,
+                               .changed = owner_changed};
+}
+
+void clients_arrive(struct world *world, struct member *m)
+{
+    uint32_t number = m->calls[m->calls_head++ % SIM_CALLS_WAITING_MAX].call;
+    struct call *c = &world->calls[number];
+    const struct workload_operation *what = &world->operations[c->operation].what;
+    lk_assert(c->state == CALL_TRAVELS);
+    c->state = CALL_WAITS;
+    trace_event(&world->trace, world->now_ns, m->i, TRACE_ASK, c->client, number, what->query, what->payload_hash);
+    bool forward = random_chance(&world->random, world->plan.forward_per_1000, 1000);
+    int rc;
+    if (what->query) {
+        struct node_query query = {.consistency = c->linearizable ? NODE_LINEARIZABLE : NODE_LOCAL,
+                                   .min_index = c->min_index,
+                                   .query = what->payload,
+                                   .query_bytes = what->payload_bytes};
+        rc = node_query(m->node, &query, forward && c->linearizable, number);
+    } else {
+        struct node_command command = {.payload = what->payload, .payload_bytes = what->payload_bytes};
+        checks_attempt(world, what->payload_hash, 1);
+        rc = node_propose(m->node, &command, forward, number);
+        if (rc != 0) checks_attempt(world, what->payload_hash, -1);
+    }
+    world_wake(m, NODE_LOOP);
+    const struct client *client = &world->clients[c->client];
+    bool given_up = client->state != CLIENT_WAITS || client->call != number; /* that was up to the client alone */
+    if (given_up) payload_free(&world->operations[c->operation]);
+    if (rc == 0) return;
+    c = &world->calls[number];
+    trace_event(&world->trace, world->now_ns, m->i, TRACE_REFUSED, c->client, number, (uint64_t)(int64_t)rc);
+    answered(world, number, rc, 0, 0, 0, NULL, 0);
+}
+
+void clients_node_died(struct world *world, struct member *m)
+{
+    m->calls_head = m->calls_tail = 0;
+    for (unsigned i = 0; i < world->plan.clients; i++) {
+        struct client *client = &world->clients[i];
+        if (client->state != CLIENT_WAITS) continue;
+        struct call *c = &world->calls[client->call];
+        if (c->node != m->i) continue;
+        c->state = CALL_ENDED;
+        c->error = LOCKSTEP_EUNKNOWN;
+        client->state = CLIENT_HEARS;
+        client->due_ns = travel(world);
+        client->node = (unsigned)random_below(&world->random, world->plan.nodes);
+    }
+}
+
+/* --- judgement ------------------------------------------------------------------------------------------------ */
+
+static int by_key(const void *left, const void *right)
+{
+    const struct operation *a = *(struct operation *const *)left, *b = *(struct operation *const *)right;
+    if (a->what.key != b->what.key) return a->what.key < b->what.key ? -1 : 1;
+    return a < b ? -1 : a > b; /* both in one array: the order of their beginning */
+}
+
+static void judge_key(struct world *world, struct operation **list, uint32_t count)
+{
+    static struct linearizable_operation history[LINEARIZABLE_OPERATIONS_MAX];
+    if (count > LINEARIZABLE_OPERATIONS_MAX) {
+        world->undecided++;
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) history[i] = list[i]->what.seen;
+    switch (linearizable(history, count, LINEARIZABLE_STEPS_MAX)) {
+    case LINEARIZABLE_YES: return;
+    case LINEARIZABLE_UNDECIDED: world->undecided++; return;
+    case LINEARIZABLE_NO: break;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        static const char *const kinds[] = {"get", "put", "del", "cas", "incr"};
+        const struct linearizable_operation *op = &history[i];
+        fprintf(stderr, "  %4llu.%06llu .. %4llu.%06llu  %-4s %lld %lld: ", (unsigned long long)(op->called_ns / SIM_S),
+                (unsigned long long)(op->called_ns / SIM_US % 1000000), (unsigned long long)(op->returned_ns / SIM_S),
+                (unsigned long long)(op->returned_ns / SIM_US % 1000000), kinds[op->kind], (long long)op->a,
+                (long long)op->b);
+        if (op->known)
+            fprintf(stderr, "%s %lld\n", op->done ? "yes" : "no", (long long)op->result);
+        else
+            fprintf(stderr, "unknown\n");
+    }
+    world_violated(world, "L4: what clients saw of key %llu cannot have happened one after the other",
+                   (unsigned long long)list[0]->what.key);
+}
+
+void clients_judge(struct world *world)
+{
+    struct operation **list = calloc(world->operation_count + 1, sizeof(struct operation *));
+    uint32_t count = 0;
+    lk_assert(list != NULL);
+    for (uint32_t i = 0; i < world->operation_count; i++)
+        if (world->operations[i].what.has_history) list[count++] = &world->operations[i];
+    qsort(list, count, sizeof(struct operation *), by_key);
+    for (uint32_t first = 0, last; first < count; first = last) {
+        for (last = first; last < count && list[last]->what.key == list[first]->what.key;) last++;
+        judge_key(world, list + first, last - first);
+    }
+    free(list);
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/sim/plan.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    uint32_t in_of_100; /* seeds that have it */
+    uint32_t mean_ms_min, mean_ms_max;
+} faults[FAULTS] = {
+    [FAULT_POWER_CUT] = {"power", 60, 800, 10000},   [FAULT_KILL] = {"kill", 50, 800, 10000},
+    [FAULT_ALL_DOWN] = {"all", 20, 5000, 30000},     [FAULT_STOP] = {"stop", 20, 2000, 20000},
+    [FAULT_FLUSH] = {"flush", 20, 2000, 20000},      [FAULT_ISOLATE] = {"isolate", 50, 1000, 10000},
+    [FAULT_SPLIT] = {"split", 30, 2000, 10000},      [FAULT_LINK] = {"link", 50, 300, 5000},
+    [FAULT_HANG_UP] = {"hang-up", 30, 200, 5000},    [FAULT_PAUSE] = {"pause", 40, 1000, 10000},
+    [FAULT_SLOW_DISK] = {"disk", 40, 300, 5000},     [FAULT_SLOW_PART] = {"part", 40, 300, 5000},
+    [FAULT_WALL_CLOCK] = {"clock", 30, 1000, 10000}, [FAULT_TRANSFER] = {"transfer", 40, 500, 8000},
+};
+
+/* Small numbers are likelier: each power of two as likely as the next. */
+static uint64_t spread(struct random *r, uint64_t min, uint64_t max)
+{
+    unsigned doublings = 0;
+    while (doublings < 40 && min << (doublings + 1) <= max) doublings++;
+    uint64_t top = min << random_below(r, doublings + 1u);
+    if (top > max) top = max;
+    uint64_t end = 2 * top < max ? 2 * top : max;
+    return random_between(r, top, end);
+}
+
+static void plan_sizes(struct sim_plan *plan, struct random *r)
+{
+    uint64_t pick = random_below(r, 100);
+    plan->nodes = pick < 8 ? 1 : pick < 62 ? 3 : pick < 94 ? 5 : 7;
+    plan->ring_bytes = (256 * 1024) << random_below(r, 4);
+    plan->journal_bytes = plan->ring_bytes * random_between(r, 4, 8);
+    plan->block_bytes_max = (uint32_t)(plan->ring_bytes / 4 >> random_below(r, 3));
+    plan->command_bytes_max = plan->block_bytes_max / 2;
+}
+
+static void plan_delays(struct sim_plan *plan, struct random *r)
+{
+    plan->election_timeout_ns = random_between(r, 2, 10) * 100 * SIM_MS;
+    plan->heartbeat_ns = plan->election_timeout_ns / random_between(r, 3, 6);
+    plan->delay_ns_min = spread(r, 10 * SIM_US, 2 * SIM_MS);
+    plan->delay_ns_max = plan->delay_ns_min + spread(r, 10 * SIM_US, plan->election_timeout_ns / 8);
+    if (random_chance(r, 1, 2)) plan->loss_per_1000 = (uint32_t)spread(r, 1, 100);
+    if (random_chance(r, 1, 2)) plan->duplicate_per_1000 = (uint32_t)spread(r, 1, 100);
+    for (unsigned part = 0; part < NODE_PARTS; part++) {
+        plan->work_ns_min[part] = spread(r, SIM_US, 50 * SIM_US);
+        plan->work_ns_max[part] = plan->work_ns_min[part] + spread(r, SIM_US, 500 * SIM_US);
+    }
+    plan->work_ns_max[NODE_LOOP] = plan->work_ns_min[NODE_LOOP] + 20 * SIM_US;
+    plan->work_ns_max[NODE_JOURNAL] += spread(r, 50 * SIM_US, 20 * SIM_MS);
+    plan->work_ns_max[NODE_LOG] += spread(r, 50 * SIM_US, 50 * SIM_MS);
+    plan->drift_ppm_max = random_chance(r, 1, 2) ? 0 : (uint32_t)spread(r, 10, 1000);
+}
+
+static void plan_faults(struct sim_plan *plan, struct random *r)
+{
+    for (unsigned kind = 0; kind < FAULTS; kind++) {
+        uint64_t mean_ns = spread(r, faults[kind].mean_ms_min, faults[kind].mean_ms_max) * SIM_MS;
+        if (random_below(r, 100) < faults[kind].in_of_100) plan->fault_ns[kind] = mean_ns;
+    }
+    plan->fault_length_ns_max = spread(r, 50 * SIM_MS, 8 * SIM_S);
+    plan->faults_from_birth = random_chance(r, 1, 4);
+    plan->safety_ns = random_between(r, 20, 60) * SIM_S;
+}
+
+static void plan_clients(struct sim_plan *plan, struct random *r)
+{
+    plan->clients = (unsigned)spread(r, 1, 24);
+    bool busy = random_chance(r, 1, 8); /* few simulated seconds, but full ones */
+    plan->think_ns_max = busy ? spread(r, 1 * SIM_MS, 20 * SIM_MS) : spread(r, 50 * SIM_MS, 2 * SIM_S);
+    if (busy) plan->safety_ns /= 4;
+    if (random_chance(r, 1, 4)) plan->large_per_1000 = (uint32_t)spread(r, 1, 400);
+    plan->query_per_1000 = (uint32_t)random_between(r, 0, 600);
+    plan->forward_per_1000 = (uint32_t)random_between(r, 0, 500);
+    plan->client_timeout_ns = spread(r, 200 * SIM_MS, 10 * SIM_S);
+}
+
+void plan_of_seed(struct sim_plan *plan, uint64_t seed)
+{
+    struct random r;
+    random_seed(&r, seed);
+    memset(plan, 0, sizeof *plan);
+    plan->seed = seed;
+    plan_sizes(plan, &r);
+    plan_delays(plan, &r);
+    plan_faults(plan, &r);
+    plan_clients(plan, &r);
+}
+
+void plan_print(const struct sim_plan *plan, FILE *to)
+{
+    fprintf(to,
+            "seed 0x%" PRIx64 ": nodes=%u ring=%" PRIu64 "KiB journal=%" PRIu64 "KiB block=%uKiB election=%" PRIu64
+            "ms heartbeat=%" PRIu64 "ms delay=%" PRIu64 "..%" PRIu64 "us loss=%u/1000 twice=%u/1000 flush<=%" PRIu64
+            "us drift=%uppm clients=%u think<=%" PRIu64 "ms large=%u/1000 queries=%u/1000 faults=%" PRIu64 "s%s:",
+            plan->seed, plan->nodes, plan->ring_bytes / 1024, plan->journal_bytes / 1024, plan->block_bytes_max / 1024,
+            plan->election_timeout_ns / SIM_MS, plan->heartbeat_ns / SIM_MS, plan->delay_ns_min / SIM_US,
+            plan->delay_ns_max / SIM_US, plan->loss_per_1000, plan->duplicate_per_1000,
+            plan->work_ns_max[NODE_JOURNAL] / SIM_US, plan->drift_ppm_max, plan->clients, plan->think_ns_max / SIM_MS,
+            plan->large_per_1000, plan->query_per_1000, plan->safety_ns / SIM_S,
+            plan->faults_from_birth ? " from birth" : "");
+    for (unsigned kind = 0; kind < FAULTS; kind++)
+        if (plan->fault_ns[kind] != 0)
+            fprintf(to, " %s/%" PRIu64 ".%" PRIu64 "s", faults[kind].name, plan->fault_ns[kind] / SIM_S,
+                    plan->fault_ns[kind] / (100 * SIM_MS) % 10);
+    fprintf(to, " each<=%" PRIu64 "ms\n", plan->fault_length_ns_max / SIM_MS);
+}

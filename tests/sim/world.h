@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* world.h - whole nodes in one thread, from a seed: the real node, core, ring, journal, recovery, log thread and machine
+ * host, over a simulated disk, map, network and clock.
+ *
+ *   world.c    nodes: start, die, clocks, and which part of which node works next
+ *   faults.c   what goes wrong, and when
+ *   clients.c  who asks for what, what they were told, and their histories
+ *   witness.c  stands between host and machine, and sees every command and reply
+ *   checks.c   what must hold after every step
+ *   run.c      one seed: birth, safety phase, liveness phase, end
+ *
+ * Each part of a node (enum node_part) is a thread in the server; here it is a time at which it works next. A wake-up
+ * sets that time a little ahead, as the seed decides; slowness moves it further. The world does what is due next, and
+ * the clock jumps there: idle time costs nothing. No floating point, no address and no order of a hash table decides
+ * anything, so that a seed is one run, byte for byte, on every host and compiler. */
+#ifndef LOCKSTEP_TESTS_SIM_WORLD_H
+#define LOCKSTEP_TESTS_SIM_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/node.h"
+#include "tests/sim/copies.h"
+#include "tests/sim/plan.h"
+#include "tests/sim/trace.h"
+#include "tests/support/sim_disk.h"
+#include "tests/support/sim_kv.h"
+#include "tests/support/sim_net.h"
+
+enum { SIM_NODES_MAX = 7, SIM_CLIENTS_MAX = 32, SIM_CALLS_WAITING_MAX = 256 };
+#define SIM_NEVER UINT64_MAX
+
+struct world;
+struct truth;
+struct workload;
+
+/* What this process's life so far has shown of a node; from zero at each start. */
+struct seen {
+    raft_term term, role_term; /* role_term: of the newest leadership noted */
+    enum raft_role role;
+    raft_index last, commit;
+    uint32_t last_crc;
+};
+
+struct member {
+    struct world *world;
+    unsigned i;
+    struct node *node; /* NULL: it does not run */
+    struct sim_disk *disk;
+    struct sim_kv *kv;
+    struct plugin plugin; /* the witness in front of this node's copy of the machine */
+    const struct plugin *inner;
+
+    /* Time. */
+    uint64_t due_ns[NODE_PARTS];     /* when a part works next; SIM_NEVER: when woken */
+    uint64_t blocked_ns[NODE_PARTS]; /* but not before */
+    uint64_t deadline_ns;            /* the loop's, on the world's clock */
+    uint64_t restart_ns;             /* while it does not run */
+    uint64_t clock_at_ns, clock_ns;  /* at clock_at_ns of the world its clock showed clock_ns */
+    int64_t drift_ppm, wall_offset_ns;
+
+    /* Faults that are under way. */
+    bool flush_fails;         /* was armed: it may end by itself */
+    uint64_t flush_failed_ns; /* a flush has failed: it has to end by itself soon; 0 = none */
+    bool stopping;            /* was told to */
+    bool given_up;            /* in the liveness phase: not among those that must get on */
+
+    /* Calls of clients that travel to it; first in, first out. */
+    struct {
+        uint32_t call;
+        uint64_t due_ns;
+    } calls[SIM_CALLS_WAITING_MAX];
+    uint32_t calls_head, calls_tail;
+
+    struct seen seen;
+    /* What it held when it died last: it may not have forgotten. */
+    raft_term died_term;
+    raft_index died_durable;  /* durable here */
+    raft_index died_promised; /* and said so to the leader of died_term */
+    uint64_t starts;
+};
+
+/* A client: one operation at a time. */
+struct client {
+    uint8_t state;
+    unsigned node; /* asked last */
+    uint64_t due_ns;
+    uint32_t call; /* under way */
+    uint32_t operation;
+    uint64_t give_up_ns; /* the operation */
+};
+
+struct world {
+    struct sim_plan plan;
+    struct random random; /* of everything but the nodes' own */
+    uint64_t now_ns;
+    struct trace trace;
+    struct copies *copies;
+    struct sim_net *net;
+    struct member members[SIM_NODES_MAX];
+    struct truth *truth;
+    struct workload *workload;
+
+    struct client clients[SIM_CLIENTS_MAX];
+    bool clients_rest; /* no new operations */
+    struct operation *operations;
+    uint32_t operation_count, operation_room;
+    struct call *calls;
+    uint32_t call_count, call_room;
+    log_position floor_position; /* of all that any client was told */
+    raft_index floor_index;
+    uint64_t applied_operations;
+    uint64_t newest_known_call_ns; /* when the operation that ended last, known, began */
+
+    bool faults_on;
+    uint64_t fault_due_ns[FAULTS];
+    struct {
+        uint64_t until_ns;
+    } cuts[SIM_NODES_MAX][SIM_NODES_MAX];
+
+    const char *phase;
+    uint64_t steps;
+    uint64_t undecided; /* histories that were too hard to judge */
+};
+
+/* It must not be: prints seed, time, what, the last events and the command that replays it, and ends the process. */
+_Noreturn void world_violated(struct world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* world.c */
+void world_open(struct world *world, const struct sim_plan *plan, struct copies *copies, struct workload *workload,
+                bool print);
+void world_close(struct world *world);
+/* Do what is due next, if it is due by `end_ns`; the clock goes there. False: nothing is, and it is end_ns now. */
+bool world_step(struct world *world, uint64_t end_ns);
+void world_start(struct world *world, unsigned i);
+/* Its process is gone. power: of what was not flushed, the seed decides what is left; else all of it stays. */
+void world_crash(struct world *world, unsigned i, bool power, uint64_t restart_ns);
+/* A part does nothing for so long. */
+void world_block(struct world *world, unsigned i, enum node_part part, uint64_t ns);
+void world_wake(struct member *m, enum node_part part);
+static inline bool world_paused(const struct member *m)
+{
+    return m->blocked_ns[NODE_LOOP] > m->world->now_ns;
+}
+/* The node whose machine is being opened: a machine's open knows no node. */
+extern struct member *world_opening;
+
+/* faults.c */
+void faults_begin(struct world *world);
+/* No more of them; what is broken is mended, but for the nodes that are given up. */
+void faults_end(struct world *world);
+uint64_t faults_next_ns(const struct world *world);
+void faults_work(struct world *world);
+
+/* clients.c */
+void clients_open(struct world *world);
+void clients_close(struct world *world);
+uint64_t clients_next_ns(const struct world *world);
+void clients_work(struct world *world);
+/* The first call that travels to this node has come. */
+void clients_arrive(struct world *world, struct member *m);
+void clients_node_died(struct world *world, struct member *m);
+struct node_owner clients_owner(struct member *m);
+/* Judge all histories. */
+void clients_judge(struct world *world);
+/* Operations that ended, known, since the beginning. */
+bool clients_idle(const struct world *world);
+
+/* witness.c */
+void witness_open(struct member *m, const struct plugin *inner);
+
+/* checks.c */
+struct truth *truth_open(void);
+void truth_close(struct truth *truth);
+void checks_started(struct member *m);
+void checks_dies(struct member *m);
+void checks_turned(struct member *m);
+void checks_sent(struct world *world, unsigned from, unsigned to, const struct transport_send *send);
+raft_index checks_committed(const struct world *world);
+/* A machine applied a command: it must be the one that every other one applied there, with the same reply. */
+void checks_applied(struct member *m, const struct lockstep_command *command, int outcome, int32_t code,
+                    const void *reply, size_t reply_bytes);
+void checks_state(struct member *m, log_position position, struct lockstep_hash hash);
+void checks_queried(struct member *m, log_position position, uint64_t query_hash, uint64_t reply_hash);
+/* A command may be in the log once more, or once less: it was handed in, or is surely not appended. */
+void checks_attempt(struct world *world, uint64_t payload_hash, int change);
+/* What a client was told about a command. */
+void checks_told(struct world *world, log_position position, raft_index index, uint64_t payload_hash, int32_t code,
+                 const void *reply, size_t reply_bytes);
+
+/* run.c */
+struct run_result {
+    uint64_t hash, steps, events, simulated_ns, operations, undecided, recovery_ns, starts;
+    raft_index committed;
+};
+/* The world that is running, for those who report its end. */
+const struct trace *run_trace(void);
+void run_seed(const struct sim_plan *plan, struct copies *copies, struct workload *workload, bool print,
+              struct run_result *ret);
+
+#endif
