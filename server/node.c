@@ -182,6 +182,11 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         snprintf(why, why_room, "machine %s: cannot be opened: %s", o->plugin->name, lockstep_error_text(rc));
         return rc;
     }
+    rc = storage_reader_open(node->storage, &node->load_reader);
+    if (rc != 0) {
+        snprintf(why, why_room, "%s: the log cannot be read: %s", o->data_directory, lockstep_error_text(rc));
+        return rc;
+    }
     rc = node_members_recover(node, &recovered);
     if (rc == 0) rc = core_open(node, &recovered);
     if (rc != 0) {

@@ -5,8 +5,9 @@
  *             min_index u64} and the payload
  *   reply    {id u64, error i32, code i32, index u64, position u64} and the machine's reply
  * A leader that is asked answers every request, also with a refusal; it never forwards again. A forward whose answer
- * cannot come any more (connection lost, other leader, too late) is unknown if it is a command, and nothing if it is a
- * query: reading twice harms nobody. */
+ * cannot come any more is unknown if it is a command, and nothing if it is a query: reading twice harms nobody. That is
+ * so at once when the connection ends on which answers come or when another node leads, and else, a request or an answer
+ * having been lost, after NODE_FORWARD_TIMEOUT_NS. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -238,6 +239,12 @@ void node_forwards_leader_changed(struct node *node)
 {
     for (uint32_t i = 0; node->forward_count > 0 && i < NODE_FORWARDS_MAX; i++)
         if (node->forwards[i].id != 0) give_up(node, &node->forwards[i]);
+}
+
+void node_forwards_hangup(struct node *node, unsigned slot)
+{
+    for (uint32_t i = 0; node->forward_count > 0 && i < NODE_FORWARDS_MAX; i++)
+        if (node->forwards[i].id != 0 && node->forwards[i].slot == slot) give_up(node, &node->forwards[i]);
 }
 
 void node_forwards_turn(struct node *node)

@@ -273,7 +273,8 @@ int node_forward_query(struct node *node, const struct node_query *query, uint64
 void node_forward_frame(struct node *node, const struct transport_frame *frame);
 void node_forward_outcome(struct node *node, uint8_t origin, uint64_t id, const struct node_outcome *outcome);
 void node_forward_answer(struct node *node, uint8_t origin, uint64_t id, const struct node_answer *answer);
-void node_forwards_turn(struct node *node); /* time-outs and lost connections */
+void node_forwards_turn(struct node *node); /* time-outs */
 void node_forwards_leader_changed(struct node *node);
+void node_forwards_hangup(struct node *node, unsigned slot); /* no answer comes from there any more */
 
 #endif

@@ -173,6 +173,7 @@ static void hangup(struct node *node, const struct transport_frame *frame)
     struct raft_result result;
     event.as.hangup.from = frame->member_id;
     node_step(node, &event, &result);
+    node_forwards_hangup(node, frame->slot);
 }
 
 void node_peers_receive(struct node *node)
@@ -313,7 +314,6 @@ static void load_read(struct node *node, struct node_load *load)
 
 void node_control_work(struct node *node)
 {
-    if (node->load_reader == NULL && storage_reader_open(node->storage, &node->load_reader) != 0) return;
     for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++) {
         struct node_load *load = &node->loads[slot];
         /* acquire: pairs with load_begin's release */

@@ -413,6 +413,11 @@ void cluster_damage(struct cluster *cluster, unsigned i, raft_index index)
     block[bytes - 1] ^= 0x10;
 }
 
+void cluster_readers_left(struct cluster *cluster, unsigned i, uint32_t count)
+{
+    sim_kv_readers_left(cluster->members[i].kv, count);
+}
+
 void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns)
 {
     cluster->members[i].flush_ns = ns;

@@ -54,6 +54,8 @@ struct sim_net *cluster_net(struct cluster *cluster);
 struct random *cluster_random(struct cluster *cluster);
 /* Flip a bit in its stored copy of block `index`; reading it is what finds that. */
 void cluster_damage(struct cluster *cluster, unsigned i, raft_index index);
+/* So many more readers of its log find memory. */
+void cluster_readers_left(struct cluster *cluster, unsigned i, uint32_t count);
 /* Its flushes take this long. */
 void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns);
 

@@ -48,6 +48,7 @@ struct sim_kv {
     bool writing;
     uint64_t capacity;
     bool exists; /* something was committed once */
+    uint32_t readers_left;
 };
 
 static void value_release(struct value *value)
@@ -155,6 +156,8 @@ static int kv_begin_write(struct kv_map *map, struct kv_txn **ret)
 
 static int kv_begin_read(struct kv_map *map, struct kv_txn **ret)
 {
+    if (map->sim->readers_left == 0) return LOCKSTEP_ENOMEM;
+    map->sim->readers_left--;
     return begin(map, false, ret);
 }
 
@@ -311,6 +314,7 @@ struct sim_kv *sim_kv_open(struct sim_disk *disk)
     lk_assert(sim != NULL);
     sim->disk = disk;
     sim->capacity = UINT64_MAX;
+    sim->readers_left = UINT32_MAX;
     sim->committed = calloc(1, sizeof *sim->committed);
     lk_assert(sim->committed != NULL);
     sim->committed->references = 1;
@@ -352,6 +356,11 @@ const struct kv *sim_kv(struct sim_kv *sim)
 void sim_kv_capacity(struct sim_kv *sim, uint64_t bytes)
 {
     sim->capacity = bytes;
+}
+
+void sim_kv_readers_left(struct sim_kv *sim, uint32_t count)
+{
+    sim->readers_left = count;
 }
 
 uint8_t *sim_kv_value(struct sim_kv *sim, uint32_t table, uint64_t key, size_t *ret_bytes)

@@ -16,6 +16,9 @@ const struct kv *sim_kv(struct sim_kv *sim);
 /* It may not grow beyond so many bytes of values: ENOSPC. UINT64_MAX = no limit. */
 void sim_kv_capacity(struct sim_kv *sim, uint64_t bytes);
 
+/* So many more readers are opened; those behind them find no memory: ENOMEM. */
+void sim_kv_readers_left(struct sim_kv *sim, uint32_t count);
+
 /* A value's bytes, for tests that damage them; NULL = none. */
 uint8_t *sim_kv_value(struct sim_kv *sim, uint32_t table, uint64_t key, size_t *ret_bytes);
 

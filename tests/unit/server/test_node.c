@@ -204,6 +204,24 @@ START_TEST(a_forward_whose_leader_is_gone_has_an_unknown_outcome) /* T59 */
 }
 END_TEST
 
+START_TEST(a_forward_is_settled_at_once_when_the_leader_hangs_up)
+{
+    struct cluster *cluster = start(3, 16);
+    unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
+    sim_net_cut(cluster_net(cluster), follower, leader, true); /* the request is lost: no answer will come */
+    uint32_t p = cluster_propose(cluster, follower, true);
+    uint32_t q = cluster_query(cluster, follower, NODE_LINEARIZABLE, true);
+    cluster_run(cluster, CLUSTER_MS);
+    ck_assert_int_eq(cluster_proposal(cluster, p)->state, PROPOSAL_WAITING);
+    sim_net_hang_up(cluster_net(cluster), leader, follower);
+    cluster_run(cluster, CLUSTER_MS);
+    ck_assert_int_eq(cluster_proposal(cluster, p)->state, PROPOSAL_UNKNOWN);
+    ck_assert(cluster_query_result(cluster, q)->done);
+    ck_assert_int_eq(cluster_query_result(cluster, q)->error, LOCKSTEP_EUNAVAILABLE);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(a_reply_meant_for_the_process_before_a_restart_reaches_nobody) /* T59; a storm with seed 0x1424 found it */
 {
     struct cluster *cluster = start(3, 17);
@@ -334,6 +352,37 @@ START_TEST(a_node_that_missed_more_than_the_ring_holds_catches_up_from_the_log)
     ck_assert(cluster_start(cluster, lagging));
     ck_assert(cluster_run_until_level(cluster, 20 * SECOND));
     ck_assert_uint_eq(cluster_applied_count(cluster, lagging), 1500);
+    cluster_close(cluster);
+}
+END_TEST
+
+/* A first lack of memory is the start's error; what is up reads old blocks for a peer without asking for more. */
+START_TEST(a_node_that_starts_has_all_that_it_needs_to_serve_a_peer_that_lags)
+{
+    struct cluster *cluster = cluster_open(
+        &(struct cluster_options){.nodes = 3, .seed = unit_seed(18), .ring_bytes = 1 << 19, .payload_bytes = 4000});
+    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    leader_of(cluster);
+    for (unsigned i = 0; i < 3; i++) {
+        cluster_crash(cluster, i);
+        for (uint32_t readers = 0;; readers++) {
+            cluster_readers_left(cluster, i, readers);
+            if (cluster_start(cluster, i)) break;
+            ck_assert_uint_lt(readers, 10);
+        }
+    }
+    unsigned leader = leader_of(cluster), lagging = (leader + 1) % 3;
+    sim_net_cut(cluster_net(cluster), leader, lagging, true);
+    sim_net_cut(cluster_net(cluster), lagging, leader, true);
+    for (unsigned k = 0; k < 400; k++) { /* 1.6 MB through a ring of 512 KiB */
+        cluster_propose(cluster, leader, false);
+        if (k % 4 == 3) cluster_run(cluster, CLUSTER_MS);
+    }
+    cluster_run(cluster, SECOND);
+    sim_net_cut(cluster_net(cluster), leader, lagging, false);
+    sim_net_cut(cluster_net(cluster), lagging, leader, false);
+    ck_assert(cluster_run_until_level(cluster, 20 * SECOND));
+    ck_assert_uint_eq(cluster_applied_count(cluster, lagging), cluster_applied_count(cluster, leader));
     cluster_close(cluster);
 }
 END_TEST
@@ -598,6 +647,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, more_than_one_append_is_in_flight_over_a_slow_link);
     tcase_add_test(tests, a_follower_forwards_a_command_once_and_gets_its_reply);
     tcase_add_test(tests, a_forward_whose_leader_is_gone_has_an_unknown_outcome);
+    tcase_add_test(tests, a_forward_is_settled_at_once_when_the_leader_hangs_up);
     tcase_add_test(tests, a_reply_meant_for_the_process_before_a_restart_reaches_nobody);
     tcase_add_test(tests, nothing_acknowledged_is_lost_when_the_leader_dies_under_load);
     tcase_add_test(tests, a_leader_whose_process_died_is_replaced_at_once);
@@ -605,6 +655,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_leader_that_one_follower_lost_leads_on);
     tcase_add_test(tests, a_restart_of_all_nodes_replays_the_log);
     tcase_add_test(tests, a_node_that_missed_more_than_the_ring_holds_catches_up_from_the_log);
+    tcase_add_test(tests, a_node_that_starts_has_all_that_it_needs_to_serve_a_peer_that_lags);
     tcase_add_test(tests, a_machine_that_hangs_for_ever_holds_up_nobody_and_goes_on_where_it_stood);
     tcase_add_test(tests, a_leader_that_cannot_read_its_log_names_the_block_and_goes);
     tcase_add_test(tests, a_leader_that_is_cut_off_says_unknown_and_acknowledges_nothing);
