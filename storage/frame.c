@@ -75,7 +75,9 @@ int frame_header_read(const uint8_t *at, size_t room, struct frame_header *ret)
     if (fixed.version < FRAME_VERSION || fixed.groups > 1 || fixed.repeats > 1 || fixed.zero != 0) {
         return LOCKSTEP_ECORRUPT;
     }
-    if (fixed.type != FRAME_RECORDS && fixed.type != FRAME_MARKER && fixed.type != FRAME_PACK) return LOCKSTEP_ECORRUPT;
+    if (fixed.type != FRAME_RECORDS && fixed.type != FRAME_MARKER && fixed.type != FRAME_PACK &&
+        fixed.type != FRAME_INSTALL)
+        return LOCKSTEP_ECORRUPT;
     struct frame_header header = {.type = fixed.type,
                                   .has_group = fixed.groups != 0,
                                   .has_repeat = fixed.repeats != 0,
@@ -91,7 +93,8 @@ int frame_header_read(const uint8_t *at, size_t room, struct frame_header *ret)
                                   .header_crc = fixed.header_crc};
     if (frame_header_bytes(&header) != fixed.header_bytes) return LOCKSTEP_ECORRUPT;
     if (header.flushed_seq >= header.seq) return LOCKSTEP_ECORRUPT;
-    if (!header.has_group && header.block_count != 0) return LOCKSTEP_ECORRUPT;
+    if (!header.has_group && (header.block_count != 0 || header.type == FRAME_INSTALL)) return LOCKSTEP_ECORRUPT;
+    if (header.type == FRAME_INSTALL && header.block_count != 0) return LOCKSTEP_ECORRUPT;
     at += FRAME_FIXED_BYTES;
     if (header.has_group) {
         memcpy(&header.group, at, sizeof header.group);

@@ -35,7 +35,8 @@ enum frame_type {
     FRAME_RECORDS = 1, /* new blocks and hard state; each block cuts the tail at its index */
     FRAME_MARKER = 2,  /* carries flushed_seq after an idle moment, and repeats */
     FRAME_PACK = 3,    /* live blocks once more: at a start, and where old ones hold the journal */
-    FRAME_INSTALL = 4, /* reserved: a snapshot took the place of the log's beginning */
+    FRAME_INSTALL =
+        4, /* a snapshot took the place of the log: empty behind the group's last_index. Its state is durable */
 };
 
 /* A group's state behind a frame. */

@@ -27,6 +27,7 @@ bool storage_batch_add(struct storage *s, const struct request *request)
         if (s->batch_count == JOURNAL_PARTS_MAX) return false;
         /* A pack's frames hold nothing else: replay and the log thread treat them differently. */
         if (s->batch[0].pack != request->pack) return false;
+        if (s->batch[0].install || request->install) return false;
         if (FRAME_HEADER_BYTES_MAX + s->batch_bytes + request->bytes > s->journal.shape.frame_bytes_max) return false;
     }
     s->batch[s->batch_count++] = *request;
@@ -77,6 +78,13 @@ static struct frame_header batch_header(const struct storage *s, struct frame_en
     struct frame_header header = {.type = s->batch[0].pack ? FRAME_PACK : FRAME_RECORDS, .has_group = true};
     raft_index durable_last = group->last_index;
     *entry = (struct frame_entry){.cut = UINT64_MAX};
+    if (s->batch[0].install) {
+        header.type = FRAME_INSTALL;
+        entry->install_index = s->batch[0].last;
+        entry->cut = 1; /* every block before it is dead */
+        group->last_index = durable_last = s->batch[0].last;
+        group->last_crc = s->batch[0].last_crc;
+    }
     for (uint32_t i = 0; i < s->batch_count; i++) {
         const struct request *r = &s->batch[i];
         if (r->has_hard_state) {

@@ -47,6 +47,7 @@ void storage_frames_look(struct storage *s)
         raft_index before = s->frames_seen > s->table.q.seq ? entry_of(s, s->frames_seen)->live_last : 0;
         entry->live_last = entry->last > before ? entry->last : before;
         s->hard_state_durable = entry->hard_state;
+        if (entry->install_index != 0 && entry->install_index == s->table.install_index) s->install_seq = seq;
         s->frames_seen = seq;
     }
 }
@@ -95,7 +96,8 @@ static int put_blocks(struct storage *s, struct kv_txn *txn, raft_index last, st
         lk_assert(block_chain_check(base, &header) == 0);
         rc = table_block_put(s->kv, txn, i, block, header.bytes);
         if (rc != 0) return rc;
-        if (header.term != base->term || i == next->base.index + 1) {
+        next->blocks_bytes += header.bytes;
+        if (header.term != base->term || next->run_count == 0) {
             const struct storage_term_run run = {.first_index = i, .term = header.term};
             rc = table_run_put(s->kv, txn, &run);
             if (rc != 0) return rc;
@@ -121,6 +123,7 @@ int storage_transaction(struct storage *s, raft_index last)
     next.hard_state = s->hard_state_durable;
     next.q = q_after(s, last);
     next.flushed_seq = s->frames_seen;
+    if (next.install_index != 0 && s->install_seq != 0 && next.q.seq >= s->install_seq) next.install_index = 0;
     int rc = s->kv->begin_write(s->map, &txn);
     if (rc != 0) return rc;
     rc = put_blocks(s, txn, last, &next, &base);
@@ -134,6 +137,7 @@ int storage_transaction(struct storage *s, raft_index last)
     s->table = next;
     s->stored_base = base;
     atomic_fetch_add_explicit(&s->transactions, 1, memory_order_relaxed);
+    atomic_store_explicit(&s->blocks_bytes, next.blocks_bytes, memory_order_relaxed);
     atomic_store_explicit(&s->stored, last, memory_order_release);
     /* seq_cst: pairs with journal_has_room(), which sets the flag and looks at reclaimed again. */
     atomic_store(&s->reclaimed, place_linear(s, &next.q));
@@ -196,9 +200,9 @@ static bool relieve_journal(struct storage *s, uint64_t now_ns)
     return false;
 }
 
-uint64_t storage_log_work(struct storage *s, uint64_t now_ns)
+/* One transaction of blocks, if it is worth one. */
+static uint64_t blocks_work(struct storage *s, uint64_t now_ns)
 {
-    if (atomic_load_explicit(&s->failed, memory_order_acquire) != 0) return UINT64_MAX;
     if (now_ns < s->stalled_until_ns) return s->stalled_until_ns - now_ns;
     s->stalled_until_ns = 0;
     /* seq_cst: the flag before the look at commit; storage_commit() does it the other way round. */
@@ -227,4 +231,14 @@ uint64_t storage_log_work(struct storage *s, uint64_t now_ns)
     if (!move(s, last, bytes, now_ns)) return s->stalled_until_ns != 0 ? STALL_RETRY_NS : UINT64_MAX;
     s->pending = false;
     return 0;
+}
+
+uint64_t storage_log_work(struct storage *s, uint64_t now_ns)
+{
+    if (atomic_load_explicit(&s->failed, memory_order_acquire) != 0) return UINT64_MAX;
+    uint64_t wait_ns = blocks_work(s, now_ns);
+    if (atomic_load_explicit(&s->failed, memory_order_acquire) != 0) return UINT64_MAX;
+    s->snapshot_stalled = false;
+    if (storage_snapshot_work(s)) return 0;
+    return s->snapshot_stalled && wait_ns > STALL_RETRY_NS ? STALL_RETRY_NS : wait_ns;
 }

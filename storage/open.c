@@ -134,6 +134,14 @@ static int table_open(struct opening *o)
                       "data.mdb knows boot %" PRIu64 ", but the counter in 'boot' says %" PRIu64
                       ": the files are from different times; %s",
                       s->table.boot, o->boot.boot, ADVICE_LOST);
+    const struct table_state *table = &s->table;
+    raft_index snapshot = table->snapshot.is.base.index;
+    if (table->base.index > snapshot || snapshot > table->last_index)
+        return refuse(o, LOCKSTEP_ECORRUPT,
+                      "data.mdb has compacted its log up to block %" PRIu64 " and has no snapshot of it; %s",
+                      table->base.index, ADVICE_LOST);
+    rc = storage_snapshot_recover(s, o->txn);
+    if (rc != 0) return refuse(o, rc, "data.mdb cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
     o->has_table = true;
     return 0;
 }
@@ -336,6 +344,7 @@ static int boot_commit(struct opening *o)
     next.q = o->recovery.end;
     next.hard_state = o->recovery.hard_state;
     next.flushed_seq = s->journal.flushed_seq;
+    next.install_index = 0; /* frames that it speaks of are those of the boot before */
     struct kv_txn *txn = NULL;
     int rc = s->kv->grow(s->map, 1 << 18);
     if (rc == 0) rc = s->kv->begin_write(s->map, &txn);
@@ -379,7 +388,8 @@ static int memory_open(struct opening *o, uint32_t block_bytes_max)
     /* Frames that may lie between Q and the newest: each takes a page at least. */
     s->frame_room = journal_span(&s->shape) / FRAME_PAGE_BYTES + 2;
     s->frames = calloc(s->frame_room, sizeof *s->frames);
-    if (rc != 0 || s->frames == NULL || !spsc_open(&s->requests, STORAGE_REQUESTS_MAX, sizeof(struct request)))
+    if (rc != 0 || s->frames == NULL || !spsc_open(&s->requests, STORAGE_REQUESTS_MAX, sizeof(struct request)) ||
+        storage_snapshot_open(s) != 0)
         return refuse(o, LOCKSTEP_ENOMEM, "no memory for a ring of %" PRIu64 " bytes; free some or lower [limits] ring",
                       o->options->ring_bytes);
     return 0;
@@ -397,7 +407,6 @@ static void counters_start(struct opening *o)
     s->submitted_crc = last.crc;
     s->hard_state = o->recovery.hard_state;
     s->hard_state_durable = o->recovery.hard_state;
-    s->base_index = s->table.base.index;
     s->frames_seen = s->table.q.seq;
     storage_frames_look(s);
     atomic_store(&s->durable_pos, ring.tail);
@@ -405,6 +414,9 @@ static void counters_start(struct opening *o)
     atomic_store(&s->durable_ticket, 0);
     atomic_store(&s->stored, s->stored_base.index);
     atomic_store(&s->commit, s->stored_base.index);
+    atomic_store(&s->base_index, s->table.base.index);
+    atomic_store(&s->snapshot_index, s->table.snapshot.is.base.index);
+    atomic_store(&s->blocks_bytes, s->table.blocks_bytes);
     atomic_store(&s->reclaimed, journal_linear(&s->shape, s->table.q.lap, s->table.q.offset));
 }
 
@@ -415,9 +427,17 @@ static int recovered_runs(struct opening *o, uint32_t *ret_count)
     int rc = table_runs_read(s->kv, o->txn, &s->table, (uint32_t)recovery->block_count, &s->runs);
     if (rc == LOCKSTEP_ENOMEM) return refuse(o, rc, "out of memory; free some");
     uint32_t count = (uint32_t)s->table.run_count;
+    raft_index base = s->table.base.index;
     raft_term term = count != 0 && rc == 0 ? s->runs[count - 1].term : s->table.base.term;
     if (rc != 0 || term != s->stored_base.term)
         return refuse(o, LOCKSTEP_ECORRUPT, "the terms of the log in data.mdb are damaged; %s", ADVICE_LOST);
+    /* Runs are kept whole in the map: what lies at or below the base goes. */
+    uint32_t gone = 0;
+    while (gone < count && (gone + 1 < count ? s->runs[gone + 1].first_index - 1 : s->stored_base.index) <= base)
+        gone++;
+    count -= gone;
+    memmove(s->runs, s->runs + gone, count * sizeof *s->runs);
+    if (count != 0 && s->runs[0].first_index <= base) s->runs[0].first_index = base + 1;
     for (size_t i = 0; i < recovery->block_count; i++) {
         const struct recovery_block *block = &recovery->blocks[i];
         if (count != 0 && s->runs[count - 1].term == block->term) continue;
@@ -465,6 +485,7 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     counters_start(o);
     *ret = (struct storage_recovered){.hard_state = o->recovery.hard_state,
                                       .base = s->table.base,
+                                      .snapshot = s->table.snapshot.is,
                                       .last = ring_last(s->ring),
                                       .commit = o->recovery.commit,
                                       .stored = s->stored_base.index,
@@ -490,6 +511,9 @@ int storage_open(const struct storage_options *options, struct storage **ret, st
     o.storage->ring_bytes = options->ring_bytes;
     o.storage->wake = options->wake;
     o.storage->wake_context = options->wake_context;
+    o.storage->piece_bytes = options->piece_bytes != 0 ? options->piece_bytes : SNAPSHOT_PIECE_BYTES;
+    o.storage->keep_bytes = options->keep_bytes;
+    lk_assert(o.storage->piece_bytes <= SNAPSHOT_PIECE_BYTES);
     int rc = open_steps(&o, ret_recovered);
     if (o.txn != NULL) options->kv->abort(o.txn);
     recovery_free(&o.recovery);
@@ -507,6 +531,7 @@ void storage_close(struct storage *s)
     journal_close(&s->journal);
     if (s->map != NULL) s->kv->close(s->map);
     spsc_close(&s->requests);
+    storage_snapshot_close(s);
     ring_close(s->ring);
     free(s->frames);
     free(s->runs);

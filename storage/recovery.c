@@ -8,6 +8,12 @@
  *   the log      1 2 3 4 5 6            list starts at 5: an older, overwritten version of 5, 6, 7
  *   the list             5'6'7'         frame with 5 and 6 follows: cuts 5', so 7' does not come back (T50)
  *
+ * At or below the base the log has nothing to compare with: what is there counts as committed. A list that starts there has
+ * no predecessor to check; a recorded block there still cuts what lies above it (T50: the block that took its place may lie
+ * below the base, and the cut ones above it), a packed one does not. What the list says there has to lead to the base.
+ * A frame that was written before the record of an install holds only dead blocks: while the state record names an install
+ * whose record has not been met, hard states alone are taken.
+ *
  * A block that is already held, with the same checksum, cuts nothing: a truncation always puts another block at its
  * index, so only a packed rewrite brings the same one again, and it must not take away what lies above before its
  * second frame is there.
@@ -36,6 +42,7 @@ struct replay {
     size_t why_room;
 
     struct journal_place at; /* behind the last frame taken */
+    bool skipping;           /* towards the record of the install that the state record names */
     bool at_crc_known;       /* false behind a frame that was damaged but for what the log holds */
     uint8_t *buffer;         /* one frame */
     uint8_t *scan;
@@ -292,12 +299,15 @@ static int pass_damage(struct replay *r, const struct read_frame *bad, const str
     if (!evidence->next) return name_damage(r, bad, evidence);
     const struct frame_header *next = &evidence->head;
     if (next->has_repeat) {
-        uint32_t crc = 0;
-        if (next->repeat.last_index > r->stored->index) return name_damage(r, bad, evidence);
-        if (next->repeat.last_index < r->state->base.index) return name_damage(r, bad, evidence);
-        int rc = stored_crc(r, next->repeat.last_index, &crc);
-        if (rc != 0) return rc;
+        uint32_t crc = next->repeat.last_crc;
+        if (next->repeat.last_index > r->stored->index && !r->skipping) return name_damage(r, bad, evidence);
+        if (next->repeat.last_index >= r->state->base.index && !r->skipping) {
+            int rc = stored_crc(r, next->repeat.last_index, &crc);
+            if (rc != 0) return rc;
+        }
         if (crc != next->repeat.last_crc) return name_damage(r, bad, evidence);
+        /* it may have been the install's record itself: its group says so */
+        if (next->repeat.last_index == r->state->install_index) r->skipping = false;
         take_hard_state(r->out, &next->repeat);
         r->list_count = 0; /* its last block was one that the log holds: what lay above was cut */
     }
@@ -331,12 +341,20 @@ static int bad_chain(struct replay *r, const struct recovery_block *block)
                   block->index, block->offset, block->index - 1);
 }
 
-static int take_block(struct replay *r, const struct recovery_block *block)
+/* A block at or below the base, and below all that the list holds. */
+static int take_compacted(struct replay *r, const struct recovery_block *block, bool packed)
+{
+    if (r->list_count != 0 && packed) return 0; /* the same block once more */
+    r->list_count = 0;
+    return list_push(r, block);
+}
+
+static int take_block(struct replay *r, const struct recovery_block *block, bool packed)
 {
     raft_index first = r->list_count != 0 ? r->list[0].index : r->stored->index + 1;
     uint32_t held = 0;
     if (block->index > list_last(r) + 1) return bad_chain(r, block); /* a frame is missing */
-    if (block->index <= r->state->base.index) return 0;              /* compacted: committed long ago */
+    if (block->index < first && block->index <= r->state->base.index) return take_compacted(r, block, packed);
     if (block->index < first) {
         int rc = stored_crc(r, block->index, &held);
         if (rc != 0) return rc;
@@ -360,14 +378,27 @@ static int take_block(struct replay *r, const struct recovery_block *block)
 static int take_frame(struct replay *r, const struct read_frame *frame)
 {
     const struct frame_header *h = &frame->header;
-    for (uint32_t i = 0; i < h->block_count; i++) {
-        int rc = take_block(r, &r->parsed[i]);
+    for (uint32_t i = 0; i < h->block_count && !r->skipping; i++) {
+        int rc = take_block(r, &r->parsed[i], h->type == FRAME_PACK);
         if (rc != 0) return rc;
     }
     if (h->has_group) take_hard_state(r->out, &h->group);
+    if (h->type == FRAME_INSTALL) {
+        if (h->group.last_index > r->state->base.index)
+            return refuse(r, LOCKSTEP_ECORRUPT,
+                          "journal: names a snapshot of block %" PRIu64
+                          " that data.mdb does not have; one of the two files is "
+                          "from another time: restore both from one copy, or give the node an empty directory and run "
+                          "member replace",
+                          h->group.last_index);
+        r->list_count = 0;
+        if (h->group.last_index == r->state->install_index) r->skipping = false;
+    }
     /* The frame says which block was its group's last: nothing is missing. A pack's frames come one after the other and
      * speak of the end from the first on. */
-    if (h->type == FRAME_RECORDS && h->has_group && r->list_count != 0) {
+    if (r->skipping) {
+        lk_assert(r->list_count == 0);
+    } else if (h->type == FRAME_RECORDS && h->has_group && r->list_count != 0) {
         const struct recovery_block *last = &r->list[r->list_count - 1];
         if (last->index != h->group.last_index || last->crc != h->group.last_crc) return bad_chain(r, last);
     } else if (h->type == FRAME_RECORDS && h->has_group && h->group.last_index > r->stored->index) {
@@ -415,7 +446,12 @@ static int settle(struct replay *r)
     while (skip < r->list_count && r->list[skip].index <= r->stored->index) skip++;
     if (skip != 0) {
         const struct recovery_block *last = &r->list[skip - 1];
-        if (last->index != r->stored->index || last->crc != r->stored->crc)
+        uint32_t held = last->crc;
+        if (last->index >= r->state->base.index) {
+            int rc = stored_crc(r, last->index, &held);
+            if (rc != 0) return rc;
+        }
+        if (held != last->crc)
             return refuse(r, LOCKSTEP_ECORRUPT,
                           "journal: contradicts the log: its block %" PRIu64
                           " is not the one in data.mdb; one of the two "
@@ -450,6 +486,7 @@ int recovery_replay(const struct journal *journal, const struct kv *kv, struct k
                        .why = why,
                        .why_room = why_room,
                        .at = state->q,
+                       .skipping = state->install_index != 0,
                        .at_crc_known = true};
     r.buffer = malloc(state->shape.frame_bytes_max);
     r.scan = malloc(SCAN_BYTES);

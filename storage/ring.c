@@ -416,6 +416,20 @@ void ring_cut(struct ring *ring, raft_index index)
     ring->last = block_base_after(&header);
 }
 
+void ring_restart(struct ring *ring, const struct block_base *base)
+{
+    assert_epoch_odd(ring);
+    lk_assert(ring->claimed_bytes == 0);
+    lk_assert(base->index > ring->commit);
+    for (raft_index i = ring->first; i <= ring->last.index; i++) slot_clear(slot_of(ring, i));
+    ring->before_first = ring->last = *base;
+    ring->first = base->index + 1;
+    ring->released = ring->commit = base->index;
+    ring->held_bytes = ring->live_bytes = ring->uncommitted_bytes = 0;
+    ring->cut_end = ring->tail;
+    atomic_store_explicit(&ring->segment->commit, base->index, memory_order_release);
+}
+
 int ring_republish(struct ring *ring, raft_index first)
 {
     assert_epoch_odd(ring);

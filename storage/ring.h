@@ -74,6 +74,9 @@ uint64_t ring_room(struct ring *ring, uint64_t bytes);
 
 /* Blocks at or above index are dead. The caller stands between ring_epoch_begin and ring_epoch_end. Loop. */
 void ring_cut(struct ring *ring, raft_index index);
+/* Everything held is dead; the next block published must chain to base, which is above the commit and counts as
+ * committed. Between epoch_begin and epoch_end, no claim open, and nobody reads by index any more. Loop. */
+void ring_restart(struct ring *ring, const struct block_base *base);
 /* Publish the blocks first..last, all above the commit, again behind the dead bytes, so that the head can pass those (rule R10).
  * Between epoch_begin and epoch_end. EFULL: no room even for that. Loop. */
 int ring_republish(struct ring *ring, raft_index first);

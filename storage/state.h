@@ -23,6 +23,7 @@ enum {
     STORAGE_REQUESTS_MAX = 4096,
     STORAGE_REQUESTS_BUSY = STORAGE_REQUESTS_MAX / 2,
     STORAGE_TRANSACTION_BYTES_MAX = 4 << 20,
+    STORAGE_TAKEN_MAX = 16384,               /* pieces of a snapshot on their way to the log thread */
     STORAGE_HARD_STATE_ROOM_BYTES = 4 << 20, /* J5: kept free for hard state and installs */
 };
 
@@ -30,6 +31,7 @@ enum {
 struct request {
     uint64_t ticket;
     bool has_hard_state, pack, pack_last;
+    bool install; /* a frame of its own: the log is empty behind block `last` */
     struct storage_hard_state hard_state;
     raft_index first, last; /* 0, 0 = no blocks */
     uint32_t last_crc;
@@ -49,8 +51,12 @@ struct frame_entry {
     raft_index last;                      /* highest block in the frame, 0 = none */
     uint64_t pack_from_seq;               /* the last frame of a pack names its first; 0 */
     raft_index pack_first;
-    raft_index live_last; /* no frame up to this one holds a live block above */
+    raft_index install_index; /* of an install's record; 0 */
+    raft_index live_last;     /* no frame up to this one holds a live block above */
 };
+
+/* Loop to log thread, one at a time. */
+enum install_command { INSTALL_NONE, INSTALL_PIECE, INSTALL_DROP, INSTALL_ALL };
 
 /* The loop's note of a request. */
 struct ticket {
@@ -64,7 +70,8 @@ struct storage {
     struct kv_map *map;
     struct journal_shape shape;
     uint64_t ring_bytes;
-    raft_index base_index;
+    uint32_t piece_bytes; /* of snapshots taken here */
+    uint64_t keep_bytes;  /* of blocks in front of a snapshot */
     void (*wake)(void *context, enum storage_part part);
     void *wake_context;
     struct storage_term_run *runs; /* what recovery found; for the caller, until close */
@@ -88,6 +95,29 @@ struct storage {
     struct spsc requests;
     _Atomic uint64_t commit;
     _Atomic bool pack_queued; /* hard states ahead of it may use the room that is kept for them */
+
+    /* A snapshot that comes from the leader. The loop's while the command is INSTALL_NONE, else the log thread's. */
+    struct {
+        _Atomic int command;
+        uint32_t piece_bytes;
+        struct storage_snapshot snapshot;
+        uint64_t offset;
+        size_t count;
+        uint8_t *bytes; /* SNAPSHOT_PIECE_BYTES */
+        struct storage_install_configuration configuration;
+        bool begun; /* the loop's own: from storage_install to storage_install_done */
+        struct block_base base;
+    } install;
+    struct storage_incoming incoming_shown; /* handed over with the command */
+
+    /* --- control thread: a snapshot being taken --- */
+    struct {
+        uint8_t *piece;
+        uint32_t count;
+        int error;
+        struct storage_snapshot is;
+    } taking;
+    struct spsc taken;
 
     /* --- journal thread --- */
     struct journal journal;
@@ -121,6 +151,15 @@ struct storage {
     uint64_t pending_since_ns;
     bool pending;
     uint64_t stalled_until_ns;
+    uint64_t generation_newest;
+    struct table_snapshot storing; /* generation 0 = none */
+    uint64_t storing_pieces;
+    bool storing_whole, storing_forgotten;
+    struct table_incoming incoming;
+    uint64_t install_seq;       /* of the newest install's frame, 0 = not flushed yet */
+    uint64_t compact_bytes_due; /* of blocks at or below the snapshot */
+    bool dead_blocks_due, sweep_due;
+    bool snapshot_stalled; /* no space: look again a while later */
 
     /* --- log thread to others --- */
     _Atomic uint64_t stored;
@@ -128,11 +167,14 @@ struct storage {
     _Atomic bool log_idle;      /* sleeps until woken */
     _Atomic bool pack_wanted;
     _Atomic bool log_stalled;
+    _Atomic uint64_t base_index; /* blocks at or below it are gone, or going */
+    _Atomic uint64_t snapshot_index, blocks_bytes;
+    _Atomic bool snapshot_busy, snapshot_failed; /* being taken or stored; it could not be */
 
     /* --- anybody --- */
     _Atomic int failed;
     _Atomic(const char *) failed_why;
-    _Atomic uint64_t flushes, frame_count, block_count, block_bytes, transactions, packs;
+    _Atomic uint64_t flushes, frame_count, block_count, block_bytes, transactions, packs, snapshots, installs;
 };
 
 /* Kept free for hard state and installs (J5). */
@@ -150,6 +192,20 @@ static inline uint64_t storage_enough_bytes(const struct storage *storage)
 
 /* The first final error wins (R8). why: static. */
 void storage_fail(struct storage *storage, int error, const char *why);
+
+/* snapshot.c */
+int storage_snapshot_open(struct storage *storage); /* ENOMEM */
+void storage_snapshot_close(struct storage *storage);
+/* What was under way when the directory was left. The opener. */
+int storage_snapshot_recover(struct storage *storage, struct kv_txn *txn);
+/* One bounded unit of snapshots and compaction. False: there is nothing to do. Log thread. */
+bool storage_snapshot_work(struct storage *storage);
+/* What is held of an incoming snapshot, for the loop. Log thread, while a command is under way, and the opener. */
+void storage_incoming_show(struct storage *storage);
+int storage_piece_find(const struct kv *kv, struct kv_txn *txn, enum storage_which which, uint64_t offset,
+                       struct storage_snapshot *ret_snapshot, const uint8_t **ret_bytes, size_t *ret_count);
+/* storage.c: the install's record goes to the journal. Loop. */
+void storage_submit_install(struct storage *storage, const struct block_base *base);
 
 /* Write the batch as one frame. Journal thread, and the opener. EIO, ENOSPC: final. */
 int storage_frame_write(struct storage *storage);

@@ -130,6 +130,14 @@ static void move_pin(struct storage *s)
     lk_assert(rc == 0); /* held since it was submitted, and then it was not released */
 }
 
+void storage_submit_install(struct storage *s, const struct block_base *base)
+{
+    struct request request = {.install = true, .last = base->index, .last_crc = base->crc, .commit = base->index};
+    submit(s, &request);
+    move_pin(s);
+    s->wake(s->wake_context, STORAGE_JOURNAL);
+}
+
 void storage_persist(struct storage *s, const struct storage_persist *persist)
 {
     lk_assert(persist->seq > s->persist_seq);
@@ -182,7 +190,7 @@ raft_index storage_stored(const struct storage *s)
 /* The log thread cannot move Q: all blocks that it does not have go to the journal's end once more (J5). */
 static void pack(struct storage *s)
 {
-    if (s->pack_ticket != 0) return;
+    if (s->pack_ticket != 0 || s->install.begun) return;
     raft_index stored = storage_stored(s);
     struct request request = {.has_hard_state = true,
                               .hard_state = s->hard_state,
@@ -213,7 +221,8 @@ void storage_reclaim(struct storage *s)
         pack(s);
         move_pin(s);
     }
-    ring_release(s->ring, storage_stored(s));
+    /* While an install is under way, what is stored may be ahead of what the ring knows. */
+    if (!s->install.begun) ring_release(s->ring, storage_stored(s));
 }
 
 int storage_failed(const struct storage *s, const char **why)
@@ -233,6 +242,12 @@ void storage_status_read(const struct storage *s, struct storage_status *ret)
         .bytes = atomic_load_explicit(&s->block_bytes, memory_order_relaxed),
         .transactions = atomic_load_explicit(&s->transactions, memory_order_relaxed),
         .packs = atomic_load_explicit(&s->packs, memory_order_relaxed),
+        .base = atomic_load_explicit(&s->base_index, memory_order_relaxed),
+        .snapshot = atomic_load_explicit(&s->snapshot_index, memory_order_relaxed),
+        .log_bytes = atomic_load_explicit(&s->blocks_bytes, memory_order_relaxed),
+        .snapshots = atomic_load_explicit(&s->snapshots, memory_order_relaxed),
+        .installs = atomic_load_explicit(&s->installs, memory_order_relaxed),
+        .snapshot_failed = atomic_load_explicit(&s->snapshot_failed, memory_order_relaxed),
         .journal_bytes = s->shape.bytes,
         .journal_used_bytes = atomic_load_explicit(&s->journal_end, memory_order_relaxed) -
                               atomic_load_explicit(&s->reclaimed, memory_order_relaxed),
@@ -276,6 +291,12 @@ void storage_read_end(struct storage_reader *reader)
     reader->active = false;
 }
 
+static bool is_gone(const struct storage *s, raft_index index)
+{
+    /* acquire: pairs with the release before the transaction that erases it. */
+    return index <= atomic_load_explicit(&s->base_index, memory_order_acquire);
+}
+
 int storage_read(struct storage_reader *reader, raft_index index, const uint8_t **ret_block,
                  struct block_header *ret_header)
 {
@@ -284,10 +305,21 @@ int storage_read(struct storage_reader *reader, raft_index index, const uint8_t 
     raft_index stored = storage_stored(s);
     storage_read_end(reader);
     if (index > stored) return LOCKSTEP_ENOTFOUND;
-    if (index <= s->base_index) return LOCKSTEP_EGONE;
+    if (is_gone(s, index)) return LOCKSTEP_EGONE;
     int rc = s->kv->renew(reader->txn);
     if (rc != 0) return rc;
     reader->active = true;
     rc = table_block_read(s->kv, reader->txn, index, ret_block, ret_header);
-    return rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc; /* a gap is damage, never the end */
+    if (rc == LOCKSTEP_ENOTFOUND && is_gone(s, index)) return LOCKSTEP_EGONE; /* compacted meanwhile */
+    return rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc;                 /* a gap is damage, never the end */
+}
+
+int storage_piece_read(struct storage_reader *reader, enum storage_which which, uint64_t offset,
+                       struct storage_snapshot *ret_snapshot, const uint8_t **ret_bytes, size_t *ret_count)
+{
+    storage_read_end(reader);
+    int rc = reader->storage->kv->renew(reader->txn);
+    if (rc != 0) return rc;
+    reader->active = true;
+    return storage_piece_find(reader->storage->kv, reader->txn, which, offset, ret_snapshot, ret_bytes, ret_count);
 }

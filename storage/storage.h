@@ -20,6 +20,7 @@
 #include "storage/kv.h"
 #include "storage/log.h"
 #include "storage/ring.h"
+#include "storage/snapshot.h"
 
 enum storage_part { STORAGE_LOOP, STORAGE_JOURNAL, STORAGE_LOG };
 
@@ -30,6 +31,8 @@ struct storage_options {
     uint64_t journal_bytes; /* at least 4 rings */
     uint64_t map_bytes;
     uint32_t block_bytes_max; /* largest accepted, BLOCK_BYTES_MAX */
+    uint32_t piece_bytes;     /* of snapshots taken here; 0 = SNAPSHOT_PIECE_BYTES, which is also the most */
+    uint64_t keep_bytes;      /* of blocks stay in front of a snapshot, for peers that are a little behind */
     uint32_t group;
     raft_member member_id;
     uint64_t
@@ -57,6 +60,7 @@ struct storage_term_run {
 struct storage_recovered {
     struct storage_hard_state hard_state;
     struct block_base base;              /* last compacted block, or birth */
+    struct storage_snapshot snapshot;    /* at or above the base; index 0 = none. The machine starts from it */
     struct block_base last;              /* last live block */
     raft_index commit;                   /* known committed: LMDB's last, or the newest frame's commit */
     raft_index stored;                   /* LMDB's last */
@@ -109,6 +113,10 @@ struct storage_status {
     raft_index stored;
     uint64_t flushes, frames, blocks, bytes; /* journal, since start */
     uint64_t transactions;                   /* LMDB, since start */
+    raft_index base, snapshot;               /* last compacted block; the newest snapshot's, 0 = none */
+    uint64_t log_bytes;                      /* of blocks in LMDB */
+    uint64_t snapshots, installs;            /* since start */
+    bool snapshot_failed;                    /* the newest attempt: no space */
     uint64_t packs;                          /* live blocks were written once more, because they held the journal */
     uint64_t journal_bytes, journal_used_bytes;
     bool

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapshot.h - the state behind a block, kept beside the log, so that the log up to there may go.
+ * Kept as pieces of SNAPSHOT_PIECE_BYTES in a table of data.mdb, each with its checksum. Pieces are stored ahead, in bounded
+ * transactions; the one that stores the last of them also makes them the node's snapshot, and compaction follows. Two
+ * others may be under way beside the one that counts: one being taken, one coming from the leader.
+ * Threads: taking is one producer's (control); installing is the loop's; reading, anybody's with a reader of its own.
+ * Source: thesis 5; SQLite and etcd keep the state's bytes in the same file as the log's end for the same atomicity. */
+#ifndef LOCKSTEP_STORAGE_SNAPSHOT_H
+#define LOCKSTEP_STORAGE_SNAPSHOT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/block.h"
+#include "storage/configuration.h"
+
+struct storage;
+struct storage_reader;
+
+enum { SNAPSHOT_PIECE_BYTES = 1 << 20 }; /* the default; the last piece of a snapshot is shorter */
+
+/* Equal records mean equal bytes. */
+struct storage_snapshot {
+    struct block_base base; /* the last block that it stands for; index 0 = there is none */
+    uint64_t bytes;
+    uint32_t checksum; /* crc32c of all bytes */
+};
+
+/* --- taking one: the control thread --- */
+
+/* Begin. EFULL: the one before is not stored yet. ENOMEM. Allocates. */
+int storage_snapshot_begin(struct storage *storage, const struct block_base *base);
+/* The next bytes, copied. ENOMEM; EFULL: the log thread is too far behind, or out of space: end it with keep = false. */
+int storage_snapshot_write(struct storage *storage, const void *bytes, size_t count);
+/* That was all; or it is to be forgotten. It counts once its block is in the log's table too, a while later. */
+void storage_snapshot_end(struct storage *storage, bool keep);
+/* Whether one is being taken or stored. Any thread. */
+bool storage_snapshot_busy(const struct storage *storage);
+
+/* --- reading --- */
+
+enum storage_which { STORAGE_SNAPSHOT_NEWEST, STORAGE_SNAPSHOT_INCOMING };
+
+/* The piece at `offset`, checked, where it lies in the map: valid until the next call on this reader.
+ * ret_snapshot  which one is there now: a newer one may have taken the place of the one that the caller is reading
+ * ENOTFOUND: there is none, not even part of it, or it is not complete, or `offset` is not where a piece of it begins;
+ * ECORRUPT: damaged or missing; EIO. Any thread. */
+int storage_piece_read(struct storage_reader *reader, enum storage_which which, uint64_t offset,
+                       struct storage_snapshot *ret_snapshot, const uint8_t **ret_bytes, size_t *ret_count);
+
+/* --- installing: the loop --- */
+
+/* A piece of the leader's came. It is copied; storage_incoming() shows when it is durable (STORAGE_LOOP is woken).
+ * EEXIST: it is not the next one: storage_incoming() says what is held, of which snapshot.
+ * EFULL: the one before is still being stored: dropped. EINVAL: a length that cannot be. ENOMEM. */
+int storage_install_piece(struct storage *storage, const struct storage_snapshot *snapshot, uint64_t offset,
+                          const uint8_t *bytes, size_t count);
+
+struct storage_incoming {
+    struct storage_snapshot snapshot; /* base.index 0 = none */
+    uint64_t offset;                  /* durable up to here */
+    bool complete;                    /* all of it, and the checksum is right */
+    uint32_t discarded;               /* how many came whole and were damaged, since start */
+};
+/* What is held of the leader's snapshot. False: a command is under way, *ret is untouched. */
+bool storage_incoming(const struct storage *storage, struct storage_incoming *ret);
+
+/* Forget it: it is not needed any more. Not while a command is under way. */
+void storage_install_drop(struct storage *storage);
+
+/* The configuration that counts at the snapshot's block (R6), as in its block; index 0: the birth record's. */
+struct storage_install_configuration {
+    raft_index index;
+    uint32_t count;
+    uint8_t bytes[CONFIGURATION_BYTES_MAX];
+};
+
+/* Make it the beginning of the log, which is empty behind it: the loop publishes no block from here on until
+ * storage_install_done(). The snapshot's block is above the commit. */
+void storage_install(struct storage *storage, const struct storage_install_configuration *configuration);
+/* True once, when it is durable. Then ring and journal have begun anew behind *ret. The caller stands between
+ * ring_epoch_begin and ring_epoch_end. */
+bool storage_install_done(struct storage *storage, struct block_base *ret);
+bool storage_installing(const struct storage *storage);
+
+#endif

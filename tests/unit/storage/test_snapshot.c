@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_snapshot.c - snapshots beside the log on the real disk and LMDB: what counts when, what stays in front of one, what
+ * comes of a leader's. Crashes at every instruction are test_crash.c's. */
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/crc32c.h"
+#include "lockstep/errors.h"
+#include "storage/state.h"
+#include "tests/support/sim_disk.h"
+#include "tests/support/sim_kv.h"
+#include "tests/support/store.h"
+#include "tests/support/unit.h"
+
+static char directory[64];
+static struct store store;
+static struct storage_reader *reader;
+static uint8_t content[1 << 16];
+
+static void open_store(void)
+{
+    int rc = store_open(&store);
+    ck_assert_msg(rc == 0, "%d %s", rc, store.why);
+    ck_assert_int_eq(storage_reader_open(store.storage, &reader), 0);
+}
+
+static void close_store(void)
+{
+    storage_reader_close(reader);
+    reader = NULL;
+    store_close(&store);
+}
+
+static void reopen(void)
+{
+    close_store();
+    open_store();
+}
+
+static void setup(void)
+{
+    snprintf(directory, sizeof directory, "/tmp/lockstep-snapshot-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(directory));
+    store_options(&store, directory, disk_posix(), kv_lmdb());
+    store.options.piece_bytes = 4096;
+    store.options.keep_bytes = 2000;
+    for (size_t i = 0; i < sizeof content; i++) content[i] = (uint8_t)(i * 7 + (i >> 8));
+    open_store();
+}
+
+static void teardown(void)
+{
+    close_store();
+    DIR *dir = opendir(directory);
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
+        if (entry->d_name[0] != '.') unlink(path);
+    }
+    closedir(dir);
+    rmdir(directory);
+}
+
+/* `count` more blocks of 400 bytes or so, committed and stored. */
+static void log_grow(int count, raft_term term)
+{
+    if (store.hard_state.term < term) {
+        store.hard_state.term = term;
+        store_persist(&store, 0, true);
+    }
+    for (int i = 0; i < count; i++) {
+        raft_index first = ring_last(store.ring).index + 1;
+        ck_assert(store_append(&store, term, 300, 7));
+        store_persist(&store, first, false);
+        store_run_journal(&store, 0);
+        storage_commit(store.storage, ring_last(store.ring).index);
+        store_run_log(&store, 1000000000);
+    }
+}
+
+static void take(const struct block_base *base, size_t bytes)
+{
+    ck_assert_int_eq(storage_snapshot_begin(store.storage, base), 0);
+    ck_assert_int_eq(storage_snapshot_write(store.storage, content, bytes), 0);
+    storage_snapshot_end(store.storage, true);
+    store_run_log(&store, 1000000000);
+}
+
+static struct storage_status status(void)
+{
+    struct storage_status status;
+    storage_status_read(store.storage, &status);
+    return status;
+}
+
+static void check_content(enum storage_which which, size_t bytes)
+{
+    size_t at = 0;
+    while (at < bytes) {
+        struct storage_snapshot is;
+        const uint8_t *piece;
+        size_t count;
+        ck_assert_int_eq(storage_piece_read(reader, which, at, &is, &piece, &count), 0);
+        ck_assert_uint_eq(is.bytes, bytes);
+        ck_assert_uint_eq(is.checksum, crc32c(content, bytes));
+        ck_assert_mem_eq(piece, content + at, count);
+        at += count;
+    }
+    ck_assert_uint_eq(at, bytes);
+}
+
+static int read_block(raft_index index)
+{
+    const uint8_t *block;
+    struct block_header header;
+    return storage_read(reader, index, &block, &header);
+}
+
+START_TEST(the_log_behind_a_snapshot_goes_but_for_a_tail) /* J5 */
+{
+    log_grow(30, 1);
+    struct block_base base = ring_last(store.ring);
+    take(&base, 10000);
+    struct storage_status s = status();
+    ck_assert_uint_eq(s.snapshot, 30);
+    ck_assert_uint_ge(s.base, 20);
+    ck_assert_uint_lt(s.base, 30);
+    ck_assert_uint_le(s.log_bytes, 2000 + 400);
+    ck_assert_int_eq(read_block(s.base), LOCKSTEP_EGONE);
+    ck_assert_int_eq(read_block(s.base + 1), 0);
+    check_content(STORAGE_SNAPSHOT_NEWEST, 10000);
+    reopen();
+    ck_assert_uint_eq(store.recovered.base.index, s.base);
+    ck_assert_uint_eq(store.recovered.snapshot.base.index, 30);
+    ck_assert_uint_eq(store.recovered.snapshot.base.crc, base.crc);
+    ck_assert_uint_eq(store.recovered.stored, 30);
+    check_content(STORAGE_SNAPSHOT_NEWEST, 10000);
+    log_grow(3, 1);
+    ck_assert_int_eq(read_block(33), 0);
+}
+END_TEST
+
+START_TEST(a_snapshot_counts_only_when_the_log_holds_its_block) /* T41, T43 */
+{
+    log_grow(5, 1);
+    ck_assert(store_append(&store, 1, 300, 7));
+    store_persist(&store, 6, false);
+    store_run_journal(&store, 0);
+    struct block_base base = ring_last(store.ring);
+    take(&base, 100);
+    ck_assert_uint_eq(status().snapshot, 0);
+    ck_assert(storage_snapshot_busy(store.storage));
+    ck_assert_int_eq(storage_snapshot_begin(store.storage, &base), LOCKSTEP_EFULL);
+    storage_commit(store.storage, 6);
+    store_run_log(&store, 1000000000);
+    ck_assert_uint_eq(status().snapshot, 6);
+    ck_assert(!storage_snapshot_busy(store.storage));
+}
+END_TEST
+
+START_TEST(a_newer_snapshot_takes_the_older_ones_place_and_its_pieces_go)
+{
+    log_grow(10, 1);
+    struct block_base base = ring_last(store.ring);
+    take(&base, 50000);
+    log_grow(10, 2);
+    base = ring_last(store.ring);
+    take(&base, 9000);
+    check_content(STORAGE_SNAPSHOT_NEWEST, 9000);
+    struct kv_txn *txn;
+    uint64_t key, pieces = 0, runs = 0;
+    ck_assert_int_eq(store.storage->kv->begin_read(store.storage->map, &txn), 0);
+    for (key = 0; store.storage->kv->seek(txn, TABLE_PIECES, key, &key) == 0; key++) pieces++;
+    for (key = 0; store.storage->kv->seek(txn, TABLE_RUNS, key, &key) == 0; key++) runs++;
+    store.storage->kv->abort(txn);
+    ck_assert_uint_eq(pieces, 3);
+    ck_assert_uint_eq(runs, 1); /* the run of term 1 lies below the base */
+}
+END_TEST
+
+START_TEST(a_snapshot_that_is_broken_off_leaves_nothing)
+{
+    log_grow(10, 1);
+    struct block_base base = ring_last(store.ring);
+    ck_assert_int_eq(storage_snapshot_begin(store.storage, &base), 0);
+    ck_assert_int_eq(storage_snapshot_write(store.storage, content, 20000), 0);
+    store_run_log(&store, 0);
+    storage_snapshot_end(store.storage, false);
+    store_run_log(&store, 1000000000);
+    ck_assert_uint_eq(status().snapshot, 0);
+    ck_assert(!storage_snapshot_busy(store.storage));
+    take(&base, 100);
+    ck_assert_uint_eq(status().snapshot, 10);
+}
+END_TEST
+
+static struct storage_snapshot offered(size_t bytes, raft_index index)
+{
+    return (struct storage_snapshot){
+        .base = {.index = index, .term = 1, .crc = 77, .next_position = 500, .time_ns = 99999},
+        .bytes = bytes,
+        .checksum = crc32c(content, bytes)};
+}
+
+static struct storage_incoming held(void)
+{
+    struct storage_incoming held;
+    store_run_log(&store, 0);
+    ck_assert(storage_incoming(store.storage, &held));
+    return held;
+}
+
+static int offer(const struct storage_snapshot *is, uint64_t offset, size_t count)
+{
+    return storage_install_piece(store.storage, is, offset, content + offset, count);
+}
+
+START_TEST(pieces_of_a_leaders_snapshot_outlive_a_restart)
+{
+    log_grow(3, 1);
+    struct storage_snapshot is = offered(10000, 40);
+    ck_assert_int_eq(offer(&is, 4096, 4096), LOCKSTEP_EEXIST); /* not the next one */
+    ck_assert_int_eq(offer(&is, 0, 4096), 0);
+    ck_assert_int_eq(offer(&is, 4096, 4096), LOCKSTEP_EFULL); /* one at a time */
+    ck_assert_uint_eq(held().offset, 4096);
+    ck_assert_int_eq(offer(&is, 4096, 4000), LOCKSTEP_EINVAL); /* all but the last have one length */
+    ck_assert_int_eq(offer(&is, 4096, 4096), 0);
+    ck_assert_uint_eq(held().offset, 8192);
+    ck_assert(!held().complete);
+    reopen();
+    ck_assert_uint_eq(held().offset, 8192);
+    ck_assert_int_eq(offer(&is, 0, 4096), LOCKSTEP_EEXIST);
+    ck_assert_int_eq(offer(&is, 8192, 10000 - 8192), 0);
+    ck_assert(held().complete);
+    check_content(STORAGE_SNAPSHOT_INCOMING, 10000);
+    ck_assert_uint_eq(status().snapshot, 0); /* the log is what it was */
+    ck_assert_int_eq(read_block(3), 0);
+}
+END_TEST
+
+START_TEST(a_snapshot_with_another_checksum_is_thrown_away) /* T42 */
+{
+    struct storage_snapshot is = offered(5000, 40);
+    is.checksum++;
+    ck_assert_int_eq(offer(&is, 0, 4096), 0);
+    ck_assert_uint_eq(held().offset, 4096);
+    ck_assert_int_eq(offer(&is, 4096, 5000 - 4096), 0);
+    struct storage_incoming none = held();
+    ck_assert(!none.complete);
+    ck_assert_uint_eq(none.snapshot.base.index, 0);
+    ck_assert_uint_eq(none.discarded, 1);
+    ck_assert_int_eq(offer(&is, 0, 4096), 0); /* from the beginning */
+}
+END_TEST
+
+START_TEST(another_snapshot_starts_from_its_beginning)
+{
+    struct storage_snapshot first = offered(10000, 40), second = offered(9000, 50);
+    ck_assert_int_eq(offer(&first, 0, 4096), 0);
+    ck_assert_uint_eq(held().offset, 4096);
+    ck_assert_int_eq(offer(&second, 4096, 4096), LOCKSTEP_EEXIST);
+    ck_assert_int_eq(offer(&second, 0, 4096), 0);
+    ck_assert_uint_eq(held().snapshot.base.index, 50);
+    ck_assert_int_eq(offer(&first, 4096, 4096), LOCKSTEP_EEXIST);
+}
+END_TEST
+
+static void install_all(const struct storage_snapshot *is)
+{
+    static struct storage_install_configuration none;
+    struct block_base base;
+    for (uint64_t at = 0; at < is->bytes; at += 4096) {
+        ck_assert_int_eq(offer(is, at, is->bytes - at < 4096 ? is->bytes - at : 4096), 0);
+        store_run_log(&store, 0);
+    }
+    ck_assert(held().complete);
+    storage_install(store.storage, &none);
+    ck_assert(!storage_install_done(store.storage, &base));
+    store_run_log(&store, 0);
+    ring_epoch_begin(store.ring);
+    ck_assert(storage_install_done(store.storage, &base));
+    ring_epoch_end(store.ring, 1, false);
+    ck_assert_uint_eq(base.index, is->base.index);
+}
+
+START_TEST(an_install_leaves_an_empty_log_that_goes_on_behind_it) /* J4, T38, T45 */
+{
+    log_grow(20, 1);
+    ck_assert(store_append(&store, 1, 300, 9)); /* not committed, durable: dead afterwards */
+    store_persist(&store, 21, false);
+    store_run_journal(&store, 0);
+    ck_assert(store_append(&store, 1, 300, 9)); /* submitted, not durable */
+    store_persist(&store, 22, false);
+    struct storage_snapshot is = offered(10000, 40);
+    install_all(&is);
+    ck_assert_uint_eq(ring_last(store.ring).index, 40);
+    ck_assert_int_eq(read_block(20), LOCKSTEP_EGONE);
+    ck_assert_int_eq(read_block(40), LOCKSTEP_EGONE);
+    ck_assert_int_eq(read_block(41), LOCKSTEP_ENOTFOUND);
+    log_grow(3, 2);
+    ck_assert_int_eq(read_block(43), 0);
+    for (int i = 0; i < 2; i++) {
+        reopen();
+        ck_assert_uint_eq(store.recovered.base.index, 40);
+        ck_assert_uint_eq(store.recovered.snapshot.base.next_position, 500);
+        ck_assert_uint_eq(store.recovered.last.index, 43);
+        ck_assert_uint_eq(store.recovered.runs[0].first_index, 41);
+        ck_assert_uint_eq(store.recovered.runs[0].term, 2);
+        check_content(STORAGE_SNAPSHOT_NEWEST, 10000);
+    }
+    store_run_log(&store, 1000000000);
+    struct kv_txn *txn;
+    uint64_t key;
+    ck_assert_int_eq(store.storage->kv->begin_read(store.storage->map, &txn), 0);
+    ck_assert_int_eq(store.storage->kv->first(txn, TABLE_BLOCKS, &key), 0);
+    store.storage->kv->abort(txn);
+    ck_assert_uint_eq(key, 41); /* what lay below is erased */
+}
+END_TEST
+
+START_TEST(a_snapshot_being_taken_while_another_is_installed_is_forgotten) /* T41 */
+{
+    log_grow(10, 1);
+    struct block_base base = ring_last(store.ring);
+    ck_assert_int_eq(storage_snapshot_begin(store.storage, &base), 0);
+    ck_assert_int_eq(storage_snapshot_write(store.storage, content, 20000), 0);
+    struct storage_snapshot is = offered(10000, 40);
+    install_all(&is);
+    storage_snapshot_end(store.storage, true);
+    store_run_log(&store, 1000000000);
+    ck_assert_uint_eq(status().snapshot, 40);
+    ck_assert(!storage_snapshot_busy(store.storage));
+    check_content(STORAGE_SNAPSHOT_NEWEST, 10000);
+}
+END_TEST
+
+START_TEST(the_configuration_of_an_install_is_the_newest_one) /* R6, T33 */
+{
+    log_grow(3, 1);
+    static struct storage_install_configuration with = {.index = 37};
+    struct configuration configuration = {
+        .level = DURABILITY_LEVEL_FSYNC, .member_count = 1, .uncommitted_bytes_max = 77};
+    configuration.members[0] = (struct configuration_member){
+        .id = 9, .role = CONFIGURATION_VOTER, .name = "n9", .client = "c:1", .peer = "p:1"};
+    with.count = configuration_write(&configuration, with.bytes);
+    struct storage_snapshot is = offered(4000, 40);
+    struct block_base base;
+    ck_assert_int_eq(offer(&is, 0, 4000), 0);
+    ck_assert(held().complete);
+    storage_install(store.storage, &with);
+    store_run_log(&store, 0);
+    ring_epoch_begin(store.ring);
+    ck_assert(storage_install_done(store.storage, &base));
+    ring_epoch_end(store.ring, 1, false);
+    reopen();
+    ck_assert_uint_eq(store.recovered.configuration_count, 1);
+    ck_assert_uint_eq(store.recovered.configurations[0].index, 37);
+    ck_assert_uint_eq(store.recovered.configurations[0].configuration.uncommitted_bytes_max, 77);
+}
+END_TEST
+
+START_TEST(figures_of_taking_and_installing) /* printed, not asserted */
+{
+    static uint8_t megabyte[1 << 20];
+    uint64_t rounds = unit_rounds(16);
+    struct timespec from, to;
+    store_close(&store);
+    store.options.piece_bytes = SNAPSHOT_PIECE_BYTES;
+    open_store();
+    log_grow(3, 1);
+    struct block_base base = ring_last(store.ring), done;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    ck_assert_int_eq(storage_snapshot_begin(store.storage, &base), 0);
+    for (uint64_t i = 0; i < rounds; i++) {
+        ck_assert_int_eq(storage_snapshot_write(store.storage, megabyte, sizeof megabyte), 0);
+        store_run_log(&store, 0);
+    }
+    storage_snapshot_end(store.storage, true);
+    store_run_log(&store, 0);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    double taken_ms = (double)(to.tv_sec - from.tv_sec) * 1e3 + (double)(to.tv_nsec - from.tv_nsec) / 1e6;
+    struct storage_snapshot is = {.base = {.index = 9, .term = 1, .crc = 5, .next_position = 9, .time_ns = 99999},
+                                  .bytes = rounds << 20};
+    for (uint64_t i = 0; i < rounds; i++) is.checksum = crc32c_extend(is.checksum, megabyte, sizeof megabyte);
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    for (uint64_t i = 0; i < rounds; i++) {
+        ck_assert_int_eq(storage_install_piece(store.storage, &is, i << 20, megabyte, sizeof megabyte), 0);
+        store_run_log(&store, 0);
+    }
+    static struct storage_install_configuration none;
+    storage_install(store.storage, &none);
+    store_run_log(&store, 0);
+    ring_epoch_begin(store.ring);
+    ck_assert(storage_install_done(store.storage, &done));
+    ring_epoch_end(store.ring, 1, false);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    double installed_ms = (double)(to.tv_sec - from.tv_sec) * 1e3 + (double)(to.tv_nsec - from.tv_nsec) / 1e6;
+    printf("a snapshot of %lu MiB: stored in %.0f ms (%.0f MiB/s), received piece by piece and installed in %.0f ms "
+           "(%.0f MiB/s)\n",
+           (unsigned long)rounds, taken_ms, (double)rounds * 1e3 / taken_ms, installed_ms,
+           (double)rounds * 1e3 / installed_ms);
+}
+END_TEST
+
+START_TEST(no_space_ends_the_snapshot_and_nothing_else) /* J8, T43, T55 */
+{
+    struct sim_disk *disk = sim_disk_open(1);
+    struct sim_kv *kv = sim_kv_open(disk);
+    struct store small;
+    struct storage_status s;
+    store_options(&small, "d", sim_disk(disk), sim_kv(kv));
+    small.options.piece_bytes = 4096;
+    ck_assert_int_eq(sim_disk(disk)->make_directory(sim_disk(disk)->context, "d"), 0);
+    ck_assert_int_eq(store_open(&small), 0);
+    small.hard_state.term = 1;
+    store_persist(&small, 0, true);
+    ck_assert(store_append(&small, 1, 300, 7));
+    store_persist(&small, 1, false);
+    store_run_journal(&small, 0);
+    storage_commit(small.storage, 1);
+    store_run_log(&small, 1000000000);
+    struct block_base base = ring_last(small.ring);
+    sim_kv_capacity(kv, 0);
+    ck_assert_int_eq(storage_snapshot_begin(small.storage, &base), 0);
+    ck_assert_int_eq(storage_snapshot_write(small.storage, content, 20000), 0);
+    store_run_log(&small, 0);
+    ck_assert_int_eq(storage_snapshot_write(small.storage, content, 20000), LOCKSTEP_ENOSPC);
+    storage_snapshot_end(small.storage, true);
+    store_run_log(&small, 0);
+    storage_status_read(small.storage, &s);
+    ck_assert(s.snapshot_failed && s.snapshot == 0 && s.base == 0);
+    ck_assert_int_eq(storage_failed(small.storage, NULL), 0);
+    sim_kv_capacity(kv, UINT64_MAX);
+    ck_assert_int_eq(storage_snapshot_begin(small.storage, &base), 0);
+    ck_assert_int_eq(storage_snapshot_write(small.storage, content, 20000), 0);
+    storage_snapshot_end(small.storage, true);
+    store_run_log(&small, 1000000000);
+    storage_status_read(small.storage, &s);
+    ck_assert(!s.snapshot_failed && s.snapshot == 1 && s.base == 1);
+    store_close(&small);
+    sim_kv_close(kv);
+    sim_disk_close(disk);
+}
+END_TEST
+
+START_TEST(a_damaged_piece_is_found_and_never_served) /* J7 */
+{
+    struct sim_disk *disk = sim_disk_open(1);
+    struct sim_kv *kv = sim_kv_open(disk);
+    struct store small;
+    store_options(&small, "d", sim_disk(disk), sim_kv(kv));
+    ck_assert_int_eq(sim_disk(disk)->make_directory(sim_disk(disk)->context, "d"), 0);
+    ck_assert_int_eq(store_open(&small), 0);
+    struct storage_snapshot is = offered(5000, 40), seen;
+    ck_assert_int_eq(storage_install_piece(small.storage, &is, 0, content, 5000), 0);
+    store_run_log(&small, 0);
+    struct storage_reader *its;
+    const uint8_t *bytes;
+    size_t count;
+    ck_assert_int_eq(storage_reader_open(small.storage, &its), 0);
+    for (size_t at = 0; at < 5004; at += 61) {
+        size_t room;
+        uint8_t *value = sim_kv_value(kv, TABLE_PIECES, UINT64_C(1) << 24, &room);
+        ck_assert_ptr_nonnull(value);
+        ck_assert_uint_eq(room, 5004);
+        value[at] ^= 4;
+        ck_assert_int_eq(storage_piece_read(its, STORAGE_SNAPSHOT_INCOMING, 0, &seen, &bytes, &count),
+                         LOCKSTEP_ECORRUPT);
+        value[at] ^= 4;
+        ck_assert_int_eq(storage_piece_read(its, STORAGE_SNAPSHOT_INCOMING, 0, &seen, &bytes, &count), 0);
+    }
+    storage_reader_close(its);
+    store_close(&small);
+    sim_kv_close(kv);
+    sim_disk_close(disk);
+}
+END_TEST
+
+static void add(TCase *tests)
+{
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_test(tests, the_log_behind_a_snapshot_goes_but_for_a_tail);
+    tcase_add_test(tests, a_snapshot_counts_only_when_the_log_holds_its_block);
+    tcase_add_test(tests, a_newer_snapshot_takes_the_older_ones_place_and_its_pieces_go);
+    tcase_add_test(tests, a_snapshot_that_is_broken_off_leaves_nothing);
+    tcase_add_test(tests, pieces_of_a_leaders_snapshot_outlive_a_restart);
+    tcase_add_test(tests, a_snapshot_with_another_checksum_is_thrown_away);
+    tcase_add_test(tests, another_snapshot_starts_from_its_beginning);
+    tcase_add_test(tests, an_install_leaves_an_empty_log_that_goes_on_behind_it);
+    tcase_add_test(tests, a_snapshot_being_taken_while_another_is_installed_is_forgotten);
+    tcase_add_test(tests, the_configuration_of_an_install_is_the_newest_one);
+    tcase_add_test(tests, figures_of_taking_and_installing);
+    tcase_add_test(tests, no_space_ends_the_snapshot_and_nothing_else);
+    tcase_add_test(tests, a_damaged_piece_is_found_and_never_served);
+}
+
+int main(void)
+{
+    return unit_main("storage snapshot", add);
+}
