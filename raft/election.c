@@ -39,10 +39,27 @@ static bool has_leader_apart_from(const struct raft *r, raft_member asker)
     return r->now_ns - r->contact_ns < r->options.election_timeout_ns_min;
 }
 
+static uint8_t own_priority(const struct raft *r)
+{
+    uint32_t i = raft_configuration_find(&r->configuration, r->options.self);
+    return i < r->configuration.count ? r->configuration.members[i].priority : 0;
+}
+
+/* Whether a voter has more priority than we. */
+static bool is_outranked(const struct raft *r)
+{
+    for (uint32_t i = 0; i < r->configuration.count; i++)
+        if (r->configuration.members[i].role != RAFT_LEARNER && r->configuration.members[i].priority > own_priority(r))
+            return true;
+    return false;
+}
+
+/* [T, 2T), and [2T, 3T) for who is outranked: no longer, however many are, so that it costs one T at most. */
 static void restart_election_timer(struct raft *r)
 {
     uint64_t shortest = r->options.election_timeout_ns_min;
-    r->election_deadline_ns = r->now_ns + shortest + random_below(&r->random, shortest);
+    r->election_deadline_ns =
+        r->now_ns + shortest + (is_outranked(r) ? shortest : 0) + random_below(&r->random, shortest);
 }
 
 void raft_election_open(struct raft *r)
@@ -89,6 +106,7 @@ static void set_term(struct raft *r, raft_term term, raft_member vote)
 {
     lk_assert(term > r->hard.term);
     r->hard = (struct raft_hard_state){.term = term, .vote = vote};
+    r->commit_floor = r->commit;
     r->validated = 0;
     r->ack = (struct ack_due){0};
     r->install_ack_due = false;
@@ -100,6 +118,7 @@ static void set_role(struct raft *r, enum raft_role role, raft_member leader)
 {
     if (r->role == role && r->leader == leader) return;
     if (r->role == RAFT_LEADER) {
+        r->commit_floor = r->commit;
         raft_read_fail_all(r);
         raft_transfer_end(r, -1);
     }
@@ -218,14 +237,21 @@ void raft_election_hear_leader(struct raft *r)
     restart_election_timer(r);
 }
 
-/* Voters whose leader hung up ask one after another, in the configuration's order from the leader on: followers that
- * lose it at the same moment do not split their votes, and the first waits for the others to notice too. */
+/* Voters whose leader hung up ask one after another, by priority and then in the configuration's order from the leader
+ * on: followers that lose it at the same moment do not split their votes, and the first waits for the others to notice
+ * too. */
 static uint64_t turn_after_hangup_ns(const struct raft *r)
 {
-    const struct raft_configuration *members = &r->configuration;
-    uint32_t at = raft_configuration_find(members, r->leader), voters_before = 0;
-    for (uint32_t i = 1; i < members->count && members->members[(at + i) % members->count].id != r->options.self; i++)
-        voters_before += members->members[(at + i) % members->count].role != RAFT_LEARNER;
+    const struct raft_configuration *c = &r->configuration;
+    uint32_t leader = raft_configuration_find(c, r->leader), voters_before = 0;
+    bool is_behind_us = false;
+    for (uint32_t k = 1; k <= c->count; k++) {
+        uint32_t i = (leader + k) % c->count;
+        if (c->members[i].id == r->options.self) is_behind_us = true;
+        if (c->members[i].role == RAFT_LEARNER || i == leader || c->members[i].id == r->options.self) continue;
+        if (c->members[i].priority > own_priority(r) || (c->members[i].priority == own_priority(r) && !is_behind_us))
+            voters_before++;
+    }
     return (1 + 2 * voters_before) * r->options.heartbeat_ns / 8;
 }
 

@@ -63,6 +63,11 @@ struct transfer {
     int done; /* for the next take */
 };
 
+/* A leader hands over by itself to a voter of higher priority. */
+struct handover {
+    uint64_t due_ns, wait_ns; /* not before; and so long after the next attempt */
+};
+
 struct raft {
     struct raft_options options;
     uint64_t now_ns; /* never falls */
@@ -82,6 +87,7 @@ struct raft {
     struct raft_log log;
     struct raft_persists persists;
     raft_index commit;
+    raft_index commit_floor; /* what it was when this term, or our leadership in it, began or ended */
 
     /* following */
     raft_index validated; /* R2's v */
@@ -100,6 +106,7 @@ struct raft {
     uint64_t recent_due_ns;
     struct reads reads;
     struct transfer transfer;
+    struct handover handover;
 
     struct raft_configuration configuration, configuration_before; /* R6: effective; and what a cut goes back to */
     raft_index configuration_index, configuration_before_index;
@@ -209,7 +216,10 @@ void raft_read_confirm(struct raft *r);
 void raft_read_fail_all(struct raft *r);
 
 /* transfer.c */
+void raft_transfer_lead_start(struct raft *r);
 int raft_transfer_start(struct raft *r, raft_member target);
+/* A leader that is no voter any more, for sure: it has to go (T35). */
+bool raft_transfer_is_retired(const struct raft *r);
 void raft_transfer_acked(struct raft *r);
 void raft_transfer_time(struct raft *r);
 void raft_transfer_end(struct raft *r, int done);

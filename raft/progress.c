@@ -22,8 +22,8 @@ static void to_probe(struct progress *p, raft_index next)
 void raft_progress_open(struct progress *p, raft_index next, uint64_t now_ns)
 {
     p->match = 0;
-    p->heard_ns = now_ns;
-    p->round = 0;
+    p->heard_ns = p->active_since_ns = now_ns;
+    p->round = p->born_round = 0;
     p->pause_until_ns = p->backoff_ns = 0;
     /* a piece, or load, that was asked for will still be answered */
     p->install = (struct progress_install){.piece = p->install.piece == PROGRESS_PIECE_ASKED ? PROGRESS_PIECE_ASKED

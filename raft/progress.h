@@ -49,7 +49,9 @@ struct progress {
     raft_index match; /* durable there */
     raft_index next;  /* first block not sent */
     uint64_t heard_ns;
-    uint64_t round; /* newest one answered */
+    uint64_t active_since_ns; /* never silent for an election timeout since then */
+    uint64_t round;           /* newest one answered */
+    uint64_t born_round;      /* R11: its membership began with this one; 0 = before our leadership */
 
     raft_index mark_index; /* was sent before round mark_round - 1 */
     uint64_t mark_round;   /* 0 = no mark */

@@ -25,7 +25,6 @@ struct raft *raft_open(void *memory, const struct raft_options *options, const s
     lk_assert(options->blocks_pack != NULL);
     lk_assert(start->configuration.count <= RAFT_MEMBERS_MAX);
     lk_assert(start->configuration_index <= start->last_index);
-    lk_assert(start->configuration_index <= start->commit || start->configuration_before.count > 0);
     lk_assert(start->base_index <= start->commit && start->commit <= start->last_index);
 
     struct raft *r = memory;
@@ -37,7 +36,7 @@ struct raft *raft_open(void *memory, const struct raft_options *options, const s
     raft_log_open(&r->log, start);
     lk_assert(raft_log_last_term(&r->log) <= start->hard_state.term);
     raft_persists_open(&r->persists, start);
-    r->commit = start->commit;
+    r->commit = r->commit_floor = start->commit;
     r->configuration = start->configuration;
     r->configuration_index = start->configuration_index;
     r->configuration_before = start->configuration_before;
@@ -319,38 +318,69 @@ void raft_status_read(const struct raft *r, struct raft_status *ret)
     }
 }
 
-static void check_reads(const struct reads *reads)
+static void check_reads(const struct raft *r)
 {
+    const struct reads *reads = &r->reads;
     lk_assert(reads->joined <= reads->newest);
     lk_assert(reads->ready <= reads->joined && reads->failed <= reads->joined);
-    if (reads->round == 0) lk_assert(reads->joined == reads->ready || reads->joined == reads->failed);
+    if (reads->round == 0)
+        lk_assert(reads->joined == reads->ready || reads->joined == reads->failed);
+    else
+        lk_assert(raft_lead_established(r) && reads->round <= r->round &&
+                  reads->round_index >= r->term_first_index); /* R5 */
+}
+
+/* What waits for the next take may leave with it. */
+static void check_replies(const struct raft *r)
+{
+    const struct raft_hard_state *durable = &r->persists.durable;
+    for (uint32_t i = 0; i < r->reply_count; i++) {
+        const struct raft_message *m = &r->replies[i];
+        lk_assert(m->term <= durable->term); /* R1 */
+        if (m->type != RAFT_VOTE_REPLY || !m->as.vote_reply.granted) continue;
+        lk_assert(durable->term > m->term || durable->vote == m->to); /* R7 */
+    }
+}
+
+static void check_leader(const struct raft *r)
+{
+    lk_assert(r->persists.durable.term == r->hard.term && r->persists.durable.vote == r->options.self); /* R7 */
+    lk_assert(r->validated == 0);
+    lk_assert(r->commit == r->commit_floor || raft_log_term_at(&r->log, r->commit) == r->hard.term); /* R4 */
+    for (uint32_t i = 0; i < r->configuration.count; i++) {
+        const struct progress *p = &r->members[i].progress;
+        if (r->configuration.members[i].id == r->options.self) continue;
+        raft_progress_check(p, r->log.last_index);
+        lk_assert(p->born_round <= r->round && p->round <= r->round);
+        if (p->round != 0 || p->match != 0) lk_assert(p->round >= p->born_round); /* R11 */
+    }
+    if (r->transfer.target != 0)
+        lk_assert(raft_configuration_votes_in(&r->configuration, r->transfer.target, RAFT_NEW)); /* T15 */
 }
 
 void raft_check(const struct raft *r)
 {
     raft_log_check(&r->log);
-    raft_persists_check(&r->persists, r->log.last_index);
-    check_reads(&r->reads);
-    raft_membership_check(r);
+    raft_persists_check(&r->persists, r->log.last_index); /* R2 */
+    check_reads(r);
+    check_replies(r);
+    raft_membership_check(r); /* R6 */
     lk_assert(r->hard.term >= r->persists.handed.term);
     lk_assert(raft_log_last_term(&r->log) <= r->hard.term);
     lk_assert(r->log.base_index <= r->commit && r->commit <= r->log.last_index);
+    lk_assert(r->commit_floor <= r->commit);
     lk_assert(r->validated <= r->log.last_index);
     if (r->installing != 0) lk_assert(r->role == RAFT_FOLLOWER && r->installing > r->commit);
-    lk_assert(r->commit <= r->log.last_index);
     lk_assert((r->role == RAFT_LEADER) == (r->leader == r->options.self));
     if (r->grant_to != 0) lk_assert(r->hard.vote == r->grant_to);
+    if (r->disk_failed) lk_assert(r->role == RAFT_FOLLOWER && r->grant_to == 0 && r->reply_count == 0); /* R8 */
     switch (r->role) {
     case RAFT_FOLLOWER: break;
     case RAFT_PRECANDIDATE: lk_assert(r->leader == 0); break;
     case RAFT_CANDIDATE: lk_assert(r->leader == 0 && r->hard.vote == r->options.self); break;
-    case RAFT_LEADER:
-        lk_assert(r->persists.durable.term == r->hard.term && r->persists.durable.vote == r->options.self);
-        lk_assert(r->validated == 0);
-        for (uint32_t i = 0; i < r->configuration.count; i++)
-            if (r->configuration.members[i].id != r->options.self)
-                raft_progress_check(&r->members[i].progress, r->log.last_index);
-        break;
+    case RAFT_LEADER: check_leader(r); break;
     }
-    if (r->role != RAFT_LEADER) lk_assert(r->transfer.target == 0 && r->reads.joined == r->reads.newest);
+    if (r->role == RAFT_LEADER) return;
+    lk_assert(r->commit <= r->commit_floor || r->commit <= r->validated); /* R3 */
+    lk_assert(r->transfer.target == 0 && r->reads.joined == r->reads.newest);
 }

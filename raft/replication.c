@@ -34,6 +34,7 @@ void raft_lead_start(struct raft *r)
     r->heartbeat_due_ns = r->now_ns; /* tell the others at once */
     r->recent_index = r->recent_next_index = r->log.last_index;
     r->recent_due_ns = r->now_ns + r->options.heartbeat_ns;
+    raft_transfer_lead_start(r);
     r->uncommitted_bytes = bytes_of(r, r->commit + 1, r->log.last_index);
     for (uint32_t i = 0; i < r->configuration.count; i++)
         raft_progress_open(&r->members[i].progress, r->log.last_index + 1, r->now_ns);
@@ -42,6 +43,7 @@ void raft_lead_start(struct raft *r)
 void raft_lead_welcome(struct raft *r, uint32_t i, raft_index index)
 {
     raft_progress_open(&r->members[i].progress, index, r->now_ns);
+    r->members[i].progress.born_round = ++r->round; /* every message to it from now on carries at least this one */
 }
 
 bool raft_lead_hears(const struct raft *r, raft_member id)
@@ -112,6 +114,7 @@ int raft_lead_ack(struct raft *r, const struct raft_message *m)
     if (ack->durable_index > ack->validated_index || ack->validated_index > r->log.last_index || ack->round > r->round)
         return LOCKSTEP_EINVAL;
     struct progress *p = &r->members[i].progress;
+    if (ack->round < p->born_round) return 0; /* R11: of an earlier membership (T25) */
     raft_index match = p->match;
     uint64_t round = p->round;
     raft_install_heard(r, p);
@@ -127,10 +130,11 @@ int raft_lead_ack(struct raft *r, const struct raft_message *m)
 void raft_lead_loaded(struct raft *r, const struct raft_event *event)
 {
     uint32_t i = raft_configuration_find(&r->configuration, event->as.loaded.peer);
-    if (i == r->configuration.count || r->members[i].progress.load != PROGRESS_LOAD_ASKED ||
-        r->members[i].progress.load_first != event->as.loaded.first)
-        return; /* asked for before the peer was removed */
-    raft_progress_loaded(&r->members[i].progress, event->as.loaded.first, event->as.loaded.last, event->as.loaded.bytes,
+    if (i == r->configuration.count) return; /* removed meanwhile */
+    struct progress *p = &r->members[i].progress;
+    if (p->load != PROGRESS_LOAD_ASKED) return;          /* asked for in an earlier membership */
+    bool ours = p->load_first == event->as.loaded.first; /* else that as well: ask again */
+    raft_progress_loaded(p, p->load_first, ours ? event->as.loaded.last : p->load_first - 1, event->as.loaded.bytes,
                          r->now_ns + r->options.heartbeat_ns);
 }
 
@@ -221,6 +225,7 @@ void raft_lead_take(struct raft *r, struct raft_effects *fx)
 
 uint64_t raft_lead_deadline(const struct raft *r)
 {
+    if (raft_transfer_is_retired(r) && r->transfer.target == 0) return r->now_ns;
     uint64_t deadline = r->heartbeat_due_ns;
     if (r->transfer.target != 0 && r->transfer.deadline_ns < deadline) deadline = r->transfer.deadline_ns;
     for (uint32_t i = 0; i < r->configuration.count; i++) {

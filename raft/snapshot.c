@@ -118,6 +118,7 @@ void raft_install_piece(struct raft *r, const struct raft_event *event)
 void raft_install_heard(const struct raft *r, struct progress *p)
 {
     if (!is_silent(r, p)) return;
+    p->active_since_ns = r->now_ns;
     p->install.resend_ns = r->now_ns;
     p->install.resend_after_ns = 0;
 }

@@ -7,9 +7,18 @@
  *   waiting, asked -> none: a higher term deposed us (done = 1), the deadline passed or leadership was lost (-1)
  *                     [raft_transfer_end]
  *
+ * A leader starts one by itself:
+ *   - when a configuration is committed in which it is no voter; if nobody takes over it stops all the same (T35);
+ *   - when a voter of higher priority is caught up and was heard for STABLE_TIMEOUTS election timeouts without a silence. Each
+ *     attempt of a leadership is followed by a longer wait: what keeps failing costs an ever smaller part of the time.
  * A leadership begins with its first block committed, not with being handed on. No proposal is taken meanwhile (T15). The wait ends after one election timeout, so that a dead target wedges nothing
  * (T16). The target campaigns without a pre-vote, and its requests say so: no lease stops them. */
 #include "raft/internal.h"
+
+enum {
+    STABLE_TIMEOUTS = 10,         /* election timeouts before, and between the first two attempts of, a handover */
+    HANDOVER_TIMEOUTS_MAX = 1000, /* between the last ones, about */
+};
 
 static bool is_other_voter(const struct raft *r, uint32_t i)
 {
@@ -22,15 +31,33 @@ static bool is_heard(const struct raft *r, uint32_t i)
     return r->now_ns - r->members[i].progress.heard_ns < r->options.election_timeout_ns_min;
 }
 
-/* The most caught-up voter that is alive; count if there is none. */
+/* The most caught-up voter that is alive, by priority among equals; count if there is none. */
 static uint32_t best_target(const struct raft *r)
 {
     uint32_t best = r->configuration.count;
     for (uint32_t i = 0; i < r->configuration.count; i++) {
         if (!is_other_voter(r, i) || !is_heard(r, i)) continue;
-        if (best == r->configuration.count || r->members[i].progress.match > r->members[best].progress.match) best = i;
+        raft_index match = r->members[i].progress.match;
+        raft_index best_match = best < r->configuration.count ? r->members[best].progress.match : 0;
+        if (best == r->configuration.count || match > best_match ||
+            (match == best_match && r->configuration.members[i].priority > r->configuration.members[best].priority))
+            best = i;
     }
     return best;
+}
+
+/* The voter of highest priority, if that is more than ours, and it was always heard for a while and is caught up. */
+static uint32_t preferred_target(const struct raft *r)
+{
+    uint32_t best = raft_configuration_find(&r->configuration, r->options.self);
+    for (uint32_t i = 0; i < r->configuration.count && best < r->configuration.count; i++) {
+        if (!is_other_voter(r, i) || !is_heard(r, i) || !raft_lead_is_caught_up(r, i)) continue;
+        if (r->now_ns - r->members[i].progress.active_since_ns < STABLE_TIMEOUTS * r->options.election_timeout_ns_min)
+            continue;
+        if (r->configuration.members[i].priority > r->configuration.members[best].priority) best = i;
+    }
+    bool found = best < r->configuration.count && r->configuration.members[best].id != r->options.self;
+    return found ? best : r->configuration.count;
 }
 
 int raft_transfer_start(struct raft *r, raft_member target)
@@ -58,9 +85,37 @@ void raft_transfer_acked(struct raft *r)
     r->transfer.asked = r->transfer.ask_due = true;
 }
 
+void raft_transfer_lead_start(struct raft *r)
+{
+    r->handover.wait_ns = STABLE_TIMEOUTS * r->options.election_timeout_ns_min;
+    r->handover.due_ns = r->now_ns + r->handover.wait_ns;
+}
+
+bool raft_transfer_is_retired(const struct raft *r)
+{
+    return r->role == RAFT_LEADER && raft_membership_is_committed(r) &&
+           !raft_configuration_is_voter(&r->configuration, r->options.self);
+}
+
+static void hand_over(struct raft *r)
+{
+    uint32_t i = preferred_target(r);
+    if (i == r->configuration.count || raft_transfer_start(r, r->configuration.members[i].id) != 0) return;
+    r->handover.due_ns = r->now_ns + r->handover.wait_ns;
+    if (r->handover.wait_ns < HANDOVER_TIMEOUTS_MAX * r->options.election_timeout_ns_min) r->handover.wait_ns *= 2;
+}
+
 void raft_transfer_time(struct raft *r)
 {
-    if (r->transfer.target != 0 && r->now_ns >= r->transfer.deadline_ns) raft_transfer_end(r, -1);
+    bool tried = r->transfer.target != 0 && r->now_ns >= r->transfer.deadline_ns;
+    if (tried) raft_transfer_end(r, -1);
+    if (r->transfer.target != 0) return;
+    if (raft_transfer_is_retired(r)) {
+        if (tried || raft_transfer_start(r, 0) != 0) raft_become_follower(r, r->hard.term, 0);
+    } else if (r->now_ns >= r->handover.due_ns && raft_membership_is_committed(r) &&
+               !raft_configuration_is_joint(&r->configuration)) {
+        hand_over(r);
+    }
 }
 
 void raft_transfer_end(struct raft *r, int done)

@@ -47,7 +47,7 @@ struct cluster *cluster_open(uint32_t count, uint32_t learners, uint64_t seed)
     c->count = count;
     c->now_ns = 1000 * MS;
     c->contents = seed;
-    c->propose_at_once = true;
+    c->propose_at_once = c->leave_at_once = true;
     c->options = (struct raft_options){
         .election_timeout_ns_min = 300 * MS,
         .heartbeat_ns = 60 * MS,
@@ -74,6 +74,42 @@ struct cluster *cluster_open(uint32_t count, uint32_t learners, uint64_t seed)
         c->configuration.members[i].role = i < count - learners ? RAFT_VOTER : RAFT_LEARNER;
     }
     return c;
+}
+
+void cluster_leave_out(struct cluster *c, uint32_t count)
+{
+    lk_assert(count < c->configuration.count);
+    c->configuration.count -= count;
+}
+
+const struct raft_configuration *cluster_configuration(const struct cluster *c, uint32_t number)
+{
+    lk_assert(number <= c->configuration_count);
+    return number == 0 ? &c->configuration : &c->configurations[number].configuration;
+}
+
+uint32_t cluster_configuration_add(struct cluster *c, const struct raft_configuration *configuration, raft_index index,
+                                   uint32_t before)
+{
+    lk_assert(c->configuration_count + 1 < CLUSTER_CONFIGURATIONS_MAX);
+    c->configurations[++c->configuration_count] =
+        (struct cluster_configuration){.configuration = *configuration, .index = index, .before = before};
+    return c->configuration_count;
+}
+
+/* What the block at index carries; NULL = nothing. */
+static const struct raft_configuration *carried(const struct cluster *c, const struct cluster_block *block,
+                                                raft_index index)
+{
+    bool carries = block->configuration != 0 && c->configurations[block->configuration].index == index;
+    return carries ? &c->configurations[block->configuration].configuration : NULL;
+}
+
+static bool is_of_birth(const struct cluster *c, raft_member id)
+{
+    for (uint32_t i = 0; i < c->configuration.count; i++)
+        if (c->configuration.members[i].id == id) return true;
+    return false;
 }
 
 static void forget_pending(struct cluster_core *core)
@@ -138,6 +174,21 @@ void cluster_lay_log(struct cluster *c, raft_member id, const raft_term *terms, 
             .term = terms[i - 1], .bytes = 100, .chain = mix(core->disk[i - 1].chain, terms[i - 1])};
 }
 
+void cluster_lay_configuration(struct cluster *c, raft_member id, raft_index index, uint32_t configuration)
+{
+    struct cluster_core *core = cluster_core(c, id);
+    lk_assert(!core->up && index <= core->disk_last && c->configurations[configuration].index == index);
+    for (raft_index i = index; i <= core->disk_last; i++) core->disk[i].configuration = configuration;
+}
+
+static raft_index start_configuration(const struct cluster_core *core, uint32_t number, struct raft_configuration *ret)
+{
+    const struct cluster *c = core->cluster;
+    *ret = (struct raft_configuration){0};
+    if (number != 0 || is_of_birth(c, core->id) || core->disk_base > 0) *ret = *cluster_configuration(c, number);
+    return number != 0 ? c->configurations[number].index : 0;
+}
+
 void cluster_start(struct cluster *c, raft_member id)
 {
     struct cluster_core *core = cluster_core(c, id);
@@ -165,8 +216,12 @@ void cluster_start(struct cluster *c, raft_member id)
         .commit = core->commit,
         .runs = runs,
         .run_count = run_count,
-        .configuration = c->configuration,
     };
+    uint32_t number = core->log[core->last].configuration;
+    start.configuration_index = start_configuration(core, number, &start.configuration);
+    if (start.configuration_index > core->commit)
+        start.configuration_before_index =
+            start_configuration(core, c->configurations[number].before, &start.configuration_before);
     core->raft = raft_open(core->memory, &options, &start, c->now_ns);
     core->up = true;
     core->leads = false;
@@ -211,7 +266,36 @@ void cluster_crash(struct cluster *c, raft_member id, uint32_t persists_done)
 
 static bool same_block(const struct cluster_block *a, const struct cluster_block *b)
 {
-    return a->term == b->term && a->chain == b->chain && a->bytes == b->bytes;
+    return a->term == b->term && a->chain == b->chain && a->bytes == b->bytes && a->configuration == b->configuration;
+}
+
+/* R6: the newest configuration of the log is in force, committed or not. */
+static void check_configuration(const struct cluster_core *core)
+{
+    struct raft_configuration effective;
+    raft_configuration_read(core->raft, false, &effective);
+    uint32_t number = core->log[core->last].configuration;
+    bool of_birth = number != 0 || is_of_birth(core->cluster, core->id);
+    if (!of_birth && effective.count == 0) return; /* it joins, and no block and no snapshot has told it */
+    lk_assert(raft_configuration_is_same(&effective, cluster_configuration(core->cluster, number)));
+}
+
+/* Whether more than half of the voters, of the old ones or of the new ones, have this block on disk. */
+static bool half_holds(const struct cluster_core *leader, const struct raft_configuration *configuration, bool of_new,
+                       raft_index index)
+{
+    const struct cluster *c = leader->cluster;
+    uint32_t voters = 0, hold = 0;
+    for (uint32_t i = 0; i < configuration->count; i++) {
+        uint8_t role = configuration->members[i].role;
+        bool votes =
+            role == RAFT_VOTER || (of_new ? role == RAFT_INCOMING : role == RAFT_OUTGOING || role == RAFT_LEAVING);
+        if (!votes) continue;
+        const struct cluster_core *core = &c->cores[configuration->members[i].id - 1];
+        voters++;
+        hold += core->disk_last >= index && same_block(&core->disk[index], &leader->log[index]);
+    }
+    return hold >= voters / 2 + 1;
 }
 
 static void check_promise(const struct cluster_core *core, const struct raft_message *m)
@@ -251,13 +335,8 @@ static void check_commit(struct cluster_core *core, raft_index commit, bool lead
     if (commit > c->committed_last) {
         lk_assert(leads); /* nobody knows before a leader does */
         c->committed_last = commit;
-        uint32_t voters = 0, hold = 0;
-        for (uint32_t i = 0; i < c->count; i++) {
-            if (c->configuration.members[i].role != RAFT_VOTER) continue;
-            voters++;
-            hold += c->cores[i].disk_last >= commit && same_block(&c->cores[i].disk[commit], &core->log[commit]);
-        }
-        lk_assert(hold >= voters / 2 + 1);
+        const struct raft_configuration *now = cluster_configuration(c, core->log[core->last].configuration);
+        lk_assert(half_holds(core, now, false, commit) && half_holds(core, now, true, commit));
     }
     core->commit = commit;
 }
@@ -357,6 +436,7 @@ void cluster_take(struct cluster_core *core)
     check_commit(core, fx->commit, fx->role == RAFT_LEADER, fx->term);
     check_reads(core, fx);
     check_log_matching(core);
+    check_configuration(core);
     for (uint32_t i = 0; i < fx->send_count; i++) {
         check_promise(core, &fx->sends[i].message);
         put_on_network(core, &fx->sends[i]);
@@ -364,13 +444,13 @@ void cluster_take(struct cluster_core *core)
     if (fx->persist_seq != 0) put_on_disk(core, fx);
     for (uint32_t i = 0; i < fx->load_count; i++) {
         struct raft_load *load = &core->loads[fx->loads[i].peer - 1];
-        lk_assert(load->peer == 0); /* one a peer */
+        lk_assert(load->peer == 0 || c->configuration_count > 0); /* one a peer; who came back is asked for anew */
         *load = fx->loads[i];
         lk_assert(load->first <= load->last && load->last <= core->commit);
     }
     for (uint32_t i = 0; i < fx->piece_count; i++) {
         struct raft_piece *piece = &core->pieces[fx->pieces[i].peer - 1];
-        lk_assert(piece->peer == 0 && core->base > 0);
+        lk_assert((piece->peer == 0 || c->configuration_count > 0) && core->base > 0);
         *piece = fx->pieces[i];
     }
     core->deadline_ns = fx->deadline_ns;
@@ -379,7 +459,9 @@ void cluster_take(struct cluster_core *core)
     bool leads = fx->role == RAFT_LEADER;
     bool now_leads = leads && !core->leads;
     core->leads = leads;
+    bool leave_joint = fx->leave_joint;
     if (now_leads && c->propose_at_once) cluster_propose(core, 64, false);
+    if (leave_joint && c->leave_at_once) cluster_leave_joint(core);
 }
 
 static struct raft_snapshot snapshot_at(const struct cluster_core *core, raft_index index)
@@ -458,6 +540,7 @@ int cluster_propose(struct cluster_core *core, uint32_t bytes, bool merge)
     core->log[index] = (struct cluster_block){
         .term = raft_current_term(core->raft),
         .bytes = bytes,
+        .configuration = core->log[core->last].configuration,
         .chain = mix(core->log[core->last].chain, ++c->contents),
     };
     core->last = index; /* sealed into the ring */
@@ -466,6 +549,59 @@ int cluster_propose(struct cluster_core *core, uint32_t bytes, bool merge)
     lk_assert(rc == 0);
     lk_assert(raft_last_index(core->raft) == index);
     return 0;
+}
+
+static void propose_configuration(struct cluster_core *core, const struct raft_configuration *configuration)
+{
+    struct cluster *c = core->cluster;
+    raft_index index = core->last + 1;
+    lk_assert(index < CLUSTER_BLOCKS_MAX);
+    core->log[index] = (struct cluster_block){
+        .term = raft_current_term(core->raft),
+        .bytes = 64,
+        .configuration = cluster_configuration_add(c, configuration, index, core->log[core->last].configuration),
+        .chain = mix(core->log[core->last].chain, ++c->contents),
+    };
+    core->last = index;
+    struct raft_event event = {.type = RAFT_EVENT_PROPOSE,
+                               .as.propose = {.index = index, .bytes = 64, .configuration = configuration}};
+    int rc = cluster_step(core, &event, false);
+    lk_assert(rc == 0);
+    lk_assert(raft_last_index(core->raft) >= index);
+}
+
+enum raft_change cluster_change(struct cluster_core *core, const struct raft_configuration *target, bool forced)
+{
+    struct raft_configuration next;
+    raft_member about;
+    cluster_take(core); /* what is committed until now is counted by the configuration until now */
+    enum raft_change may = raft_change_plan(core->raft, target, forced, &next, &about);
+    if (may == RAFT_CHANGE_MAY) propose_configuration(core, &next);
+    return may;
+}
+
+enum raft_change cluster_change_role(struct cluster_core *core, raft_member id, enum raft_member_role role)
+{
+    struct raft_configuration target;
+    raft_configuration_read(core->raft, false, &target);
+    uint32_t at = 0;
+    while (at < target.count && target.members[at].id != id) at++;
+    if (at == target.count) {
+        lk_assert(target.count < RAFT_MEMBERS_MAX);
+        target.members[target.count++].priority = 0;
+    }
+    target.members[at].id = id;
+    target.members[at].role = (uint8_t)role;
+    if (role == RAFT_LEAVING) target.members[at] = target.members[--target.count];
+    return cluster_change(core, &target, false);
+}
+
+void cluster_leave_joint(struct cluster_core *core)
+{
+    struct raft_configuration joint, next;
+    raft_configuration_read(core->raft, false, &joint);
+    raft_configuration_leave(&joint, &next);
+    propose_configuration(core, &next);
 }
 
 int cluster_read(struct cluster_core *core, uint64_t *ret_ticket)
@@ -547,9 +683,8 @@ bool cluster_install_step(struct cluster_core *core, bool merge)
     struct cluster *c = core->cluster;
     raft_index index = core->incoming.index;
     if (index == 0 || core->incoming_offset < core->incoming.bytes) return false;
-    struct raft_event event = {
-        .type = core->installing ? RAFT_EVENT_INSTALLED : RAFT_EVENT_INSTALL,
-        .as.install = {.index = index, .term = core->incoming.term, .configuration = &core->cluster->configuration}};
+    struct raft_event event = {.type = core->installing ? RAFT_EVENT_INSTALLED : RAFT_EVENT_INSTALL,
+                               .as.install = {.index = index, .term = core->incoming.term}};
     if (!core->installing) {
         int rc = cluster_step(core, &event, merge);
         if (rc == LOCKSTEP_EUNAVAILABLE) return false;
@@ -559,6 +694,9 @@ bool cluster_install_step(struct cluster_core *core, bool merge)
         return true;
     }
     lk_assert(index <= c->committed_last && core->incoming.checksum == (uint32_t)c->committed[index].chain);
+    uint32_t number = c->committed[index].configuration;
+    event.as.install.configuration = cluster_configuration(c, number);
+    event.as.install.configuration_index = number != 0 ? c->configurations[number].index : 0;
     memcpy(&core->log[1], &c->committed[1], index * sizeof core->log[0]);
     memcpy(&core->disk[1], &c->committed[1], index * sizeof core->disk[0]);
     core->last = core->disk_last = core->commit = core->disk_commit = core->base = core->disk_base = index;
@@ -587,6 +725,7 @@ int cluster_deliver(struct cluster *c, uint32_t at, bool keep, bool merge)
                 .index = copy.message.as.append.previous_index + 1 + i,
                 .term = copy.blocks[i].term,
                 .bytes = copy.blocks[i].bytes,
+                .configuration = carried(c, &copy.blocks[i], copy.message.as.append.previous_index + 1 + i),
             };
         struct raft_event event = {
             .type = RAFT_EVENT_MESSAGE,
@@ -648,9 +787,16 @@ int cluster_inject(struct cluster_core *core, const struct raft_message *message
                    uint32_t entry_count)
 {
     struct cluster_message m = {.message = *message, .entry_count = entry_count};
-    for (uint32_t i = 0; i < entry_count; i++)
-        m.blocks[i] = (struct cluster_block){
-            .term = entries[i].term, .bytes = entries[i].bytes, .chain = mix(entries[i].index, entries[i].term)};
+    uint32_t number =
+        entry_count > 0 && entries[0].index <= core->last + 1 ? core->log[entries[0].index - 1].configuration : 0;
+    for (uint32_t i = 0; i < entry_count; i++) {
+        if (entries[i].configuration != NULL)
+            number = cluster_configuration_add(core->cluster, entries[i].configuration, entries[i].index, number);
+        m.blocks[i] = (struct cluster_block){.term = entries[i].term,
+                                             .bytes = entries[i].bytes,
+                                             .configuration = number,
+                                             .chain = mix(entries[i].index, entries[i].term)};
+    }
     struct raft_event event = {
         .type = RAFT_EVENT_MESSAGE,
         .as.message = {

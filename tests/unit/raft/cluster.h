@@ -11,6 +11,8 @@
  *   a committed block never changes; a leader's commit is durable on a majority's disks; commit never falls within one
  *   life; no message leaves with a term that is not on disk (R1), no grant and no ack before what it promises is
  *   (R7, R2); one vote a term and voter, over all lives; a read's index covers what was committed when it came (R5).
+ * R6: the configuration in force is that of the newest block that carries one, and commits are durable on its disks.
+ * Each block names the configuration in force with it, by its number in a table of all that were ever proposed.
  * A broken one aborts through lk_assert, with the seed printed before by the test. */
 #ifndef LOCKSTEP_TESTS_UNIT_RAFT_CLUSTER_H
 #define LOCKSTEP_TESTS_UNIT_RAFT_CLUSTER_H
@@ -25,12 +27,21 @@ enum {
     CLUSTER_READS_MAX = 4096,
     CLUSTER_ENTRIES_MAX = 64, /* in one append */
     CLUSTER_SNAPSHOT_PIECES = 3,
+    CLUSTER_CONFIGURATIONS_MAX = 1024,
 };
 
 struct cluster_block {
     raft_term term;
     uint32_t bytes;
+    uint32_t configuration; /* in force here; [.] of cluster.configurations, 0 = that of the birth */
     uint64_t chain;
+};
+
+/* The block at index carries it, and it replaced [before]. */
+struct cluster_configuration {
+    struct raft_configuration configuration;
+    raft_index index;
+    uint32_t before;
 };
 
 struct cluster_message {
@@ -90,8 +101,10 @@ struct cluster_core {
 struct cluster {
     uint32_t count;
     uint64_t now_ns;
-    struct raft_options options; /* for every core; change before cluster_start */
-    struct raft_configuration configuration;
+    struct raft_options options;             /* for every core; change before cluster_start */
+    struct raft_configuration configuration; /* of the birth; cores that are no members of it start without any */
+    struct cluster_configuration configurations[CLUSTER_CONFIGURATIONS_MAX]; /* [1..configuration_count] */
+    uint32_t configuration_count;
     struct cluster_core cores[CLUSTER_CORES_MAX]; /* [id - 1] */
 
     struct cluster_message *messages[CLUSTER_MESSAGES_MAX]; /* on their way, oldest first; owned */
@@ -107,6 +120,7 @@ struct cluster {
     uint64_t reads_answered, reads_refused;
 
     bool propose_at_once; /* a new leader proposes its term's first block */
+    bool leave_at_once;   /* a leader that is asked to leave a joint configuration does */
     /* Told about everything visible; may be NULL. */
     void (*watch)(struct cluster_core *core, const struct raft_result *result, const struct raft_effects *effects);
 };
@@ -114,9 +128,17 @@ struct cluster {
 /* The last `learners` of `count` cores are learners. Nothing runs yet; logs may be laid with cluster_lay_log. */
 struct cluster *cluster_open(uint32_t count, uint32_t learners, uint64_t seed);
 void cluster_close(struct cluster *c); /* takes NULL */
+/* Take the last `count` cores out of the birth's configuration: they run and wait to be added. */
+void cluster_leave_out(struct cluster *c, uint32_t count);
 /* Give a core that is down a durable log of these terms, and a hard state. */
 void cluster_lay_log(struct cluster *c, raft_member id, const raft_term *terms, uint32_t count, raft_index commit,
                      struct raft_hard_state hard);
+/* Its block at index carries this; all cores that are given the same number hold the same block. */
+void cluster_lay_configuration(struct cluster *c, raft_member id, raft_index index, uint32_t configuration);
+/* A configuration for the table, carried by the block at index; its number. */
+uint32_t cluster_configuration_add(struct cluster *c, const struct raft_configuration *configuration, raft_index index,
+                                   uint32_t before);
+const struct raft_configuration *cluster_configuration(const struct cluster *c, uint32_t number);
 void cluster_start(struct cluster *c, raft_member id); /* also after a crash: from the disk */
 /* The first `persists_done` pending persists reach the disk, the rest and all volatile state are lost. */
 void cluster_crash(struct cluster *c, raft_member id, uint32_t persists_done);
@@ -130,6 +152,12 @@ int cluster_step(struct cluster_core *core, struct raft_event *event, bool merge
 void cluster_take(struct cluster_core *core);
 int cluster_time(struct cluster_core *core);
 int cluster_propose(struct cluster_core *core, uint32_t bytes, bool merge);
+/* Plan the way to `target` and, if it may be, propose its first block. */
+enum raft_change cluster_change(struct cluster_core *core, const struct raft_configuration *target, bool forced);
+/* Change one member: give it this role, RAFT_LEAVING = none, and keep all else. */
+enum raft_change cluster_change_role(struct cluster_core *core, raft_member id, enum raft_member_role role);
+/* Propose the configuration that leaves the joint one; the effects asked for it. */
+void cluster_leave_joint(struct cluster_core *core);
 int cluster_read(struct cluster_core *core, uint64_t *ret_ticket);
 int cluster_transfer(struct cluster_core *core, raft_member target);
 /* The oldest pending persist is done. */

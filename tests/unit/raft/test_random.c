@@ -4,7 +4,10 @@
  * Time is virtual: the next thing due happens next. Messages are lost, doubled, delayed past each other; disks are
  * slow; cores crash with any part of their pending writes done, pause, and are cut off, also in one direction only;
  * connections end, with and without a crash behind it;
- * rings are full or have lost old blocks; logs are compacted, so that peers need snapshots; reads and transfers run throughout. All drawn from one seed.
+ * members come as learners, are promoted, demoted, replaced and removed, several at once, leaders too, get and lose
+ * priority, and who was removed goes on asking for votes or comes back;
+ * rings are full or have lost old blocks; logs are compacted, so that peers need snapshots; reads and transfers run
+ * throughout. All drawn from one seed.
  * LOCKSTEP_SEED=N runs that seed alone; LOCKSTEP_SEEDS=N runs N seeds from the usual first one. */
 #include <inttypes.h>
 #include <signal.h>
@@ -38,12 +41,15 @@ struct world {
     bool taken[CLUSTER_CORES_MAX]; /* false: steps were merged, a take is due */
     uint64_t action_at_ns;
     bool healed;
+    uint32_t change_percent; /* of actions with a leader */
 };
 
 /* What all seeds together have seen: a fault that never happened tests nothing. */
 static struct {
     uint64_t steps, elections, commits, cuts, loads, crashes, reads, refused_reads, transfers_won, transfers_lost;
     uint64_t full, inflight_max, hangups, compactions, installs;
+    uint64_t changes[RAFT_CHANGE_LOSES_QUORUM + 1]; /* by answer */
+    uint64_t joints, joints_inherited, configurations_cut, retired, removed_prevotes;
 } seen;
 
 static uint64_t draw(struct world *w, uint64_t below)
@@ -56,11 +62,26 @@ static bool chance(struct world *w, uint32_t percent)
     return draw(w, 100) < percent;
 }
 
+static bool is_member(const struct raft_configuration *configuration, raft_member id)
+{
+    for (uint32_t i = 0; i < configuration->count; i++)
+        if (configuration->members[i].id == id) return true;
+    return false;
+}
+
 static void watch(struct cluster_core *core, const struct raft_result *result, const struct raft_effects *effects)
 {
     (void)core;
     if (result->cut != 0) seen.cuts++;
     if (effects->role_changed && effects->role == RAFT_LEADER) seen.elections++;
+    struct raft_configuration now;
+    raft_configuration_read(core->raft, false, &now);
+    bool joint = raft_configuration_is_joint(&now), member = is_member(&now, core->id);
+    if (effects->configuration_changed && effects->role == RAFT_LEADER) seen.joints += joint;
+    if (effects->configuration_changed && result->cut != 0) seen.configurations_cut++;
+    if (effects->role_changed && effects->role == RAFT_LEADER) seen.joints_inherited += joint;
+    if (effects->role_changed && effects->role == RAFT_FOLLOWER && core->leads && !member) seen.retired++;
+    if (effects->role_changed && effects->role == RAFT_PRECANDIDATE && !member) seen.removed_prevotes++;
     if (effects->transfer_done > 0) seen.transfers_won++;
     if (effects->transfer_done < 0) seen.transfers_lost++;
     for (uint32_t i = 0; i < effects->send_count; i++) {
@@ -143,6 +164,35 @@ static void hang_up(struct world *w, struct cluster_core *core, raft_member from
     cluster_step(core, &event, merges(w, core));
 }
 
+/* Some members, or cores that are none, get another role or priority, or leave; mostly one at a time. */
+static void change_members(struct world *w, struct cluster_core *lead)
+{
+    struct raft_configuration target;
+    if (w->c->configuration_count + 2 >= CLUSTER_CONFIGURATIONS_MAX || lead->last >= CLUSTER_BLOCKS_MAX - 64) return;
+    raft_configuration_read(lead->raft, false, &target);
+    if (raft_configuration_is_joint(&target)) raft_configuration_leave(&target, &target);
+    for (uint64_t n = 1 + (chance(w, 30) ? draw(w, 4) : 0); n > 0; n--) {
+        raft_member id = 1 + draw(w, w->c->count);
+        uint32_t at = 0;
+        while (at < target.count && target.members[at].id != id) at++;
+        if (at == target.count) {
+            target.members[target.count].id = id;
+            target.members[target.count].priority = 0;
+            target.members[target.count++].role = chance(w, 90) ? RAFT_LEARNER : RAFT_VOTER;
+        } else if (chance(w, 15)) {
+            target.members[at].priority = (uint8_t)draw(w, 3);
+        } else if (target.members[at].role == RAFT_LEARNER && chance(w, 70)) {
+            target.members[at].role = RAFT_VOTER;
+        } else if (target.members[at].role == RAFT_VOTER && chance(w, 40)) {
+            target.members[at].role = RAFT_LEARNER;
+        } else if (chance(w, 50)) {
+            target.members[at] = target.members[--target.count];
+        }
+    }
+    seen.changes[cluster_change(lead, &target, chance(w, 30))]++;
+    w->taken[lead->id - 1] = true;
+}
+
 static void act(struct world *w)
 {
     struct cluster *c = w->c;
@@ -157,6 +207,7 @@ static void act(struct world *w)
             for (uint64_t n = draw(w, 20); n > 0 && raft_is_leader(lead->raft); n--)
                 cluster_propose(lead, 64 + (uint32_t)draw(w, chance(w, 10) ? 6000 : 400), merges(w, lead));
         if (lead->up && chance(w, 40)) cluster_read(lead, NULL);
+        if (lead->up && !w->healed && chance(w, w->change_percent)) change_members(w, lead);
         if (lead->up && !w->healed && chance(w, 2)) cluster_transfer(lead, draw(w, c->count + 1));
     }
     if (w->healed) return;
@@ -287,7 +338,11 @@ static void check_progress(struct world *w)
     schedule(w);
     run_until(w, c->now_ns + 500 * MS);
     lk_assert(lead->reads_ready == ticket);
+    struct raft_configuration members;
+    raft_configuration_read(lead->raft, true, &members);
+    lk_assert(cluster_status(c, leader).configuration_index <= lead->commit && !raft_configuration_is_joint(&members));
     for (uint32_t i = 0; i < c->count; i++) {
+        if (!is_member(&members, i + 1)) continue;
         lk_assert(c->cores[i].last == lead->last);
         lk_assert(c->cores[i].commit == lead->last);
         lk_assert(c->cores[i].disk_last == lead->last);
@@ -302,6 +357,9 @@ static void run_seed(uint64_t seed, uint64_t steps)
     random_seed(&w.random, seed);
     uint32_t count = counts[draw(&w, sizeof counts / sizeof counts[0])];
     uint32_t learners = count > 2 && chance(&w, 20) ? 1 : 0;
+    uint32_t waiting = chance(&w, 60) ? (uint32_t)draw(&w, CLUSTER_CORES_MAX - count + 1) : 0; /* to become members */
+    w.change_percent = waiting > 0 || chance(&w, 20) ? 1 + (uint32_t)draw(&w, 15) : 0;
+    count += waiting;
     bool calm = chance(&w, 25); /* few faults: long pipelines, many commits */
     w.profile = (struct profile){
         .loss_percent = calm ? 1 : (uint32_t)draw(&w, 20),
@@ -317,7 +375,8 @@ static void run_seed(uint64_t seed, uint64_t steps)
         .hangup_percent = calm ? 0 : (uint32_t)draw(&w, 10),
         .compact_percent = chance(&w, 50) ? (uint32_t)draw(&w, 20) : 0,
     };
-    w.c = cluster_open(count, learners, seed);
+    w.c = cluster_open(count, learners > 0 ? learners + waiting : 0, seed);
+    if (waiting > 0) cluster_leave_out(w.c, waiting);
     w.c->watch = watch;
     if (chance(&w, 50)) w.c->options.uncommitted_bytes_max = 4000 + draw(&w, 30000);
     if (chance(&w, 50)) w.c->options.append_inflight_bytes_max = 1000 + draw(&w, 20000);
@@ -365,11 +424,22 @@ START_TEST(cores_stay_safe_under_faults_and_go_on_after_them)
            seen.steps, seen.elections, seen.commits, seen.cuts, seen.loads, seen.crashes, seen.reads,
            seen.refused_reads, seen.transfers_won, seen.transfers_lost, seen.full, seen.inflight_max, seen.hangups,
            seen.compactions, seen.installs);
+    printf("changes %" PRIu64 ", joint %" PRIu64 ", inherited %" PRIu64 ", cut %" PRIu64 ", leaders retired %" PRIu64
+           ", removed that asked %" PRIu64 "; refused: not yet %" PRIu64 ", runs %" PRIu64 ", no learner %" PRIu64
+           ", lags %" PRIu64 ", loses the quorum %" PRIu64 "\n",
+           seen.changes[RAFT_CHANGE_MAY], seen.joints, seen.joints_inherited, seen.configurations_cut, seen.retired,
+           seen.removed_prevotes, seen.changes[RAFT_CHANGE_NOT_YET], seen.changes[RAFT_CHANGE_RUNS],
+           seen.changes[RAFT_CHANGE_NO_LEARNER], seen.changes[RAFT_CHANGE_LAGS],
+           seen.changes[RAFT_CHANGE_LOSES_QUORUM]);
     if (seeds < 20) return;
     ck_assert(seen.elections > 0 && seen.cuts > 0 && seen.loads > 0 && seen.crashes > 0);
     ck_assert(seen.reads > 0 && seen.refused_reads > 0 && seen.transfers_won > 0 && seen.transfers_lost > 0);
     ck_assert(seen.full > 0 && seen.inflight_max > 1 && seen.hangups > 0);
     ck_assert(seen.compactions > 0 && seen.installs > 0);
+    if (seeds < 200) return;
+    ck_assert(seen.joints > 0 && seen.joints_inherited > 0 && seen.configurations_cut > 0 && seen.retired > 0);
+    ck_assert(seen.removed_prevotes > 0);
+    for (int i = 0; i <= RAFT_CHANGE_LOSES_QUORUM; i++) ck_assert(seen.changes[i] > 0);
 }
 END_TEST
 
