@@ -41,7 +41,7 @@ struct command_applied {
     uint64_t reply_hash;
     raft_index index;
     struct lockstep_hash state;
-    bool has_state;
+    bool there, has_state;
 };
 
 /* A growing array of zeros. */
@@ -415,6 +415,25 @@ static uint64_t reply_hash_of(int outcome, int32_t code, const void *reply, size
     return trace_hash(trace_hash(0, head, sizeof head), reply, reply_bytes);
 }
 
+uint64_t checks_command_hash(uint64_t session, uint64_t seq, const void *payload, size_t payload_bytes)
+{
+    uint64_t head[2] = {session, session != 0 ? seq : 0};
+    return trace_hash(trace_hash(0, head, sizeof head), payload, payload_bytes);
+}
+
+/* Some positions are no commands of the machine (sessions), or were dropped as repetitions: on every node the same. */
+void checks_skipped(struct member *m, log_position last, log_position next)
+{
+    struct truth *truth = m->world->truth;
+    if (next <= last)
+        world_violated(m->world, "C8: n%u's machine is given position %llu behind %llu", m->i + 1,
+                       (unsigned long long)next, (unsigned long long)last);
+    for (log_position position = last + 1; position < next && position <= truth->applied_last; position++)
+        if (ITEM(truth->applied, position, struct command_applied)->there)
+            world_violated(m->world, "C8: n%u's machine is not given position %llu, which others applied", m->i + 1,
+                           (unsigned long long)position);
+}
+
 void checks_attempt(struct world *world, uint64_t payload_hash, int change)
 {
     int64_t left = (int64_t)*map_find(&world->truth->attempts, payload_hash) + change;
@@ -430,7 +449,8 @@ void checks_applied(struct member *m, const struct lockstep_command *command, in
     if (outcome == LOCKSTEP_FATAL)
         world_violated(world, "n%u's machine says FATAL at position %llu", m->i + 1,
                        (unsigned long long)command->position);
-    uint64_t payload_hash = trace_hash(command->session, command->payload, command->payload_bytes);
+    uint64_t payload_hash =
+        checks_command_hash(command->session, command->seq, command->payload, command->payload_bytes);
     uint64_t head[6] = {command->index,  command->term,    command->time_ns,
                         command->entity, command->session, command->seq};
     struct command_applied here = {
@@ -438,10 +458,14 @@ void checks_applied(struct member *m, const struct lockstep_command *command, in
         .payload_hash = payload_hash,
         .reply_hash = reply_hash_of(outcome, code, reply, reply_bytes),
         .index = command->index,
+        .there = true,
     };
     log_position position = command->position;
     struct command_applied *applied = ITEM(truth->applied, position, struct command_applied);
     if (position <= truth->applied_last) {
+        if (!applied->there)
+            world_violated(world, "C8: n%u applies position %llu, which others did not", m->i + 1,
+                           (unsigned long long)position);
         if (applied->command_hash != here.command_hash)
             world_violated(world, "C8: n%u applies another command at position %llu than others did", m->i + 1,
                            (unsigned long long)position);
@@ -453,9 +477,6 @@ void checks_applied(struct member *m, const struct lockstep_command *command, in
                            reply_bytes < 200 ? (int)reply_bytes : 200, reply != NULL ? (const char *)reply : "");
         return;
     }
-    if (position != truth->applied_last + 1)
-        world_violated(world, "C8: n%u applies position %llu, and nobody applied %llu", m->i + 1,
-                       (unsigned long long)position, (unsigned long long)truth->applied_last + 1);
     truth->applied_last = position;
     *applied = here;
     int64_t left = (int64_t)*map_find(&truth->attempts, payload_hash) - 1;
@@ -497,7 +518,7 @@ void checks_told(struct world *world, log_position position, raft_index index, u
     if (position == 0 || position > truth->applied_last)
         world_violated(world, "a client is told position %llu, which nobody has applied", (unsigned long long)position);
     const struct command_applied *applied = ITEM(truth->applied, position, struct command_applied);
-    if (applied->payload_hash != payload_hash || applied->index != index)
+    if (!applied->there || applied->payload_hash != payload_hash || applied->index != index)
         world_violated(world, "a client is told position %llu, where another command stands",
                        (unsigned long long)position);
     if (applied->reply_hash != reply_hash_of(code == 0 ? LOCKSTEP_OK : LOCKSTEP_REJECT, code, reply, reply_bytes))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* clients.c - who asks for what, what they were told, and whether that could be.
  * An operation is what a client wants; a call is one try of it at one node. A call that was surely not appended is
- * tried again elsewhere; one whose outcome is unknown ends the operation, as unknown.
+ * tried again elsewhere. One whose outcome is unknown ends the operation as unknown, unless the client has a session:
+ * then it asks again with the same seq, wherever, until it knows.
  * L1  Every call that a node took is answered once, or the node dies.
  * L2  What a client is told stands in the log at that position, with that reply.
  * L3  It stands behind everything that any client was told before the call began: real-time order, for any machine.
@@ -24,8 +25,7 @@ struct call {
     bool linearizable; /* a query's */
     uint32_t operation;
     uint64_t timeout_ns;
-    log_position floor_position;
-    raft_index floor_index, min_index;
+    raft_index min_index;
     /* How it ended. */
     int error;
     int32_t code;
@@ -37,7 +37,14 @@ struct call {
 
 struct operation {
     struct workload_operation what;
+    uint16_t kind; /* enum command_kind; other than 0: about the session itself */
+    uint64_t session, seq;
+    uint64_t command_hash; /* as checks.c sees the command */
+    uint32_t travelling;   /* calls on their way to a node */
+    uint32_t possible;     /* calls that may have brought it into the log */
     uint64_t called_ns;
+    log_position floor_position; /* known to somebody when it began */
+    raft_index floor_index;
 };
 
 static void *grow(void *items, uint32_t count, uint32_t *room, size_t bytes)
@@ -61,6 +68,7 @@ void clients_open(struct world *world)
         world->clients[c].state = CLIENT_RESTS;
         world->clients[c].node = (unsigned)random_below(&world->random, world->plan.nodes);
         world->clients[c].due_ns = world->now_ns + random_below(&world->random, 2 * SIM_S);
+        world->clients[c].has_sessions = random_chance(&world->random, world->plan.sessions_per_100, 100);
     }
 }
 
@@ -116,8 +124,6 @@ static void call(struct world *world, struct client *client)
     c->node = (uint8_t)client->node;
     c->operation = client->operation;
     c->timeout_ns = world->now_ns + world->plan.client_timeout_ns;
-    c->floor_position = world->floor_position;
-    c->floor_index = world->floor_index;
     c->linearizable = operation->what.query && operation->what.linearizable;
     if (operation->what.query && !c->linearizable) c->min_index = world->floor_index;
     if (m->node == NULL || m->calls_tail - m->calls_head == SIM_CALLS_WAITING_MAX) { /* nobody listens */
@@ -126,6 +132,7 @@ static void call(struct world *world, struct client *client)
         return;
     }
     c->state = CALL_TRAVELS;
+    operation->travelling++;
     m->calls[m->calls_tail % SIM_CALLS_WAITING_MAX].call = client->call;
     m->calls[m->calls_tail % SIM_CALLS_WAITING_MAX].due_ns = travel(world);
     m->calls_tail++;
@@ -141,7 +148,22 @@ static void begin(struct world *world, struct client *client)
     struct operation *operation = &world->operations[client->operation];
     memset(operation, 0, sizeof *operation);
     operation->called_ns = world->now_ns;
-    workload_make(world->workload, &world->random, &world->plan, client->operation, &operation->what);
+    operation->floor_position = world->floor_position;
+    operation->floor_index = world->floor_index;
+    if (client->has_sessions && client->session == 0) {
+        operation->kind = COMMAND_SESSION_OPEN;
+    } else if (client->has_sessions && random_chance(&world->random, 1, 16)) {
+        operation->kind = random_chance(&world->random, 1, 3) ? COMMAND_SESSION_CLOSE : COMMAND_SESSION_KEEP;
+        operation->session = client->session;
+    } else {
+        workload_make(world->workload, &world->random, &world->plan, client->operation, &operation->what);
+        if (client->has_sessions && !operation->what.query) {
+            operation->session = client->session;
+            operation->seq = ++client->seq;
+        }
+    }
+    operation->command_hash =
+        checks_command_hash(operation->session, operation->seq, operation->what.payload, operation->what.payload_bytes);
     client->give_up_ns = world->now_ns + 3 * world->plan.client_timeout_ns;
     call(world, client);
 }
@@ -162,8 +184,13 @@ static void end(struct world *world, struct client *client, bool known, bool non
     operation->what.seen.called_ns = operation->called_ns;
     operation->what.seen.returned_ns = world->now_ns;
     operation->what.seen.known = false;
+    if (operation->kind == COMMAND_SESSION_CLOSE && !none) client->session = 0;
     if (known) {
         const struct call *c = &world->calls[client->call];
+        if (operation->kind == COMMAND_SESSION_OPEN) {
+            client->session = c->position;
+            client->seq = 0;
+        }
         workload_understand(world->workload, &operation->what, c->code, c->reply, c->reply_bytes);
         operation->what.seen.known = true;
         if (c->position > world->floor_position) world->floor_position = c->position;
@@ -171,21 +198,24 @@ static void end(struct world *world, struct client *client, bool known, bool non
         world->applied_operations++;
         world->newest_known_call_ns = operation->called_ns;
     }
-    if (world->calls[client->call].state != CALL_TRAVELS) payload_free(operation);
+    if (operation->travelling == 0) payload_free(operation);
     rest(world, client);
 }
 
 static void hear(struct world *world, struct client *client)
 {
     const struct call *c = &world->calls[client->call];
-    bool query = world->operations[c->operation].what.query;
+    const struct operation *operation = &world->operations[c->operation];
     bool late = world->now_ns >= client->give_up_ns;
+    bool again = operation->what.query || operation->seq != 0;
     if (c->error == 0) {
         end(world, client, true, false);
-    } else if (c->error == LOCKSTEP_EUNKNOWN && !query) {
+    } else if (c->error == LOCKSTEP_ENOTFOUND || c->error == LOCKSTEP_EWINDOW || c->error == LOCKSTEP_EREPLIED) {
+        /* The session is gone, or the reply is: whether an earlier try was applied nobody says any more. */
+        if (c->error == LOCKSTEP_ENOTFOUND) client->session = 0;
         end(world, client, false, false);
-    } else if (late) {
-        end(world, client, false, true);
+    } else if (late || (c->error == LOCKSTEP_EUNKNOWN && !again)) {
+        end(world, client, false, operation->possible == 0);
     } else {
         unsigned leader = RAFT_MEMBERS_MAX;
         struct member *m = &world->members[c->node];
@@ -193,6 +223,17 @@ static void hear(struct world *world, struct client *client)
         back_off(world, client, leader >= world->plan.nodes);
         if (leader < world->plan.nodes) client->node = leader;
     }
+}
+
+/* No answer in time: a command may be appended still. */
+static void no_answer(struct world *world, struct client *client)
+{
+    struct operation *operation = &world->operations[client->operation];
+    client->node = (unsigned)random_below(&world->random, world->plan.nodes);
+    if (operation->seq != 0 && world->now_ns < client->give_up_ns)
+        call(world, client);
+    else
+        end(world, client, false, operation->what.query);
 }
 
 void clients_work(struct world *world)
@@ -207,14 +248,11 @@ void clients_work(struct world *world)
             else
                 begin(world, client);
             break;
-        case CLIENT_WAITS: /* no answer in time: a command may be appended still */
-            client->node = (unsigned)random_below(&world->random, world->plan.nodes);
-            end(world, client, false, world->operations[client->operation].what.query);
-            break;
+        case CLIENT_WAITS: no_answer(world, client); break;
         case CLIENT_HEARS: hear(world, client); break;
         case CLIENT_BACKS_OFF:
             if (world->now_ns >= client->give_up_ns)
-                end(world, client, false, true);
+                end(world, client, false, world->operations[client->operation].possible == 0);
             else
                 call(world, client);
             break;
@@ -244,6 +282,20 @@ static void answered(struct world *world, uint32_t number, int error, int32_t co
     client->due_ns = travel(world);
 }
 
+/* One more call may bring the command into the log, or one surely does not. However many do: it may stand there once. */
+static void perhaps(struct world *world, struct operation *operation)
+{
+    if (operation->possible++ == 0 && operation->kind == COMMAND_MACHINE)
+        checks_attempt(world, operation->command_hash, 1);
+}
+
+static void surely_not(struct world *world, struct operation *operation)
+{
+    lk_assert(operation->possible > 0);
+    if (--operation->possible == 0 && operation->kind == COMMAND_MACHINE)
+        checks_attempt(world, operation->command_hash, -1);
+}
+
 static bool leaves(const struct member *m)
 {
     return sim_disk_powered(m->disk); /* the power went in the middle of this turn: nobody hears this any more */
@@ -254,20 +306,20 @@ static void owner_proposed(void *context, uint64_t tag, const struct node_outcom
     struct member *m = context;
     struct world *world = m->world;
     if (!leaves(m)) return;
-    const struct call *c = &world->calls[tag];
-    uint64_t hash = world->operations[c->operation].what.payload_hash;
+    struct operation *operation = &world->operations[world->calls[tag].operation];
     if (outcome->error == 0) {
-        checks_told(world, outcome->position, outcome->index, hash, outcome->code, outcome->reply,
-                    outcome->reply_bytes);
-        if (outcome->position <= c->floor_position || outcome->index <= c->floor_index)
+        if (operation->kind == COMMAND_MACHINE)
+            checks_told(world, outcome->position, outcome->index, operation->command_hash, outcome->code,
+                        outcome->reply, outcome->reply_bytes);
+        if (outcome->position <= operation->floor_position || outcome->index <= operation->floor_index)
             world_violated(world,
                            "L3: call %llu began when position %llu (block %llu) was known, and stands at position %llu "
                            "(block %llu)",
-                           (unsigned long long)tag, (unsigned long long)c->floor_position,
-                           (unsigned long long)c->floor_index, (unsigned long long)outcome->position,
+                           (unsigned long long)tag, (unsigned long long)operation->floor_position,
+                           (unsigned long long)operation->floor_index, (unsigned long long)outcome->position,
                            (unsigned long long)outcome->index);
     } else if (outcome->error != LOCKSTEP_EUNKNOWN) {
-        checks_attempt(world, hash, -1);
+        surely_not(world, operation);
     }
     answered(world, (uint32_t)tag, outcome->error, outcome->code, outcome->index, outcome->position, outcome->reply,
              outcome->reply_bytes);
@@ -279,9 +331,10 @@ static void owner_queried(void *context, uint64_t tag, const struct node_answer 
     struct world *world = m->world;
     if (!leaves(m)) return;
     const struct call *c = &world->calls[tag];
-    if (answer->error == 0 && c->linearizable && answer->index < c->floor_index)
+    raft_index floor_index = world->operations[c->operation].floor_index;
+    if (answer->error == 0 && c->linearizable && answer->index < floor_index)
         world_violated(world, "L3: query %llu began when block %llu was known, and is answered behind block %llu",
-                       (unsigned long long)tag, (unsigned long long)c->floor_index, (unsigned long long)answer->index);
+                       (unsigned long long)tag, (unsigned long long)floor_index, (unsigned long long)answer->index);
     if (answer->error == 0 && answer->index < c->min_index)
         world_violated(world, "L3: local query %llu asked for block %llu, and is answered behind block %llu",
                        (unsigned long long)tag, (unsigned long long)c->min_index, (unsigned long long)answer->index);
@@ -313,10 +366,13 @@ void clients_arrive(struct world *world, struct member *m)
 {
     uint32_t number = m->calls[m->calls_head++ % SIM_CALLS_WAITING_MAX].call;
     struct call *c = &world->calls[number];
-    const struct workload_operation *what = &world->operations[c->operation].what;
+    struct operation *operation = &world->operations[c->operation];
+    const struct workload_operation *what = &operation->what;
     lk_assert(c->state == CALL_TRAVELS);
+    lk_assert(operation->travelling > 0);
+    operation->travelling--;
     c->state = CALL_WAITS;
-    trace_event(&world->trace, world->now_ns, m->i, TRACE_ASK, c->client, number, what->query, what->payload_hash);
+    trace_event(&world->trace, world->now_ns, m->i, TRACE_ASK, c->client, number, what->query, operation->command_hash);
     bool forward = random_chance(&world->random, world->plan.forward_per_1000, 1000);
     int rc;
     if (what->query) {
@@ -326,15 +382,20 @@ void clients_arrive(struct world *world, struct member *m)
                                    .query_bytes = what->payload_bytes};
         rc = node_query(m->node, &query, forward && c->linearizable, number);
     } else {
-        struct node_command command = {.payload = what->payload, .payload_bytes = what->payload_bytes};
-        checks_attempt(world, what->payload_hash, 1);
+        struct node_command command = {.kind = operation->kind,
+                                       .session = operation->session,
+                                       .seq = operation->seq,
+                                       .payload = what->payload,
+                                       .payload_bytes = what->payload_bytes};
+        perhaps(world, operation);
         rc = node_propose(m->node, &command, forward, number);
-        if (rc != 0) checks_attempt(world, what->payload_hash, -1);
+        if (rc != 0) surely_not(world, operation);
     }
     world_wake(m, NODE_LOOP);
     const struct client *client = &world->clients[c->client];
-    bool given_up = client->state != CLIENT_WAITS || client->call != number; /* that was up to the client alone */
-    if (given_up) payload_free(&world->operations[c->operation]);
+    /* Its client has turned to something else, and no other try needs it. */
+    bool ended = client->state == CLIENT_RESTS || client->operation != c->operation;
+    if (ended && operation->travelling == 0) payload_free(&world->operations[c->operation]);
     if (rc == 0) return;
     c = &world->calls[number];
     trace_event(&world->trace, world->now_ns, m->i, TRACE_REFUSED, c->client, number, (uint64_t)(int64_t)rc);
@@ -343,7 +404,10 @@ void clients_arrive(struct world *world, struct member *m)
 
 void clients_node_died(struct world *world, struct member *m)
 {
-    m->calls_head = m->calls_tail = 0;
+    for (; m->calls_head != m->calls_tail; m->calls_head++) {
+        const struct call *c = &world->calls[m->calls[m->calls_head % SIM_CALLS_WAITING_MAX].call];
+        world->operations[c->operation].travelling--;
+    }
     for (unsigned i = 0; i < world->plan.clients; i++) {
         struct client *client = &world->clients[i];
         if (client->state != CLIENT_WAITS) continue;

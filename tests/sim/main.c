@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -311,6 +312,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "lockstep-sim: %s\n", why);
         return 2;
     }
+    /* Worlds come and go: what one gave back, the next one takes, without asking the kernel for fresh pages. */
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) {
         perror("lockstep-sim: mmap");

@@ -33,7 +33,7 @@ static void plan_sizes(struct sim_plan *plan, struct random *r)
 {
     uint64_t pick = random_below(r, 100);
     plan->nodes = pick < 8 ? 1 : pick < 62 ? 3 : pick < 94 ? 5 : 7;
-    plan->ring_bytes = (256 * 1024) << random_below(r, 4);
+    plan->ring_bytes = (64 * 1024) << random_below(r, 4);
     plan->journal_bytes = plan->ring_bytes * random_between(r, 4, 8);
     plan->block_bytes_max = (uint32_t)(plan->ring_bytes / 4 >> random_below(r, 3));
     plan->command_bytes_max = plan->block_bytes_max / 2;
@@ -65,7 +65,7 @@ static void plan_faults(struct sim_plan *plan, struct random *r)
     }
     plan->fault_length_ns_max = spread(r, 50 * SIM_MS, 8 * SIM_S);
     plan->faults_from_birth = random_chance(r, 1, 4);
-    plan->safety_ns = random_between(r, 20, 60) * SIM_S;
+    plan->safety_ns = random_between(r, 8, 40) * SIM_S;
 }
 
 static void plan_clients(struct sim_plan *plan, struct random *r)
@@ -77,6 +77,11 @@ static void plan_clients(struct sim_plan *plan, struct random *r)
     if (random_chance(r, 1, 4)) plan->large_per_1000 = (uint32_t)spread(r, 1, 400);
     plan->query_per_1000 = (uint32_t)random_between(r, 0, 600);
     plan->forward_per_1000 = (uint32_t)random_between(r, 0, 500);
+    plan->sessions_per_100 = (uint32_t)random_below(r, 3) * 50;
+    plan->sessions.window = (uint32_t)spread(r, 1, SESSIONS_WINDOW_MAX);
+    plan->sessions.sessions_max = (uint32_t)spread(r, 8, 64);
+    plan->sessions.replies_bytes = (uint64_t)SESSIONS_REPLIES_BYTES_MIN << random_below(r, 5);
+    plan->sessions.expiry_ns = spread(r, 2 * SIM_S, 60 * SIM_S);
     plan->client_timeout_ns = spread(r, 200 * SIM_MS, 10 * SIM_S);
 }
 
@@ -97,12 +102,13 @@ void plan_print(const struct sim_plan *plan, FILE *to)
     fprintf(to,
             "seed 0x%" PRIx64 ": nodes=%u ring=%" PRIu64 "KiB journal=%" PRIu64 "KiB block=%uKiB election=%" PRIu64
             "ms heartbeat=%" PRIu64 "ms delay=%" PRIu64 "..%" PRIu64 "us loss=%u/1000 twice=%u/1000 flush<=%" PRIu64
-            "us drift=%uppm clients=%u think<=%" PRIu64 "ms large=%u/1000 queries=%u/1000 faults=%" PRIu64 "s%s:",
+            "us drift=%uppm clients=%u think<=%" PRIu64 "ms large=%u/1000 queries=%u/1000 sessions=%u%% faults=%" PRIu64
+            "s%s:",
             plan->seed, plan->nodes, plan->ring_bytes / 1024, plan->journal_bytes / 1024, plan->block_bytes_max / 1024,
             plan->election_timeout_ns / SIM_MS, plan->heartbeat_ns / SIM_MS, plan->delay_ns_min / SIM_US,
             plan->delay_ns_max / SIM_US, plan->loss_per_1000, plan->duplicate_per_1000,
             plan->work_ns_max[NODE_JOURNAL] / SIM_US, plan->drift_ppm_max, plan->clients, plan->think_ns_max / SIM_MS,
-            plan->large_per_1000, plan->query_per_1000, plan->safety_ns / SIM_S,
+            plan->large_per_1000, plan->query_per_1000, plan->sessions_per_100, plan->safety_ns / SIM_S,
             plan->faults_from_birth ? " from birth" : "");
     for (unsigned kind = 0; kind < FAULTS; kind++)
         if (plan->fault_ns[kind] != 0)

@@ -10,6 +10,7 @@
 
 #include "base/random.h"
 #include "server/node_env.h"
+#include "statemachine/sessions.h"
 
 #define SIM_US UINT64_C(1000)
 #define SIM_MS UINT64_C(1000000)
@@ -53,6 +54,8 @@ struct sim_plan {
     uint32_t large_per_1000; /* commands of up to command_bytes_max */
     uint32_t query_per_1000;
     uint32_t forward_per_1000; /* of those asked at a follower */
+    uint32_t sessions_per_100; /* of the clients, those that have sessions */
+    struct session_limits sessions;
     uint64_t client_timeout_ns;
     bool lying_disk; /* the canary */
 };

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "tests/sim/trace.h"
 
 enum {
     LINE_BYTES_MAX = 65536,
@@ -102,7 +101,6 @@ static void payload_set(struct workload_operation *op, const void *bytes, size_t
     lk_assert(op->payload != NULL);
     if (count > 0) memcpy(op->payload, bytes, count);
     op->payload_bytes = (uint32_t)count;
-    op->payload_hash = trace_hash(0, bytes, count);
 }
 
 /* --- kv ------------------------------------------------------------------------------------------------------- */

@@ -22,7 +22,6 @@ struct workload;
 struct workload_operation {
     uint8_t *payload; /* owned by the operation; NULL when it has ended */
     uint32_t payload_bytes;
-    uint64_t payload_hash; /* as checks.c sees the command */
     bool query, linearizable;
     bool has_history;
     uint64_t key;

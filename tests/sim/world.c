@@ -179,6 +179,7 @@ static void options_of(const struct member *m, struct node_options *options)
         .append_inflight_bytes_max = plan->ring_bytes / 4,
         .proposals_max = 4096,
         .queries_max = 256,
+        .sessions = plan->sessions,
         .replies_bytes = HOST_REPLIES_BYTES_MIN,
         .queries_bytes = 256 << 10,
         .level = DURABILITY_LEVEL_FSYNC,

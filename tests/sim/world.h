@@ -88,6 +88,8 @@ struct client {
     uint32_t call; /* under way */
     uint32_t operation;
     uint64_t give_up_ns; /* the operation */
+    bool has_sessions;   /* it works with sessions: what is unknown is asked for again */
+    uint64_t session, seq;
 };
 
 struct world {
@@ -177,6 +179,10 @@ void checks_dies(struct member *m);
 void checks_turned(struct member *m);
 void checks_sent(struct world *world, unsigned from, unsigned to, const struct transport_send *send);
 raft_index checks_committed(const struct world *world);
+/* The name of a command in what follows: where there is a session, its (session, seq) is part of it. */
+uint64_t checks_command_hash(uint64_t session, uint64_t seq, const void *payload, size_t payload_bytes);
+/* A machine is given position `next` after `last`. */
+void checks_skipped(struct member *m, log_position last, log_position next);
 /* A machine applied a command: it must be the one that every other one applied there, with the same reply. */
 void checks_applied(struct member *m, const struct lockstep_command *command, int outcome, int32_t code,
                     const void *reply, size_t reply_bytes);
