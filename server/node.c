@@ -435,12 +435,15 @@ static void alive_turn(struct node *node)
 {
     struct raft_result result;
     struct raft_event time = {.type = RAFT_EVENT_TIME, .now_ns = node->now_ns};
+    node_change_begin_turn(node);
     step_completions(node);
     node_peers_receive(node);
     node_loads_turn(node);
     node_step(node, &time, &result);
     stop_turn(node);
     node_reads_ask_round(node);
+    node_members_lead_turn(node);
+    node_change_turn(node);
     node_proposals_seal_turn(node);
     node_proposals_sessions_turn(node);
     take_and_perform(node);
@@ -489,6 +492,7 @@ uint64_t node_deadline_ns(const struct node *node)
     if (node->proposals.session_due_ns < deadline) deadline = node->proposals.session_due_ns;
     if (node->stopping && node->stop_deadline_ns < deadline) deadline = node->stop_deadline_ns;
     if (node->members.look_ns < deadline) deadline = node->members.look_ns;
+    if (node_change_deadline_ns(node) < deadline) deadline = node_change_deadline_ns(node);
     return deadline;
 }
 
@@ -530,11 +534,9 @@ int node_transfer(struct node *node, const char *target, uint64_t tag)
     if (node->transfer_waits) return LOCKSTEP_EUNAVAILABLE;
     struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .now_ns = node->now_ns};
     if (target[0] != 0) {
-        unsigned slot = 0;
-        while (slot < RAFT_MEMBERS_MAX && strcmp(node->options.members[slot].name, target) != 0) slot++;
-        if (slot == RAFT_MEMBERS_MAX) return LOCKSTEP_ENOTFOUND;
-        if (slot == node->options.self) return LOCKSTEP_EEXIST;
-        event.as.transfer.target = node->slot_id[slot];
+        event.as.transfer.target = node_member_named(node, target);
+        if (event.as.transfer.target == 0) return LOCKSTEP_ENOTFOUND;
+        if (event.as.transfer.target == node->identity.member_id) return LOCKSTEP_EEXIST;
     }
     struct raft_result result;
     node_step(node, &event, &result);

@@ -77,6 +77,29 @@ struct node_answer {
     uint32_t reply_bytes;
 };
 
+enum node_change_kind { NODE_CHANGE_ADD = 1, NODE_CHANGE_PROMOTE, NODE_CHANGE_REMOVE, NODE_CHANGE_REPLACE };
+
+struct node_change_request {
+    enum node_change_kind kind;
+    char name[IDENTITY_NAME_BYTES_MAX];     /* of whom it is about; PROMOTE, REMOVE: or its id, 16 hexadecimal digits */
+    char old_name[IDENTITY_NAME_BYTES_MAX]; /* REPLACE: the member that goes, or its id */
+    char client[NODE_ADDRESS_BYTES_MAX];    /* ADD; REPLACE: "" = as the old one */
+    char peer[NODE_ADDRESS_BYTES_MAX];
+    bool learner; /* ADD: it stays one */
+    bool force;   /* REMOVE: though it is not heard */
+    uint8_t priority;
+    uint64_t deadline_ns; /* the change ends there; what it did until then stays */
+};
+
+struct node_change_result {
+    /* 0 · EINVAL refused, for the reason in why · ENOTFOUND nobody has that name · EUNAVAILABLE, ETIMEDOUT ask again:
+     * it goes on where it stopped */
+    int error;
+    raft_member id;   /* of the member that came */
+    raft_index index; /* of the newest configuration */
+    char why[NODE_WHY_BYTES_MAX];
+};
+
 /* The client front's side. All calls come out of node_drain; they note what happened and never call the node (but
  * node_leader, node_status_read and the like): what they lead to is proposed or asked after the turn. */
 struct node_owner {
@@ -85,6 +108,7 @@ struct node_owner {
     void (*queried)(void *context, uint64_t tag, const struct node_answer *answer);
     /* error 0: the target leads. ETIMEDOUT, ENOTLEADER, ... */
     void (*transferred)(void *context, uint64_t tag, int error);
+    void (*member_changed)(void *context, uint64_t tag, const struct node_change_result *result);
     /* Leader, or readiness changed: health watchers want to know. */
     void (*changed)(void *context);
 };
@@ -140,6 +164,11 @@ int node_query(struct node *node, const struct node_query *query, bool may_forwa
  * (it leads already). */
 int node_transfer(struct node *node, const char *target, uint64_t tag);
 
+/* Change the members; the leader does. One change runs at a time; the same asked for again takes the running one over.
+ * Asking for what is so already succeeds. 0: `member_changed` is called with this tag exactly once. ENOTLEADER,
+ * EUNAVAILABLE (no leader, starting, draining, another change runs). */
+int node_change_members(struct node *node, const struct node_change_request *request, uint64_t tag);
+
 /* The leader's slot, or RAFT_MEMBERS_MAX if none is known. */
 unsigned node_leader(const struct node *node);
 /* Back-off hint for EFULL. */
@@ -182,6 +211,7 @@ struct node_status {
     } members[RAFT_MEMBERS_MAX];    /* by slot */
     raft_index configuration_index; /* of the block that says who the members are; 0 = the birth record */
     bool joint;
+    char change[TRANSPORT_REASON_BYTES_MAX]; /* what the change of members that runs does; "" = none runs here */
     char warnings[4][TRANSPORT_REASON_BYTES_MAX];
     uint32_t warning_count;
 };

@@ -3,6 +3,7 @@
  *   node.c            open, close, the turn, effects, status
  *   node_birth.c      how a cluster comes to be, once (I2)
  *   node_members.c    configurations as the log has them, slots, who may say hello
+ *   node_members_change.c  members are added, promoted, removed and replaced
  *   node_peers.c      frames of peers, blocks taken over from the leader, old blocks loaded for peers that lag
  *   node_proposals.c  the open block, sealing, outcomes
  *   node_reads.c      queries: local, and after a read round
@@ -35,6 +36,8 @@ enum {
 #define NODE_FORWARD_SWEEP_NS   (100 * NODE_MS)
 #define NODE_BIRTH_RETRY_NS     (50 * NODE_MS)
 #define NODE_MEMBERS_LOOK_NS    (250 * NODE_MS)
+#define NODE_CHANGE_DIAL_NS     (5000 * NODE_MS)
+#define NODE_CHANGE_LOOK_NS     (20 * NODE_MS)
 #define NODE_REMOVED_LINGER_NS  (1000 * NODE_MS)
 #define NODE_STOP_NS            (3000 * NODE_MS) /* a drain that takes longer is cut off */
 
@@ -145,6 +148,21 @@ struct node_members {
     char refused_last[TRANSPORT_REASON_BYTES_MAX]; /* in the log: not said twice in a row */
 };
 
+/* The change of members that runs; a leader's. */
+struct node_change {
+    bool begins;  /* asked for since the last turn */
+    uint8_t step; /* 0 = none runs */
+    struct node_change_request request;
+    uint64_t tag;
+    bool superseded; /* another call asks for the same */
+    uint64_t superseded_tag;
+    raft_member id, old_id; /* who comes, who goes; 0 = nobody */
+    unsigned slot;          /* JOINING */
+    uint64_t dial_deadline_ns;
+    raft_index waits_index; /* of the configuration that this step appended; 0 = not yet */
+    char progress[NODE_WHY_BYTES_MAX];
+};
+
 struct node {
     struct node_options options; /* members: the slots as they are now; a free one has no name */
     uint32_t listed_count;       /* members as the file has them */
@@ -159,6 +177,7 @@ struct node {
     struct identity identity;
     struct node_birth birth;
     struct node_members members;
+    struct node_change change;
 
     _Atomic bool born; /* release: everything below is made; pairs with the acquire load in node_work */
     struct storage *storage;
@@ -240,6 +259,13 @@ void node_slot_release(struct node *node, unsigned slot); /* of kind JOINING */
 int node_hello_check(void *context, unsigned *slot, const struct transport_hello *hello,
                      char reason[TRANSPORT_REASON_BYTES_MAX]);
 
+/* node_members_change.c */
+void node_change_begin_turn(struct node *node); /* before the turn's steps: what was asked for since */
+void node_change_turn(struct node *node);
+raft_member node_member_named(const struct node *node, const char *name); /* or by its id; 0: nobody */
+void node_members_lead_turn(struct node *node); /* end a joint configuration; before the take */
+uint64_t node_change_deadline_ns(const struct node *node);
+
 /* node_peers.c */
 void node_peers_receive(struct node *node);
 void node_peers_send(struct node *node, const struct raft_effects *effects);
@@ -251,6 +277,10 @@ int node_proposals_open(struct node *node);
 void node_proposals_close(struct node *node);
 int node_propose_from(struct node *node, const struct node_command *command, uint8_t origin, uint64_t tag);
 void node_proposals_seal_turn(struct node *node);
+/* Seal what is open, so that a configuration may be planned and appended. EFULL, EUNAVAILABLE: not in this turn. */
+int node_proposals_clear(struct node *node);
+/* Append it as a block of its own; nothing is open. EFULL, ENOMEM: nothing happened. */
+int node_propose_configuration(struct node *node, const struct configuration *configuration);
 void node_proposals_sessions_turn(struct node *node); /* seal an empty block when a session falls due */
 void node_proposals_lead(struct node *node);          /* leadership begins */
 void node_proposals_lose(struct node *node);          /* it ended: every waiting proposal gets its outcome */

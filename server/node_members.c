@@ -11,7 +11,7 @@
  *   slot   FREE -> LISTED   in the file; before birth             -> MEMBER  when a configuration names it
  *          FREE -> GUEST    speaks for a newer configuration      -> MEMBER, or FREE when one is known that does not
  *          FREE -> JOINING  dialled by `member add`               -> MEMBER, or FREE when the change ends
- *          MEMBER -> FREE   no known configuration names it
+ *          MEMBER -> FREE   neither the committed configuration nor a later one names it
  *
  * A member that was removed hears so from any other one: ids are never used again, so a committed configuration that is
  * newer than all that admitted an id, and does not name it, says that it is gone for good. */
@@ -84,7 +84,7 @@ void node_configurations_commit(struct node *node, raft_index commit)
     memmove(m->configurations, m->configurations + old, (m->count - old) * sizeof *m->configurations);
     m->count -= old;
     node->changed = true;
-    m->hello_due = true;
+    m->hello_due = m->slots_due = true;
     look_for_removal(node);
 }
 
@@ -202,11 +202,22 @@ static unsigned slot_for(const struct node *node, const struct configuration_mem
     return slot;
 }
 
+/* Whether it is a member, or one until the newest configuration is committed: a leader that removes itself is heard until
+ * then (T35). */
+static bool names(const struct node *node, const struct storage_configuration *known, raft_member id)
+{
+    const struct node_members *m = &node->members;
+    if (configuration_find(&known->configuration, id) != NULL) return true;
+    for (uint32_t i = 0; i < m->count; i++)
+        if (configuration_find(&m->configurations[i].configuration, id) != NULL) return true;
+    return false;
+}
+
 static bool slot_stays(const struct node *node, unsigned slot, const struct storage_configuration *known)
 {
     const struct node_slot *s = &node->members.slots[slot];
     switch (s->kind) {
-    case NODE_SLOT_MEMBER: return configuration_find(&known->configuration, node->slot_id[slot]) != NULL;
+    case NODE_SLOT_MEMBER: return names(node, known, node->slot_id[slot]);
     case NODE_SLOT_GUEST: return s->guest_index > known->index;
     case NODE_SLOT_JOINING: return true; /* its change lets it go */
     case NODE_SLOT_LISTED:
@@ -287,7 +298,7 @@ void node_members_turn(struct node *node)
         node_transport_hello(node, &hello);
         node->transport->ops->hello_set(node->transport, &hello);
     }
-    if (node->now_ns < m->look_ns || m->removed) return;
+    if (node->now_ns < m->look_ns) return;
     m->look_ns = node->now_ns + NODE_MEMBERS_LOOK_NS;
     for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++) {
         struct transport_peer_status peer;
@@ -385,10 +396,8 @@ static int welcome_guest(struct node *node, unsigned *slot, const struct transpo
                             "--peer HOST:PORT",
                             hello->name, o->cluster, hello->name);
     if (complete && hello->configuration_index <= node_configuration_known(node)->index) {
-        for (uint32_t i = 0; i < m->count; i++)
-            if (configuration_find(&m->configurations[i].configuration, hello->member_id) != NULL)
-                return refuse_hello(node, reason, LOCKSTEP_EUNAVAILABLE, "%s is being admitted or removed",
-                                    hello->name);
+        if (names(node, node_configuration_known(node), hello->member_id))
+            return refuse_hello(node, reason, LOCKSTEP_EUNAVAILABLE, "%s is being admitted", hello->name);
         if (hello->configuration_index < m->configurations[0].index)
             return refuse_hello(node, reason, LOCKSTEP_EGONE,
                                 "%s (member %016llx) was removed from cluster \"%s\"; its directory is of no more use",
@@ -525,5 +534,6 @@ void node_members_status(struct node *node, struct node_status *ret)
     if (newest == NULL) return;
     ret->configuration_index = newest->index;
     ret->joint = configuration_is_joint(&newest->configuration);
+    snprintf(ret->change, sizeof ret->change, "%.255s", node->change.progress);
     warn_of_differences(node, ret);
 }

@@ -60,7 +60,8 @@ static struct node_pending *pending_at(struct node *node, log_position position)
 }
 
 /* Publish the claimed block as the next one of this term and tell the core. */
-static void publish(struct node *node, uint8_t *block, enum block_type type, uint32_t bytes, uint32_t count)
+static void publish(struct node *node, uint8_t *block, enum block_type type, uint32_t bytes, uint32_t count,
+                    const struct raft_configuration *configuration)
 {
     struct block_base last = ring_last(node->ring);
     struct block_header header = {
@@ -80,8 +81,9 @@ static void publish(struct node *node, uint8_t *block, enum block_type type, uin
     node->counters.blocks_appended++;
     node->counters.bytes_appended += bytes;
     node->counters.commands_appended += count;
-    struct raft_event event = {
-        .type = RAFT_EVENT_PROPOSE, .now_ns = node->now_ns, .as.propose = {.index = header.index, .bytes = bytes}};
+    struct raft_event event = {.type = RAFT_EVENT_PROPOSE,
+                               .now_ns = node->now_ns,
+                               .as.propose = {.index = header.index, .bytes = bytes, .configuration = configuration}};
     struct raft_result result;
     node_step(node, &event, &result);
     lk_assert(result.error == 0); /* asked before: raft_may_propose, raft_persist_room */
@@ -94,7 +96,7 @@ static void seal(struct node *node)
     lk_assert(block != NULL && p->open_count > 0);
     lk_assert(p->open_first == ring_last(node->ring).next_position);
     p->open = NULL;
-    publish(node, block, BLOCK_COMMANDS, p->open_bytes, p->open_count);
+    publish(node, block, BLOCK_COMMANDS, p->open_bytes, p->open_count, NULL);
 }
 
 static bool may_seal(const struct node *node)
@@ -171,7 +173,7 @@ void node_proposals_seal_turn(struct node *node)
         if (raft_persist_room(node->raft) < 2 || !storage_persist_fits(node->storage, BLOCK_HEADER_BYTES)) return;
         if (ring_claim(node->ring, BLOCK_HEADER_BYTES, &block) != 0) return; /* tried again next turn */
         p->term_block_due = false;
-        publish(node, block, BLOCK_TERM, BLOCK_HEADER_BYTES, 0);
+        publish(node, block, BLOCK_TERM, BLOCK_HEADER_BYTES, 0, NULL);
         p->answered = p->next = ring_last(node->ring).next_position;
         host_answer_from(node->host, p->next);
         return;
@@ -205,9 +207,43 @@ void node_proposals_sessions_turn(struct node *node)
         uint8_t *block = p->open;
         if (block == NULL && ring_claim(node->ring, BLOCK_HEADER_BYTES, &block) != 0) return;
         p->open = NULL;
-        publish(node, block, BLOCK_COMMANDS, BLOCK_HEADER_BYTES, 0);
+        publish(node, block, BLOCK_COMMANDS, BLOCK_HEADER_BYTES, 0, NULL);
     }
     p->session_served = due_ns;
+}
+
+int node_proposals_clear(struct node *node)
+{
+    struct node_proposals *p = &node->proposals;
+    if (p->term_block_due) return LOCKSTEP_EUNAVAILABLE;
+    if (p->open == NULL) return 0;
+    if (p->open_count > 0) {
+        if (!may_seal(node)) return LOCKSTEP_EFULL;
+        seal(node);
+        return 0;
+    }
+    ring_abandon(node->ring);
+    p->open = NULL;
+    return 0;
+}
+
+int node_propose_configuration(struct node *node, const struct configuration *configuration)
+{
+    uint8_t body[CONFIGURATION_BYTES_MAX], *block;
+    struct raft_configuration core;
+    uint32_t body_bytes = configuration_write(configuration, body), bytes = BLOCK_HEADER_BYTES + body_bytes;
+    lk_assert(node->proposals.open == NULL && raft_is_leader(node->raft));
+    if (raft_persist_room(node->raft) < 2 || !storage_persist_fits(node->storage, bytes)) return LOCKSTEP_EFULL;
+    if (ring_claim(node->ring, bytes, &block) != 0) return LOCKSTEP_EFULL;
+    int rc = node_configuration_push(node, ring_last(node->ring).index + 1, configuration);
+    if (rc != 0) {
+        ring_abandon(node->ring);
+        return rc;
+    }
+    memcpy(block + BLOCK_HEADER_BYTES, body, body_bytes);
+    node_configuration_core(configuration, &core);
+    publish(node, block, BLOCK_CONFIGURATION, bytes, 0, &core);
+    return 0;
 }
 
 void node_proposals_lead(struct node *node)

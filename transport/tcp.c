@@ -425,7 +425,7 @@ static void greeted(struct peer *peer)
         wake(tcp);
     } else if (strcmp(reply.hello.name, peer->name) != 0) {
         peer_reason(peer, "%s answers as node %s, not %s", peer->address, reply.hello.name, peer->name);
-    } else if (tcp->owner.hello_check(tcp->owner.context, &slot, &reply.hello, reason) != 0) {
+    } else if ((peer->status.refuses = tcp->owner.hello_check(tcp->owner.context, &slot, &reply.hello, reason)) != 0) {
         peer_reason(peer, "%s", reason);
         wake(tcp);
     } else {

@@ -86,7 +86,7 @@ struct transport_peer_status {
     bool connected_out; /* our hello was accepted */
     bool connected_in;
     raft_member member_id;                   /* 0 = no hello seen */
-    int refused;                             /* the other side's code for refusing our hello; 0 = it did not */
+    int refused, refuses;                    /* the code with which our hello was refused, or we did; 0 = not so */
     char reason[TRANSPORT_REASON_BYTES_MAX]; /* why not connected: dial error, or the refusal's words */
     uint64_t sent_bytes, received_bytes, frames_dropped;
 };

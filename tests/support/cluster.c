@@ -15,7 +15,7 @@
 #include "tests/support/sim_disk.h"
 #include "tests/support/sim_kv.h"
 
-enum { TURNS_WITHOUT_TIME_MAX = 100000 };
+enum { TURNS_WITHOUT_TIME_MAX = 100000, CHANGES_MAX = 256 };
 
 /* A replica's memory: which proposal stands at which position. */
 struct replica {
@@ -53,6 +53,8 @@ struct cluster {
     uint32_t proposal_count, proposal_room;
     struct cluster_query *queries;
     uint32_t query_count, query_room;
+    struct cluster_change changes[CHANGES_MAX];
+    uint32_t change_count;
     uint64_t *leader_of_term; /* by term: member id, 0 = not seen */
     uint64_t terms_room;
     char why[NODE_WHY_BYTES_MAX];
@@ -222,6 +224,15 @@ static void owner_transferred(void *context, uint64_t tag, int error)
     (void)error;
 }
 
+static void owner_member_changed(void *context, uint64_t tag, const struct node_change_result *result)
+{
+    struct member *m = context;
+    struct cluster_change *change = &m->cluster->changes[tag];
+    if (change->done) violated(m->cluster, "a change of members was answered twice");
+    change->done = true;
+    change->result = *result;
+}
+
 static void owner_changed(void *context)
 {
     (void)context;
@@ -236,6 +247,7 @@ struct cluster *cluster_open(const struct cluster_options *options)
     signal(SIGABRT, print_seed); /* and the abort goes on */
     lk_assert(cluster != NULL && options->nodes >= 1 && options->nodes <= CLUSTER_NODES_MAX);
     cluster->options = *options;
+    if (cluster->options.listed == 0) cluster->options.listed = options->nodes;
     if (cluster->options.ring_bytes == 0) cluster->options.ring_bytes = 4 << 20;
     if (cluster->options.payload_bytes < 8) cluster->options.payload_bytes = 8;
     random_seed(&cluster->random, options->seed);
@@ -287,14 +299,22 @@ void cluster_close(struct cluster *cluster)
     free(cluster);
 }
 
+/* As a configuration file does. */
+static void member_describe(struct node_member_options *member, unsigned i)
+{
+    snprintf(member->name, sizeof member->name, "n%u", i + 1);
+    snprintf(member->client, sizeof member->client, "n%u:1", i + 1);
+    snprintf(member->peer, sizeof member->peer, "%u:2", i);
+}
+
 bool cluster_start(struct cluster *cluster, unsigned i)
 {
     struct member *m = &cluster->members[i];
     lk_assert(m->node == NULL);
     struct node_options options = {
         .cluster = "test",
-        .member_count = cluster->options.nodes,
-        .self = i,
+        .member_count = cluster->options.listed,
+        .self = i < cluster->options.listed ? i : cluster->options.listed,
         .election_timeout_ns = 300 * CLUSTER_MS,
         .heartbeat_ns = 60 * CLUSTER_MS,
         .command_bytes_max = 64 << 10,
@@ -312,18 +332,15 @@ bool cluster_start(struct cluster *cluster, unsigned i)
         .kv = sim_kv(m->kv),
     };
     snprintf(options.data_directory, sizeof options.data_directory, "n%u", i + 1);
-    for (unsigned k = 0; k < cluster->options.nodes; k++) {
-        struct node_member_options *member = &options.members[k];
-        snprintf(member->name, sizeof member->name, "n%u", k + 1);
-        snprintf(member->client, sizeof member->client, "n%u:1", k + 1);
-        snprintf(member->peer, sizeof member->peer, "%u:2", k);
-    }
+    for (unsigned k = 0; k < cluster->options.listed; k++) member_describe(&options.members[k], k);
+    if (i >= cluster->options.listed) member_describe(&options.members[options.member_count++], i);
     struct node_env env = {
         .context = m, .now_ns = env_now, .wall_ns = env_wall, .random = env_random, .wake = env_wake, .log = env_log};
     struct node_owner owner = {.context = m,
                                .proposed = owner_proposed,
                                .queried = owner_queried,
                                .transferred = owner_transferred,
+                               .member_changed = owner_member_changed,
                                .changed = owner_changed};
     opening = m;
     memset(m->due, 0, sizeof m->due);
@@ -344,6 +361,11 @@ bool cluster_start(struct cluster *cluster, unsigned i)
 
 static void forget(struct cluster *cluster, unsigned i)
 {
+    for (uint32_t c = 0; c < cluster->change_count; c++) {
+        if (cluster->changes[c].done || cluster->changes[c].node != i) continue;
+        cluster->changes[c].done = true;
+        cluster->changes[c].result.error = LOCKSTEP_EUNKNOWN;
+    }
     for (uint32_t p = 0; p < cluster->proposal_count; p++)
         if (cluster->proposals[p].state == PROPOSAL_WAITING && cluster->proposals[p].node == i) {
             cluster->proposals[p].state = PROPOSAL_UNKNOWN;
@@ -482,6 +504,9 @@ static void part_run(struct member *m, enum node_part part)
         if (node_failed(m->node, &why) != 0) {
             snprintf(cluster->why, sizeof cluster->why, "%s", why);
             cluster_crash(cluster, m->i);
+        } else if (node_removed(m->node)) {
+            snprintf(cluster->why, sizeof cluster->why, "n%u was removed", m->i + 1);
+            cluster_crash(cluster, m->i);
         }
         return;
     }
@@ -571,6 +596,7 @@ static bool level(struct cluster *cluster)
     for (unsigned i = 0; i < cluster->options.nodes; i++) {
         if (cluster->members[i].node == NULL) continue;
         node_status_read(cluster->members[i].node, &status);
+        if (!status.born && i >= cluster->options.listed) continue; /* waits to be admitted */
         if (!status.born || status.host.applied_index != last) return false;
     }
     return true;
@@ -581,6 +607,49 @@ bool cluster_run_until_level(struct cluster *cluster, uint64_t ns)
     uint64_t end = cluster->now_ns + ns;
     while (!level(cluster) && cluster->now_ns < end) cluster_run(cluster, 5 * CLUSTER_MS);
     return level(cluster);
+}
+
+/* --- members -------------------------------------------------------------------------------------------------- */
+
+int cluster_change(struct cluster *cluster, unsigned i, const struct node_change_request *request)
+{
+    struct member *m = &cluster->members[i];
+    lk_assert(cluster->change_count < CHANGES_MAX);
+    int number = (int)cluster->change_count;
+    cluster->changes[number] = (struct cluster_change){.node = i};
+    if (m->node == NULL) return LOCKSTEP_EUNREACHABLE;
+    int rc = node_change_members(m->node, request, (uint64_t)number);
+    m->due[NODE_LOOP] = true;
+    if (rc != 0) return rc;
+    cluster->change_count++;
+    return number;
+}
+
+int cluster_change_kind(struct cluster *cluster, unsigned i, enum node_change_kind kind, unsigned member, uint64_t ns)
+{
+    struct node_change_request request = {.kind = kind, .deadline_ns = cluster->now_ns + ns};
+    struct node_member_options options;
+    member_describe(&options, member);
+    memcpy(request.name, options.name, sizeof request.name);
+    if (kind == NODE_CHANGE_REPLACE) memcpy(request.old_name, options.name, sizeof request.old_name);
+    if (kind == NODE_CHANGE_ADD) {
+        memcpy(request.client, options.client, sizeof request.client);
+        memcpy(request.peer, options.peer, sizeof request.peer);
+    }
+    return cluster_change(cluster, i, &request);
+}
+
+const struct cluster_change *cluster_change_result(const struct cluster *cluster, int number)
+{
+    return &cluster->changes[number];
+}
+
+int cluster_change_wait(struct cluster *cluster, int number, uint64_t ns)
+{
+    uint64_t end = cluster->now_ns + ns;
+    if (number < 0) return number;
+    while (!cluster->changes[number].done && cluster->now_ns < end) cluster_run(cluster, CLUSTER_MS);
+    return cluster->changes[number].done ? cluster->changes[number].result.error : LOCKSTEP_ETIMEDOUT;
 }
 
 /* --- load ----------------------------------------------------------------------------------------------------- */

@@ -11,11 +11,12 @@
 #include "server/node.h"
 #include "tests/support/sim_net.h"
 
-enum { CLUSTER_NODES_MAX = 5 };
+enum { CLUSTER_NODES_MAX = 8 };
 #define CLUSTER_MS UINT64_C(1000000)
 
 struct cluster_options {
     unsigned nodes;
+    unsigned listed; /* in the file of all nodes, 0 = all; each one behind them has its own section in its own file */
     uint64_t seed;
     uint64_t ring_bytes;            /* 0 = 4 MiB */
     uint32_t payload_bytes;         /* of a proposal; at least 8, its number */
@@ -62,11 +63,24 @@ void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns);
 /* At the next command the machine hangs in the middle of apply; false: it goes on. A crash or the close ends it, too. */
 void cluster_machine_hang(struct cluster *cluster, unsigned i, bool hangs);
 
+/* Ask node i to change the members. `number` < 0: it refused at once, with that error. */
+int cluster_change(struct cluster *cluster, unsigned i, const struct node_change_request *request);
+/* The same for node `member` (its name and addresses), within `ns`. */
+int cluster_change_kind(struct cluster *cluster, unsigned i, enum node_change_kind kind, unsigned member, uint64_t ns);
+struct cluster_change {
+    bool done;
+    unsigned node; /* that was asked */
+    struct node_change_result result;
+};
+const struct cluster_change *cluster_change_result(const struct cluster *cluster, int number);
+/* Until it has ended; then its error, or ETIMEDOUT after `ns`. A negative number is its own error. */
+int cluster_change_wait(struct cluster *cluster, int number, uint64_t ns);
+
 /* Let simulated time pass. */
 void cluster_run(struct cluster *cluster, uint64_t ns);
 /* Until somebody leads and takes proposals; its number, or -1 after `ns`. */
 int cluster_run_until_writable(struct cluster *cluster, uint64_t ns);
-/* Until somebody leads and all running nodes have applied all of its log. */
+/* Until somebody leads and all running members have applied all of its log. */
 bool cluster_run_until_level(struct cluster *cluster, uint64_t ns);
 
 /* Propose command number `proposals so far`, at node i. Returns the number; its state is tracked. */

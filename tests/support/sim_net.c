@@ -33,7 +33,8 @@ struct end {
     unsigned end_of[RAFT_MEMBERS_MAX]; /* by slot; RAFT_MEMBERS_MAX = nobody, or not dialled */
     uint32_t generation[RAFT_MEMBERS_MAX];
     char peers[RAFT_MEMBERS_MAX][TRANSPORT_NAME_BYTES_MAX + TRANSPORT_ADDRESS_BYTES_MAX];
-    int refused[RAFT_MEMBERS_MAX]; /* [slot]: our hello, with this code */
+    int refused[RAFT_MEMBERS_MAX]; /* [slot]: our hello, with this code; refuses: we refused theirs */
+    int refuses[RAFT_MEMBERS_MAX];
     char reason[RAFT_MEMBERS_MAX][TRANSPORT_REASON_BYTES_MAX];
 };
 
@@ -158,7 +159,8 @@ static bool hello_accepted(struct end *end, unsigned slot, unsigned *ret_slot)
     }
     end->refused[slot] = to->owner.hello_check(to->owner.context, ret_slot, &end->hello, reason);
     if (end->refused[slot] != 0) return false;
-    if (end->owner.hello_check(end->owner.context, &dialled, &to->hello, reason) != 0) return false;
+    end->refuses[slot] = end->owner.hello_check(end->owner.context, &dialled, &to->hello, reason);
+    if (end->refuses[slot] != 0) return false;
     reason[0] = 0;
     return true;
 }
@@ -262,7 +264,7 @@ static int net_peer_set(struct transport *t, unsigned slot, const char *name, co
     if (strcmp(peer, end->peers[slot]) == 0) return 0;
     memcpy(end->peers[slot], peer, sizeof peer);
     end->generation[slot]++;
-    end->refused[slot] = 0;
+    end->refused[slot] = end->refuses[slot] = 0;
     end->reason[slot][0] = 0;
     end->end_of[slot] = name[0] != 0 && address[0] != 0 ? (unsigned)atoi(address) : RAFT_MEMBERS_MAX;
     return 0;
@@ -281,6 +283,7 @@ static void net_peer_status(struct transport *t, unsigned slot, struct transport
     ret->connected_out = ret->connected_in = hello_accepted(end, slot, &there);
     if (ret->connected_out) ret->member_id = end->net->ends[end->end_of[slot]].hello.member_id;
     ret->refused = end->refused[slot];
+    ret->refuses = end->refuses[slot];
     snprintf(ret->reason, sizeof ret->reason, "%s", end->reason[slot]);
 }
 

@@ -58,6 +58,13 @@ static void transferred(void *context, uint64_t tag, int error)
     (void)error;
 }
 
+static void member_changed(void *context, uint64_t tag, const struct node_change_result *result)
+{
+    (void)context;
+    (void)tag;
+    (void)result;
+}
+
 static void changed(void *context)
 {
     (void)context;
@@ -65,7 +72,7 @@ static void changed(void *context)
 
 struct node_owner front_node_owner(struct front *front)
 {
-    return (struct node_owner){front, proposed, queried, transferred, changed};
+    return (struct node_owner){front, proposed, queried, transferred, member_changed, changed};
 }
 
 void front_attach(struct front *front, struct node *node)

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_members.c - members come and go on whole nodes, over a simulated network, disk and clock: from a seed. */
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/support/cluster.h"
+#include "tests/support/unit.h"
+
+#define SECOND (1000 * CLUSTER_MS)
+
+/* `listed` nodes are born together and lead; the others run and wait. */
+static struct cluster *start(unsigned nodes, unsigned listed, uint64_t seed)
+{
+    struct cluster_options options = {.nodes = nodes, .listed = listed, .seed = unit_seed(seed)};
+    struct cluster *cluster = cluster_open(&options);
+    for (unsigned i = 0; i < nodes; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    ck_assert_int_ge(cluster_run_until_writable(cluster, 5 * SECOND), 0);
+    return cluster;
+}
+
+static unsigned leader_of(struct cluster *cluster)
+{
+    int leader = cluster_run_until_writable(cluster, 10 * SECOND);
+    ck_assert_int_ge(leader, 0);
+    return (unsigned)leader;
+}
+
+static struct node_status status_of(struct cluster *cluster, unsigned i)
+{
+    static struct node_status status;
+    node_status_read(cluster_node(cluster, i), &status);
+    return status;
+}
+
+static void propose_some(struct cluster *cluster, unsigned count)
+{
+    for (unsigned k = 0; k < count; k++) {
+        cluster_propose(cluster, leader_of(cluster), false);
+        cluster_run(cluster, CLUSTER_MS);
+    }
+}
+
+/* Ask whoever leads until it is done, as a client does that retries. */
+static int change(struct cluster *cluster, enum node_change_kind kind, unsigned member)
+{
+    int rc = LOCKSTEP_EUNAVAILABLE;
+    for (unsigned attempt = 0; attempt < 50; attempt++) {
+        rc = cluster_change_kind(cluster, leader_of(cluster), kind, member, 20 * SECOND);
+        rc = cluster_change_wait(cluster, rc, 30 * SECOND);
+        if (rc != LOCKSTEP_EUNAVAILABLE && rc != LOCKSTEP_ENOTLEADER && rc != LOCKSTEP_EUNKNOWN &&
+            rc != LOCKSTEP_EUNREACHABLE)
+            break;
+        cluster_run(cluster, 50 * CLUSTER_MS);
+    }
+    return kind == NODE_CHANGE_REMOVE && rc == LOCKSTEP_ENOTFOUND ? 0 : rc; /* gone, by what was asked before */
+}
+
+/* What the leader's configuration says of node i; 0: it does not know it. */
+static uint8_t role_of(struct cluster *cluster, unsigned i)
+{
+    unsigned leader = leader_of(cluster);
+    const struct node_options *options = node_options_of(cluster_node(cluster, leader));
+    struct node_status status = status_of(cluster, leader);
+    char name[16];
+    snprintf(name, sizeof name, "n%u", i + 1);
+    for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++)
+        if (strcmp(options->members[slot].name, name) == 0 && status.members[slot].role != 0)
+            return status.members[slot].role;
+    return 0;
+}
+
+static const char *why_of(struct cluster *cluster, int number)
+{
+    return cluster_change_result(cluster, number)->result.why;
+}
+
+START_TEST(new_node_waits_and_tries_no_birth) /* I2 */
+{
+    struct cluster *cluster = start(4, 3, 1);
+    cluster_run(cluster, 2 * SECOND);
+    struct node_status status = status_of(cluster, 3);
+    ck_assert(!status.born);
+    ck_assert_ptr_nonnull(strstr(status.not_ready, "lockstep member add n4 --client n4:1 --peer 3:2"));
+    ck_assert_uint_eq(role_of(cluster, 3), 0);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(added_node_learns_catches_up_and_votes) /* T36: learner first */
+{
+    struct cluster *cluster = start(4, 3, 2);
+    propose_some(cluster, 200);
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 3), 0);
+    ck_assert_uint_eq(role_of(cluster, 3), CONFIGURATION_VOTER);
+    propose_some(cluster, 50);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    ck_assert_uint_eq(cluster_applied_count(cluster, 3), cluster_applied_count(cluster, 0));
+    /* It counts: with two of the old ones gone, two of four are no majority; with one gone, three are. */
+    unsigned leader = leader_of(cluster), gone = (leader + 1) % 3;
+    cluster_crash(cluster, gone);
+    propose_some(cluster, 10);
+    cluster_crash(cluster, leader);
+    ck_assert_int_eq(cluster_run_until_writable(cluster, 3 * SECOND), -1);
+    ck_assert(cluster_start(cluster, leader));
+    propose_some(cluster, 10);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(learner_holds_the_log_and_counts_for_nothing)
+{
+    struct cluster *cluster = start(4, 3, 3);
+    struct node_change_request request = {.kind = NODE_CHANGE_ADD,
+                                          .name = "n4",
+                                          .client = "n4:1",
+                                          .peer = "3:2",
+                                          .learner = true,
+                                          .deadline_ns = 60 * SECOND};
+    int number = cluster_change(cluster, leader_of(cluster), &request);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 20 * SECOND), 0);
+    ck_assert_uint_eq(role_of(cluster, 3), CONFIGURATION_LEARNER);
+    propose_some(cluster, 20);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    unsigned leader = leader_of(cluster);
+    cluster_crash(cluster, (leader + 1) % 3);
+    cluster_crash(cluster, (leader + 2) % 3);
+    ck_assert_int_eq(cluster_run_until_writable(cluster, CLUSTER_MS), (int)leader);
+    cluster_run(cluster, 2 * SECOND); /* the leader has no quorum, though two nodes are up */
+    ck_assert_int_eq(cluster_run_until_writable(cluster, CLUSTER_MS), -1);
+    cluster_crash(cluster, leader);
+    cluster_run(cluster, 3 * SECOND);
+    ck_assert_uint_eq(status_of(cluster, 3).counters.elections, 0); /* T11: it never asks for votes */
+    for (unsigned i = 0; i < 3; i++) ck_assert(cluster_start(cluster, i));
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_PROMOTE, 3), 0);
+    ck_assert_uint_eq(role_of(cluster, 3), CONFIGURATION_VOTER);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(asking_for_what_is_so_already_succeeds_and_changes_nothing)
+{
+    struct cluster *cluster = start(4, 3, 4);
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 3), 0);
+    raft_index index = status_of(cluster, leader_of(cluster)).configuration_index;
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 3), 0);
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_PROMOTE, 3), 0);
+    ck_assert_uint_eq(status_of(cluster, leader_of(cluster)).configuration_index, index);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(grows_from_three_to_five_and_shrinks_again)
+{
+    struct cluster *cluster = start(5, 3, 5);
+    for (unsigned i = 3; i < 5; i++) {
+        propose_some(cluster, 50);
+        ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, i), 0);
+    }
+    propose_some(cluster, 50);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    ck_assert_uint_eq(cluster_applied_count(cluster, 4), 150);
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert_int_eq(change(cluster, NODE_CHANGE_REMOVE, i), 0);
+        propose_some(cluster, 20);
+        ck_assert_uint_eq(role_of(cluster, i), 0);
+    }
+    cluster_run(cluster, 3 * SECOND);
+    ck_assert(!cluster_runs(cluster, 0)); /* told, and ended */
+    ck_assert(!cluster_runs(cluster, 1));
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(removed_leader_hands_over_when_that_is_committed) /* T35 */
+{
+    struct cluster *cluster = start(3, 3, 6);
+    unsigned leader = leader_of(cluster);
+    propose_some(cluster, 20);
+    int number = cluster_change_kind(cluster, leader, NODE_CHANGE_REMOVE, leader, 10 * SECOND);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 10 * SECOND), 0);
+    ck_assert_uint_ne(leader_of(cluster), leader);
+    propose_some(cluster, 20);
+    cluster_run(cluster, 3 * SECOND);
+    ck_assert(!cluster_runs(cluster, leader));
+    ck_assert_uint_eq(role_of(cluster, leader), 0);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(removed_node_that_comes_back_disturbs_nobody_and_is_told) /* T12 */
+{
+    struct cluster *cluster = start(4, 4, 7);
+    unsigned leader = leader_of(cluster), victim = (leader + 1) % 4;
+    cluster_crash(cluster, victim);
+    cluster_run(cluster, SECOND);
+    struct node_change_request request = {.kind = NODE_CHANGE_REMOVE, .force = true, .deadline_ns = 60 * SECOND};
+    snprintf(request.name, sizeof request.name, "n%u", victim + 1);
+    int number = cluster_change(cluster, leader_of(cluster), &request);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 10 * SECOND), 0);
+    propose_some(cluster, 10);
+    leader = leader_of(cluster);
+    raft_term term = status_of(cluster, leader).raft.term;
+    ck_assert(cluster_start(cluster, victim));
+    cluster_run(cluster, 5 * SECOND);
+    ck_assert(!cluster_runs(cluster, victim));
+    ck_assert_ptr_nonnull(strstr(cluster_why(cluster), "was removed"));
+    ck_assert_uint_eq(leader_of(cluster), leader);
+    ck_assert_uint_eq(status_of(cluster, leader).raft.term, term);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(removed_and_added_again_it_is_somebody_else) /* T25, T34, R11: ids are never used again */
+{
+    struct cluster *cluster = start(3, 3, 8);
+    unsigned victim = (leader_of(cluster) + 1) % 3;
+    raft_member before = status_of(cluster, victim).identity.member_id;
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_REMOVE, victim), 0);
+    cluster_run(cluster, 3 * SECOND);
+    ck_assert(!cluster_runs(cluster, victim));
+    ck_assert(cluster_start(cluster, victim)); /* with its old directory: it is not fresh */
+    int number = cluster_change_kind(cluster, leader_of(cluster), NODE_CHANGE_ADD, victim, 3 * SECOND);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 5 * SECOND), LOCKSTEP_EINVAL);
+    ck_assert_ptr_nonnull(strstr(why_of(cluster, number), "empty"));
+    cluster_run(cluster, 3 * SECOND);
+    if (cluster_runs(cluster, victim)) cluster_crash(cluster, victim);
+    cluster_wipe(cluster, victim);
+    ck_assert(cluster_start(cluster, victim));
+    propose_some(cluster, 10);
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, victim), 0);
+    propose_some(cluster, 10);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    ck_assert_uint_ne(status_of(cluster, victim).identity.member_id, before);
+    ck_assert_uint_eq(role_of(cluster, victim), CONFIGURATION_VOTER);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(wiped_node_is_replaced_under_its_name) /* I2, T52 */
+{
+    struct cluster *cluster = start(3, 3, 9);
+    unsigned victim = (leader_of(cluster) + 1) % 3;
+    propose_some(cluster, 100);
+    cluster_crash(cluster, victim);
+    cluster_wipe(cluster, victim);
+    ck_assert(cluster_start(cluster, victim));
+    cluster_run(cluster, SECOND);
+    ck_assert(!status_of(cluster, victim).born);
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_REPLACE, victim), 0);
+    propose_some(cluster, 20);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    ck_assert_uint_eq(cluster_applied_count(cluster, victim), 120);
+    struct node_status status = status_of(cluster, leader_of(cluster));
+    unsigned voters = 0;
+    for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++) voters += status.members[slot].role == CONFIGURATION_VOTER;
+    ck_assert_uint_eq(voters, 3);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(silent_voter_is_removed_by_force_only)
+{
+    struct cluster *cluster = start(3, 3, 10);
+    unsigned leader = leader_of(cluster), victim = (leader + 1) % 3;
+    cluster_crash(cluster, victim);
+    cluster_run(cluster, 2 * SECOND);
+    int number = cluster_change_kind(cluster, leader, NODE_CHANGE_REMOVE, victim, 5 * SECOND);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 5 * SECOND), LOCKSTEP_EINVAL);
+    ck_assert_ptr_nonnull(strstr(why_of(cluster, number), "is not heard"));
+    struct node_change_request request = {.kind = NODE_CHANGE_REMOVE, .force = true, .deadline_ns = 60 * SECOND};
+    snprintf(request.name, sizeof request.name, "n%u", victim + 1);
+    number = cluster_change(cluster, leader, &request);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 5 * SECOND), 0);
+    propose_some(cluster, 5);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(change_that_would_lose_the_quorum_is_refused_also_by_force) /* T36 */
+{
+    struct cluster *cluster = start(3, 3, 11);
+    unsigned leader = leader_of(cluster), dead = (leader + 1) % 3, alive = (leader + 2) % 3;
+    cluster_crash(cluster, dead);
+    cluster_run(cluster, 2 * SECOND);
+    for (int force = 0; force < 2; force++) {
+        struct node_change_request request = {
+            .kind = NODE_CHANGE_REMOVE, .force = force == 1, .deadline_ns = 60 * SECOND};
+        snprintf(request.name, sizeof request.name, "n%u", alive + 1);
+        int number = cluster_change(cluster, leader_of(cluster), &request);
+        ck_assert_int_eq(cluster_change_wait(cluster, number, 5 * SECOND), LOCKSTEP_EINVAL);
+        ck_assert_ptr_nonnull(strstr(why_of(cluster, number), "quorum would be lost"));
+    }
+    propose_some(cluster, 5);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(what_cannot_be_is_refused_with_the_reason)
+{
+    struct cluster *cluster = start(3, 3, 12);
+    unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
+    int number = cluster_change_kind(cluster, leader, NODE_CHANGE_REMOVE, 6, SECOND);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, SECOND), LOCKSTEP_ENOTFOUND);
+    ck_assert_ptr_nonnull(strstr(why_of(cluster, number), "no member is called n7"));
+    struct node_change_request taken = {
+        .kind = NODE_CHANGE_ADD, .name = "n9", .client = "n9:1", .peer = "1:2", .deadline_ns = 60 * SECOND};
+    number = cluster_change(cluster, leader, &taken);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, SECOND), LOCKSTEP_EINVAL);
+    ck_assert_ptr_nonnull(strstr(why_of(cluster, number), "the member n2 has this name or address already"));
+    number = cluster_change_kind(cluster, leader, NODE_CHANGE_REPLACE, leader, SECOND);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, SECOND), LOCKSTEP_EINVAL);
+    ck_assert_int_eq(cluster_change_kind(cluster, follower, NODE_CHANGE_REMOVE, 0, SECOND), LOCKSTEP_ENOTLEADER);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(nobody_there_is_told_and_nothing_appended)
+{
+    struct cluster *cluster = start(4, 3, 13);
+    cluster_crash(cluster, 3);
+    raft_index index = status_of(cluster, leader_of(cluster)).configuration_index;
+    int number = cluster_change_kind(cluster, leader_of(cluster), NODE_CHANGE_ADD, 3, 20 * SECOND);
+    cluster_run(cluster, SECOND);
+    ck_assert_ptr_nonnull(
+        strstr(status_of(cluster, leader_of(cluster)).change, "dialling n4 at 3:2: connection refused"));
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 10 * SECOND), LOCKSTEP_EUNAVAILABLE);
+    ck_assert_uint_eq(status_of(cluster, leader_of(cluster)).configuration_index, index);
+    ck_assert_uint_eq(role_of(cluster, 3), 0);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(two_changes_at_once_are_one_after_the_other) /* T30 */
+{
+    struct cluster *cluster = start(5, 3, 14);
+    unsigned leader = leader_of(cluster);
+    int first = cluster_change_kind(cluster, leader, NODE_CHANGE_ADD, 3, 20 * SECOND);
+    ck_assert_int_eq(cluster_change_kind(cluster, leader, NODE_CHANGE_ADD, 4, 20 * SECOND), LOCKSTEP_EUNAVAILABLE);
+    cluster_run(cluster, 2 * CLUSTER_MS);
+    ck_assert_int_eq(cluster_change_kind(cluster, leader, NODE_CHANGE_REMOVE, 0, 20 * SECOND), LOCKSTEP_EUNAVAILABLE);
+    int again = cluster_change_kind(cluster, leader, NODE_CHANGE_ADD, 3, 20 * SECOND); /* the same: it hears the end */
+    ck_assert_int_eq(cluster_change_wait(cluster, first, SECOND), LOCKSTEP_EUNAVAILABLE);
+    ck_assert_int_eq(cluster_change_wait(cluster, again, 20 * SECOND), 0);
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 4), 0);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(change_goes_on_after_its_leader_died_at_any_moment) /* T30, T31, T35, T36, T37 */
+{
+    for (unsigned round = 0; round < unit_rounds(12); round++) {
+        struct cluster *cluster = start(4, 3, 0x200 + round);
+        struct random *random = cluster_random(cluster);
+        propose_some(cluster, 20);
+        unsigned leader = leader_of(cluster);
+        unsigned victim = (leader + 1) % 3;
+        bool remove = random_chance(random, 1, 3);
+        if (remove) ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 3), 0);
+        leader = leader_of(cluster);
+        if (victim == leader) victim = (leader + 1) % 3;
+        (void)cluster_change_kind(cluster, leader, remove ? NODE_CHANGE_REMOVE : NODE_CHANGE_ADD, remove ? victim : 3,
+                                  20 * SECOND);
+        cluster_run(cluster, random_between(random, 0, 100) * CLUSTER_MS / 10);
+        cluster_crash(cluster, leader);
+        cluster_run(cluster, random_between(random, 0, 1000) * CLUSTER_MS);
+        ck_assert(cluster_start(cluster, leader));
+        int rc = change(cluster, remove ? NODE_CHANGE_REMOVE : NODE_CHANGE_ADD, remove ? victim : 3);
+        ck_assert_int_eq(rc, 0);
+        propose_some(cluster, 20);
+        cluster_run(cluster, 2 * SECOND);
+        ck_assert_uint_eq(role_of(cluster, remove ? victim : 3), remove ? 0 : CONFIGURATION_VOTER);
+        ck_assert(!status_of(cluster, leader_of(cluster)).joint);
+        ck_assert(cluster_run_until_level(cluster, 10 * SECOND));
+        cluster_close(cluster);
+    }
+}
+END_TEST
+
+START_TEST(change_in_a_partition_loses_nothing_that_was_acknowledged) /* T37 */
+{
+    for (unsigned round = 0; round < unit_rounds(6); round++) {
+        struct cluster *cluster = start(4, 3, 0x300 + round);
+        unsigned leader = leader_of(cluster);
+        propose_some(cluster, 20);
+        int number = cluster_change_kind(cluster, leader, NODE_CHANGE_ADD, 3, 20 * SECOND);
+        cluster_run(cluster, random_between(cluster_random(cluster), 0, 60) * CLUSTER_MS / 10);
+        for (unsigned i = 0; i < 3; i++) { /* the leader and the new node on one side, two voters on the other */
+            if (i == leader) continue;
+            for (int way = 0; way < 2; way++) {
+                sim_net_cut(cluster_net(cluster), way ? leader : i, way ? i : leader, true);
+                sim_net_cut(cluster_net(cluster), way ? 3 : i, way ? i : 3, true);
+            }
+        }
+        for (unsigned k = 0; k < 20; k++) cluster_propose(cluster, leader, false);
+        cluster_run(cluster, 3 * SECOND);
+        propose_some(cluster, 20); /* at the other side's leader */
+        for (unsigned i = 0; i < 4; i++)
+            for (unsigned j = 0; j < 4; j++) sim_net_cut(cluster_net(cluster), i, j, false);
+        (void)cluster_change_wait(cluster, number, 5 * SECOND);
+        ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 3), 0);
+        propose_some(cluster, 10);
+        ck_assert(cluster_run_until_level(cluster, 10 * SECOND)); /* every step compared replicas with what was acked */
+        cluster_close(cluster);
+    }
+}
+END_TEST
+
+START_TEST(members_and_addresses_come_from_the_log_after_a_restart) /* R6 */
+{
+    struct cluster *cluster = start(4, 3, 15);
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 3), 0);
+    for (unsigned i = 0; i < 4; i++) cluster_crash(cluster, i);
+    for (unsigned i = 0; i < 4; i++) ck_assert(cluster_start(cluster, i)); /* the files of n1 to n3 do not know n4 */
+    propose_some(cluster, 10);
+    ck_assert(cluster_run_until_level(cluster, 10 * SECOND));
+    ck_assert_uint_eq(cluster_applied_count(cluster, 3), 10);
+    struct node_status status = status_of(cluster, 0);
+    bool said = false;
+    for (uint32_t i = 0; i < status.warning_count; i++)
+        said = said || strstr(status.warnings[i], "member n4 is not in the configuration file") != NULL;
+    ck_assert(said);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(
+    node_that_slept_through_many_changes_finds_back) /* T35: an old configuration, other members, other leaders */
+{
+    struct cluster *cluster = start(6, 3, 16);
+    propose_some(cluster, 10);
+    cluster_crash(cluster, 2);
+    cluster_run(cluster, SECOND);
+    for (unsigned i = 3; i < 6; i++) ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, i), 0);
+    for (unsigned i = 0; i < 2; i++) ck_assert_int_eq(change(cluster, NODE_CHANGE_REMOVE, i), 0);
+    cluster_run(cluster, 2 * SECOND);
+    ck_assert(!cluster_runs(cluster, 0)); /* nobody whom n3 knows is a member any more */
+    ck_assert(!cluster_runs(cluster, 1));
+    ck_assert(cluster_start(cluster, 2));
+    propose_some(cluster, 10);
+    ck_assert(cluster_run_until_level(cluster, 10 * SECOND));
+    ck_assert_uint_eq(cluster_applied_count(cluster, 2), 20);
+    cluster_close(cluster);
+}
+END_TEST
+
+static void add(TCase *tests)
+{
+    tcase_set_timeout(tests, 240);
+    tcase_add_test(tests, new_node_waits_and_tries_no_birth);
+    tcase_add_test(tests, added_node_learns_catches_up_and_votes);
+    tcase_add_test(tests, learner_holds_the_log_and_counts_for_nothing);
+    tcase_add_test(tests, asking_for_what_is_so_already_succeeds_and_changes_nothing);
+    tcase_add_test(tests, grows_from_three_to_five_and_shrinks_again);
+    tcase_add_test(tests, removed_leader_hands_over_when_that_is_committed);
+    tcase_add_test(tests, removed_node_that_comes_back_disturbs_nobody_and_is_told);
+    tcase_add_test(tests, removed_and_added_again_it_is_somebody_else);
+    tcase_add_test(tests, wiped_node_is_replaced_under_its_name);
+    tcase_add_test(tests, silent_voter_is_removed_by_force_only);
+    tcase_add_test(tests, change_that_would_lose_the_quorum_is_refused_also_by_force);
+    tcase_add_test(tests, what_cannot_be_is_refused_with_the_reason);
+    tcase_add_test(tests, nobody_there_is_told_and_nothing_appended);
+    tcase_add_test(tests, two_changes_at_once_are_one_after_the_other);
+    tcase_add_test(tests, change_goes_on_after_its_leader_died_at_any_moment);
+    tcase_add_test(tests, change_in_a_partition_loses_nothing_that_was_acknowledged);
+    tcase_add_test(tests, members_and_addresses_come_from_the_log_after_a_restart);
+    tcase_add_test(tests, node_that_slept_through_many_changes_finds_back);
+}
+
+int main(void)
+{
+    return unit_main("members", add);
+}
