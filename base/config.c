@@ -618,7 +618,7 @@ int config_read(const char *path, struct config **ret, struct config_error *erro
     rc = config_parse(path, text, bytes, ret, error);
     goto out;
 fail_errno:
-    snprintf(error->text, sizeof error->text, "%s:1:1: cannot be read: %s; give the path of a readable file", path,
+    snprintf(error->text, sizeof error->text, "%s: cannot be read: %s; give the path of a readable file", path,
              strerror(errno));
 out:
     free(text);

@@ -413,14 +413,18 @@ static int bind_to(struct front *front, const char *address, char *why, size_t w
     }
     int error = getaddrinfo(host, port, &hints, &found);
     if (error != 0) {
-        (void)snprintf(why, why_room, "client address %s: cannot resolve it: %s", address, gai_strerror(error));
+        (void)snprintf(why, why_room,
+                       "client address %s: cannot resolve it: %s; write listen_client with an address of this host",
+                       address, gai_strerror(error));
         return LOCKSTEP_EINVAL;
     }
     int rc = uv_tcp_bind(&front->listener, found->ai_addr, 0);
     freeaddrinfo(found);
     if (rc == 0) rc = uv_listen((uv_stream_t *)&front->listener, BACKLOG, on_connection);
     if (rc == 0) return 0;
-    (void)snprintf(why, why_room, "client address %s: cannot listen: %s", address, uv_strerror(rc));
+    (void)snprintf(why, why_room, "client address %s: cannot listen: %s; %s", address, uv_strerror(rc),
+                   rc == UV_EADDRINUSE ? "end the process that has it, or give this node another port"
+                                       : "write listen_client with an address of this host");
     return rc == UV_EADDRINUSE ? LOCKSTEP_EEXIST : LOCKSTEP_EIO;
 }
 

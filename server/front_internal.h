@@ -13,11 +13,12 @@
 #include "server/front.h"
 
 enum {
-    FRONT_MS = 1000000,                   /* ns */
-    FRONT_TICK_MS = 50,                   /* how exact deadlines are here; the client keeps its own */
-    FRONT_DEADLINE_DEFAULT_MS = 10000,    /* of a unary call that names none */
-    FRONT_CALLS_MAX = 1024,               /* open at a time, a connection */
-    FRONT_CALL_WINDOW_BYTES = 1 << 20,    /* request bytes of a call that wait to be proposed */
+    FRONT_MS = 1000000,                /* ns */
+    FRONT_TICK_MS = 50,                /* how exact deadlines are here; the client keeps its own */
+    FRONT_DEADLINE_DEFAULT_MS = 10000, /* of a unary call that names none */
+    FRONT_DEADLINE_MAX_MS = 600000,    /* of a unary call that names a longer one: what waits for ever fills the node */
+    FRONT_CALLS_MAX = 1024,            /* open at a time, a connection */
+    FRONT_CALL_WINDOW_BYTES = 1 << 20, /* request bytes of a call that wait to be proposed */
     FRONT_CALL_SEND_BYTES_MAX = 1 << 20,  /* replies of a call that wait to be sent; one always fits */
     FRONT_CONN_SEND_BYTES_MAX = 16 << 20, /* the same, all calls of a connection */
     FRONT_POOL_BYTES_MAX = 1 << 30,       /* the hard bound of all memory that clients can make this process use */

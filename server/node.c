@@ -211,6 +211,16 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
     return 0;
 }
 
+static const char *level_name(uint32_t level)
+{
+    switch (level) {
+    case DURABILITY_LEVEL_FSYNC: return "fsync";
+    case DURABILITY_LEVEL_OS: return "os";
+    case DURABILITY_LEVEL_MEMORY: return "memory";
+    default: return "a newer one";
+    }
+}
+
 int node_open(const struct node_options *options, const struct node_env *env, const struct node_owner *owner,
               struct node **ret, char *why, size_t why_room)
 {
@@ -247,8 +257,8 @@ int node_open(const struct node_options *options, const struct node_env *env, co
             goto fail;
         }
         if (birth->configuration.level != (uint32_t)options->level) {
-            snprintf(why, why_room, "%s: born with durability level %u, the configuration says %u; they must agree",
-                     options->data_directory, birth->configuration.level, (unsigned)options->level);
+            snprintf(why, why_room, "%s: born with durability \"%s\", the configuration says \"%s\"; write the former",
+                     options->data_directory, level_name(birth->configuration.level), level_name(options->level));
             goto fail;
         }
         rc = node_come_alive(node, why, why_room);

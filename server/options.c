@@ -424,13 +424,21 @@ static int file_read(struct reader *reader)
 
 /* --- environment and flags --- */
 
-static int environment_read(struct reader *reader)
+static bool is_overridden(const char *key, const struct server_override *overrides, size_t count)
+{
+    for (size_t o = 0; o < count; o++)
+        if (strcmp(overrides[o].key, key) == 0) return true;
+    return false;
+}
+
+/* What a flag overrides is not looked at. */
+static int environment_read(struct reader *reader, const struct server_override *overrides, size_t count)
 {
     for (unsigned i = 0; i < SETTINGS; i++) {
         char name[64];
         environment_name(settings[i].key, name);
         const char *text = getenv(name);
-        if (text == NULL) continue;
+        if (text == NULL || is_overridden(settings[i].key, overrides, count)) continue;
         int rc = setting_apply(reader, i, text, (struct source){.origin = ORIGIN_ENVIRONMENT, .key = settings[i].key});
         if (rc != 0) return rc;
     }
@@ -636,7 +644,7 @@ int server_options_read(const char *path, const char *node_name, const struct se
     }
     rc = file_read(reader);
     if (rc == 0) rc = self_find(reader, node_name);
-    if (rc == 0) rc = environment_read(reader);
+    if (rc == 0) rc = environment_read(reader, overrides, override_count);
     if (rc == 0) rc = overrides_read(reader, overrides, override_count);
     if (rc == 0) rc = required_check(reader);
     if (rc == 0) rc = addresses_check(reader);

@@ -275,7 +275,10 @@ int server_run(const struct server_options *options)
     if (rc == 0) rc = client_port_open(server, why, sizeof why);
     if (rc == 0) rc = node_start(server, why, sizeof why);
     if (rc == 0) rc = peer_port_open(server, why, sizeof why);
-    if (rc != 0) return failed_to_start(server, exit_of(rc), why);
+    if (rc != 0) {
+        plugin_copy_undo(&server->plugin); /* a directory that is refused stays as it was */
+        return failed_to_start(server, exit_of(rc), why);
+    }
     node_attach(server->node, server->transport);
     rc = threads_open(work, server->node, loop_threads(server->loop));
     server->threads = *loop_threads(server->loop);

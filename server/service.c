@@ -253,9 +253,12 @@ static bool says_no_forward(const struct grpc_request *request)
 
 static uint64_t deadline_of(const struct front *front, const struct method *method, uint64_t timeout_ns)
 {
+    static const uint64_t usual_ns = (uint64_t)FRONT_DEADLINE_DEFAULT_MS * FRONT_MS;
+    static const uint64_t max_ns = (uint64_t)FRONT_DEADLINE_MAX_MS * FRONT_MS;
     uint64_t now_ns = front_now_ns(front), deadline_ns;
     if (timeout_ns == 0 && !method->unary) return UINT64_MAX;
-    if (timeout_ns == 0) timeout_ns = (uint64_t)FRONT_DEADLINE_DEFAULT_MS * FRONT_MS;
+    if (timeout_ns == 0) timeout_ns = usual_ns;
+    if (method->unary && timeout_ns > max_ns) timeout_ns = max_ns;
     return __builtin_add_overflow(now_ns, timeout_ns, &deadline_ns) ? UINT64_MAX : deadline_ns;
 }
 

@@ -147,8 +147,8 @@ static int write_file(const char *path, const struct content *content)
 
 /* Make the private copy, unless it is there: a node with a full disk must be able to start again. A copy that a crash
  * left half written has another hash and is replaced. */
-static int make_copy(const char *directory, const struct content *content, char *ret_path, size_t room, char *why,
-                     size_t why_room)
+static int make_copy(const char *directory, const struct content *content, struct plugin *plugin, char *ret_path,
+                     size_t room, char *why, size_t why_room)
 {
     lk_assert(room <= PATH_MAX);
     char hex[HEX_BYTES + 1];
@@ -158,17 +158,32 @@ static int make_copy(const char *directory, const struct content *content, char 
     char unfinished[PATH_MAX + 16];
     if (count < 0 || (size_t)count >= room)
         return fail(LOCKSTEP_EINVAL, why, why_room, "plugin folder %s: the path is too long", directory);
-    if (mkdir(directory, 0700) != 0 && errno != EEXIST)
+    plugin->folder_made = mkdir(directory, 0700) == 0;
+    if (!plugin->folder_made && errno != EEXIST)
         return fail(code_of_errno(errno), why, why_room, "plugin folder %s: cannot be made: %s", directory,
                     strerror(errno));
     if (holds_content(ret_path, content)) return 0;
     snprintf(unfinished, sizeof unfinished, "%s.%ld", ret_path, (long)getpid());
     int rc = write_file(unfinished, content);
     if (rc == 0 && rename(unfinished, ret_path) != 0) rc = code_of_errno(errno);
-    if (rc == 0) return 0;
+    if (rc == 0) {
+        snprintf(plugin->copy_made, sizeof plugin->copy_made, "%s", ret_path);
+        return 0;
+    }
     int error = errno;
     unlink(unfinished);
+    if (plugin->folder_made) (void)rmdir(directory);
     return fail(rc, why, why_room, "plugin copy %s: cannot be written: %s", ret_path, strerror(error));
+}
+
+void plugin_copy_undo(const struct plugin *plugin)
+{
+    if (plugin->copy_made[0] == 0) return;
+    (void)unlink(plugin->copy_made);
+    char folder[sizeof plugin->copy_made];
+    snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(plugin->copy_made, '/') - plugin->copy_made),
+             plugin->copy_made);
+    if (plugin->folder_made) (void)rmdir(folder);
 }
 
 /* The table that the plugin exports; how many bytes of it there are, by the object's own symbol table. */
@@ -240,21 +255,10 @@ static int read_table(const char *path, const void *table, size_t table_bytes, s
     return 0;
 }
 
-int plugin_load(const char *path, const char *copy_directory, const char *expected_name, struct plugin *ret, char *why,
-                size_t why_room)
+/* Load the copy, and check what it says of itself. */
+static int load_copy(const char *path, const char *copy, const char *expected_name, struct plugin *plugin, char *why,
+                     size_t why_room)
 {
-    struct content content;
-    struct plugin plugin = {.name = ""};
-    char copy[PATH_MAX];
-    if (strlen(path) >= sizeof plugin.path)
-        return fail(LOCKSTEP_EINVAL, why, why_room, "plugin: the path is longer than %zu bytes",
-                    sizeof plugin.path - 1);
-    int rc = read_file(path, &content, why, why_room);
-    if (rc != 0) return rc;
-    rc = make_copy(copy_directory, &content, copy, sizeof copy, why, why_room);
-    free(content.bytes);
-    if (rc != 0) return rc;
-
     void *handle = dlopen(copy, RTLD_NOW | RTLD_LOCAL);
     if (handle == NULL)
         return fail(LOCKSTEP_EINVAL, why, why_room,
@@ -267,22 +271,43 @@ int plugin_load(const char *path, const char *copy_directory, const char *expect
                     "plugin %s: it exports no table `%s`, so its ABI is unknown (this lockstep has ABI %d); define it "
                     "as lockstep/machine.h shows at its end",
                     path, LOCKSTEP_MACHINE_SYMBOL, LOCKSTEP_MACHINE_ABI);
-    rc = read_table(path, table, table_bytes, &plugin.machine, why, why_room);
+    int rc = read_table(path, table, table_bytes, &plugin->machine, why, why_room);
     if (rc != 0) return rc;
-    const char *fault = find_fault(&plugin.machine);
+    const char *fault = find_fault(&plugin->machine);
     if (fault != NULL)
         return fail(LOCKSTEP_EINVAL, why, why_room, "plugin %s: %s; see lockstep/machine.h of ABI %d", path, fault,
                     LOCKSTEP_MACHINE_ABI);
-    if (expected_name != NULL && strcmp(expected_name, plugin.machine.name) != 0)
+    if (expected_name != NULL && strcmp(expected_name, plugin->machine.name) != 0)
         return fail(LOCKSTEP_EFOREIGN, why, why_room,
                     "plugin %s: holds the machine `%s` version %s, and `%s` is wanted; name the right file, or make "
                     "both names the same",
-                    path, plugin.machine.name, plugin.machine.version, expected_name);
+                    path, plugin->machine.name, plugin->machine.version, expected_name);
+    snprintf(plugin->name, sizeof plugin->name, "%s", plugin->machine.name);
+    snprintf(plugin->version, sizeof plugin->version, "%s", plugin->machine.version);
+    return 0;
+}
 
-    snprintf(plugin.name, sizeof plugin.name, "%s", plugin.machine.name);
-    snprintf(plugin.version, sizeof plugin.version, "%s", plugin.machine.version);
+int plugin_load(const char *path, const char *copy_directory, const char *expected_name, struct plugin *ret, char *why,
+                size_t why_room)
+{
+    struct content content;
+    struct plugin plugin = {.name = ""};
+    char copy[PATH_MAX];
+    if (strlen(path) >= sizeof plugin.path)
+        return fail(LOCKSTEP_EINVAL, why, why_room, "plugin: the path is longer than %zu bytes",
+                    sizeof plugin.path - 1);
     snprintf(plugin.path, sizeof plugin.path, "%s", path);
+    int rc = read_file(path, &content, why, why_room);
+    if (rc != 0) return rc;
     memcpy(plugin.content_hash, content.hash, sizeof plugin.content_hash);
+    rc = make_copy(copy_directory, &content, &plugin, copy, sizeof copy, why, why_room);
+    free(content.bytes);
+    if (rc != 0) return rc;
+    rc = load_copy(path, copy, expected_name, &plugin, why, why_room);
+    if (rc != 0) {
+        plugin_copy_undo(&plugin);
+        return rc;
+    }
     *ret = plugin;
     return 0;
 }

@@ -902,7 +902,9 @@ static int listen_on(const char *address, int *ret, char *why, size_t why_room)
     }
     int error = getaddrinfo(host, port, &hints, &found);
     if (error != 0) {
-        (void)snprintf(why, why_room, "peer address %s: cannot resolve it: %s", address, gai_strerror(error));
+        (void)snprintf(why, why_room,
+                       "peer address %s: cannot resolve it: %s; write listen_peer with an address of this host",
+                       address, gai_strerror(error));
         return LOCKSTEP_EINVAL;
     }
     fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -916,7 +918,9 @@ static int listen_on(const char *address, int *ret, char *why, size_t why_room)
     return 0;
 fail:
     rc = errno == EADDRINUSE ? LOCKSTEP_EEXIST : LOCKSTEP_EIO;
-    (void)snprintf(why, why_room, "peer address %s: cannot listen: %s", address, strerror(errno));
+    (void)snprintf(why, why_room, "peer address %s: cannot listen: %s; %s", address, strerror(errno),
+                   errno == EADDRINUSE ? "end the process that has it, or give this node another port"
+                                       : "write listen_peer with an address of this host");
     if (fd >= 0) close(fd);
     freeaddrinfo(found);
     return rc;

@@ -8,6 +8,7 @@
 #include "proto/lockstep.pb-c.h"
 #include "proto/messages.h"
 #include "tests/support/unit.h"
+#include "server/front_internal.h"
 #include "tests/unit/server/front_rig.h"
 
 static struct rig rig;
@@ -496,6 +497,20 @@ START_TEST(a_deadline_ends_the_wait_and_not_the_command)
 }
 END_TEST
 
+START_TEST(a_unary_call_waits_ten_minutes_at_most)
+{
+    set_up();
+    uint8_t bytes[64];
+    struct grpc_client_call *call = client_call_with(client, 0, LOCKSTEP "Propose", bytes, propose_bytes(bytes, "x"),
+                                                     UINT64_C(99999999) * 3600 * 1000000000 / 1000, false);
+    grpc_client_half_close(call);
+    rig_settle(&rig);
+    ck_assert_ptr_nonnull(rig.front->calls);
+    ck_assert_uint_le(rig.front->calls->deadline_ns, front_now_ns(rig.front) + UINT64_C(600000000000));
+    rig_close(&rig);
+}
+END_TEST
+
 START_TEST(a_cancelled_call_and_a_lost_connection_leave_the_command)
 {
     set_up();
@@ -753,6 +768,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_health_watcher_is_told_every_change_once);
     tcase_add_test(tests, reflection_tells_services_and_files);
     tcase_add_test(tests, a_deadline_ends_the_wait_and_not_the_command);
+    tcase_add_test(tests, a_unary_call_waits_ten_minutes_at_most);
     tcase_add_test(tests, a_cancelled_call_and_a_lost_connection_leave_the_command);
     tcase_add_test(tests, proposals_are_bounded);
     tcase_add_test(tests, a_stopping_front_finishes_what_runs_and_says_goaway);

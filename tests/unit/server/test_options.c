@@ -125,6 +125,9 @@ START_TEST(flags_beat_environment_beats_file_beats_defaults)
     ck_assert_int_eq(read_with(text, "n1", flags, 2), 0);
     ck_assert_uint_eq(options.node.ring_bytes, 8 << 20);
     ck_assert_str_eq(options.listen_client, "127.0.0.1:9");
+    setenv("LOCKSTEP_LIMITS_RING", "a lot", 1); /* wrong, and of no account */
+    ck_assert_int_eq(read_with(text, "n1", flags, 2), 0);
+    ck_assert_uint_eq(options.node.ring_bytes, 8 << 20);
 }
 END_TEST
 

@@ -75,6 +75,28 @@ START_TEST(a_bad_plugin_is_refused_with_the_reason)
             ck_assert_msg(strstr(why, refusal->says[j]) != NULL, "\"%s\" is not in: %s", refusal->says[j], why);
         ck_assert_int_eq(plugin.name[0], 0x5a); /* untouched */
     }
+    char own[4096];
+    struct plugin plugin;
+    snprintf(own, sizeof own, "%s/own", copies);
+    ck_assert_int_eq(plugin_load(fixture("bad_version"), own, NULL, &plugin, why, sizeof why), LOCKSTEP_EINVAL);
+    ck_assert_int_eq(access(own, F_OK), -1);
+}
+END_TEST
+
+START_TEST(a_start_that_is_refused_takes_its_copy_away_and_no_other)
+{
+    struct plugin plugin, again;
+    void *machine;
+    char own[4096];
+    snprintf(own, sizeof own, "%s/own", copies);
+    ck_assert_int_eq(plugin_load(fixture("good"), own, NULL, &plugin, why, sizeof why), 0);
+    ck_assert_int_eq(plugin_load(fixture("good"), own, NULL, &again, why, sizeof why), 0);
+    plugin_copy_undo(&again); /* it was there */
+    ck_assert_int_eq(access(plugin.copy_made, R_OK), 0);
+    plugin_copy_undo(&plugin);
+    ck_assert_int_eq(access(own, F_OK), -1);
+    ck_assert_int_eq(plugin.machine.open(NULL, &machine), 0); /* what is loaded stays */
+    plugin.machine.close(machine);
 }
 END_TEST
 
@@ -247,6 +269,7 @@ static void add(TCase *tests)
 {
     tcase_add_test(tests, a_good_plugin_is_loaded_with_its_name_version_and_hash);
     tcase_add_test(tests, a_bad_plugin_is_refused_with_the_reason);
+    tcase_add_test(tests, a_start_that_is_refused_takes_its_copy_away_and_no_other);
     tcase_add_test(tests, another_machine_is_refused_with_both_names);
     tcase_add_test(tests, an_older_table_is_taken_and_what_it_lacks_is_null);
     tcase_add_test(tests, a_newer_table_of_the_same_abi_is_taken);
