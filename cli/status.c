@@ -53,6 +53,10 @@ void members_ask(const struct lockstep_status *from, uint32_t deadline_ms, struc
     for (uint32_t i = 0; i < ret->count; i++) {
         struct member_view *member = &ret->members[i];
         member->listed = from->members[i];
+        if (member->listed.client[0] == 0) { /* of one that the asked node has just met */
+            snprintf(member->trouble, sizeof member->trouble, "%s does not know where its client port is", from->name);
+            continue;
+        }
         struct lockstep_client_options options = {
             .size = sizeof options, .endpoints = member->listed.client, .deadline_ms = deadline_ms};
         int rc = lockstep_client_open(&options, &clients[i], member->trouble, sizeof member->trouble);
@@ -76,6 +80,8 @@ static void member_json(struct json *json, const struct members *members, const 
     json_text(json, "client", m->listed.client);
     json_text(json, "peer", m->listed.peer);
     json_bool(json, "voter", m->listed.voter);
+    json_text(json, "member", m->listed.role);
+    json_number(json, "priority", m->listed.priority);
     json_bool(json, "leader", m == members->leader);
     json_bool(json, "reachable", m->reachable);
     if (!m->reachable) {
@@ -132,6 +138,10 @@ static void print_json(const struct lockstep_status *from, const struct members 
         json_null(&json, "leader");
     json_number(&json, "term", members->leader != NULL ? members->leader->status.term : from->term);
     json_number(&json, "may_lose", members->may_lose);
+    const struct lockstep_status *known = members->leader != NULL ? &members->leader->status : from;
+    json_number(&json, "configuration", known->configuration_index);
+    json_bool(&json, "joint", known->joint);
+    json_text(&json, "change", known->change);
     if (members->diverged[0] != 0)
         json_text(&json, "diverged", members->diverged);
     else
@@ -146,9 +156,9 @@ static void print_json(const struct lockstep_status *from, const struct members 
 void members_print(const struct members *members, FILE *to)
 {
     static struct table table;
-    table_clear(&table, 10);
+    table_clear(&table, 11);
     table_row(&table);
-    static const char *const heads[] = {"",       "NODE",    "CLIENT",  "ROLE",       "TERM",
+    static const char *const heads[] = {"",       "NODE",    "CLIENT",  "MEMBER",     "ROLE",      "TERM",
                                         "COMMIT", "APPLIED", "DURABLE", "STATE HASH", "REPLY HASH"};
     for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) table_cell(&table, "%s", i == 0 ? " " : heads[i]);
     for (uint32_t i = 0; i < members->count; i++) {
@@ -158,6 +168,7 @@ void members_print(const struct members *members, FILE *to)
         table_cell(&table, "%s", m == members->leader ? "*" : " ");
         table_cell(&table, "%s", m->listed.name);
         table_cell(&table, "%s", m->listed.client);
+        table_cell(&table, "%s", m->listed.role[0] != 0 ? m->listed.role : "-");
         table_cell(&table, "%s", m->reachable ? s->role : "unreachable");
         if (!m->reachable) {
             for (int rest = 0; rest < 6; rest++) table_cell(&table, "-");
@@ -186,6 +197,10 @@ static void print_people(const struct lockstep_status *from, const struct member
     if (members->leader != NULL)
         printf("%s leads in term %" PRIu64 "; %" PRIu32 " more %s may be lost\n", members->leader->listed.name,
                members->leader->status.term, members->may_lose, members->may_lose == 1 ? "node" : "nodes");
+    const struct lockstep_status *known = members->leader != NULL ? &members->leader->status : from;
+    if (known->change[0] != 0) printf("members are being changed: %s\n", known->change);
+    if (known->joint)
+        printf("configuration %" PRIu64 " is joint: old and new voters have to agree\n", known->configuration_index);
     members_print(members, stdout);
     for (uint32_t i = 0; i < members->count; i++) {
         const struct member_view *m = &members->members[i];

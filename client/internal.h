@@ -80,6 +80,7 @@ enum operation_kind {
     OPERATION_STATUS,
     OPERATION_TRANSFER,
     OPERATION_HEALTH,
+    OPERATION_MEMBER,
 };
 
 enum operation_state {
@@ -258,6 +259,9 @@ size_t message_name_write(uint8_t *to, const char *name);
 int message_proposal_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret);
 int message_query_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret);
 int message_status_read(const uint8_t *bytes, size_t n, struct lockstep_status *ret);
+size_t message_member_change_bytes(const struct lockstep_member_change *change);
+size_t message_member_change_write(uint8_t *to, const struct lockstep_member_change *change);
+int message_member_change_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret);
 int message_transfer_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret);
 int message_health_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret);
 /* The results of one stream message; EPROTO also when they are not exactly `count`.

@@ -153,6 +153,31 @@ size_t message_name_write(uint8_t *to, const char *name)
     return (size_t)(wire_put_bytes(to, 1, name, strlen(name)) - to);
 }
 
+static const char *text_of(const char *text)
+{
+    return text != NULL ? text : "";
+}
+
+size_t message_member_change_bytes(const struct lockstep_member_change *change)
+{
+    const char *texts[] = {change->name, change->old_name, change->client, change->peer};
+    size_t bytes = wire_uint_bytes((uint64_t)change->kind) + wire_uint_bytes(change->learner) +
+                   wire_uint_bytes(change->force) + wire_uint_bytes(change->priority);
+    for (size_t i = 0; i < 4; i++) bytes += wire_bytes_bytes(strlen(text_of(texts[i])));
+    return bytes;
+}
+
+size_t message_member_change_write(uint8_t *to, const struct lockstep_member_change *change)
+{
+    const char *texts[] = {change->name, change->old_name, change->client, change->peer};
+    uint8_t *at = wire_put_uint(to, 1, (uint64_t)change->kind);
+    for (uint32_t i = 0; i < 4; i++) at = wire_put_bytes(at, 2 + i, text_of(texts[i]), strlen(text_of(texts[i])));
+    at = wire_put_uint(at, 6, change->learner);
+    at = wire_put_uint(at, 7, change->force);
+    at = wire_put_uint(at, 8, change->priority);
+    return (size_t)(at - to);
+}
+
 /* --- cold answers --- */
 
 void message_text(char *to, size_t room, const uint8_t *bytes, size_t n)
@@ -185,6 +210,8 @@ static int read_member(const uint8_t *bytes, size_t n, struct lockstep_member *r
         case 6: ret->connected = number(&field) != 0; break;
         case 7: ret->match = number(&field); break;
         case 8: TEXT(field, ret->note); break;
+        case 9: TEXT(field, ret->role); break;
+        case 10: ret->priority = (uint32_t)number(&field); break;
         default: break;
         }
     }
@@ -258,6 +285,9 @@ int message_status_read(const uint8_t *bytes, size_t n, struct lockstep_status *
             TEXT(field, ret->warnings[ret->warning_count]);
             ret->warning_count++;
             break;
+        case 30: ret->configuration_index = number(&field); break;
+        case 31: ret->joint = number(&field) != 0; break;
+        case 32: TEXT(field, ret->change); break;
         default: break;
         }
     }
@@ -275,6 +305,22 @@ int message_transfer_read(const uint8_t *bytes, size_t n, struct lockstep_result
             ret->reply_bytes = field.count;
         } else if (field.number == 2) {
             ret->index = number(&field);
+        }
+    }
+    return rc == 0 ? 0 : LOCKSTEP_EPROTO;
+}
+
+int message_member_change_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret)
+{
+    struct wire wire = wire_of(bytes, n);
+    struct wire_field field;
+    int rc;
+    while ((rc = wire_next(&wire, &field)) == 1) {
+        if (field.number == 1) {
+            ret->index = number(&field);
+        } else if (field.number == 3 && field.type == WIRE_BYTES) {
+            ret->reply = field.bytes;
+            ret->reply_bytes = field.count;
         }
     }
     return rc == 0 ? 0 : LOCKSTEP_EPROTO;

@@ -18,7 +18,7 @@
 static const char *const paths[] = {
     [OPERATION_PROPOSE] = "/lockstep.v1.Lockstep/Propose", [OPERATION_QUERY] = "/lockstep.v1.Lockstep/Query",
     [OPERATION_STATUS] = "/lockstep.v1.Admin/Status",      [OPERATION_TRANSFER] = "/lockstep.v1.Admin/TransferLeader",
-    [OPERATION_HEALTH] = "/grpc.health.v1.Health/Check",
+    [OPERATION_HEALTH] = "/grpc.health.v1.Health/Check",   [OPERATION_MEMBER] = "/lockstep.v1.Admin/ChangeMember",
 };
 
 /* --- the heap of times: the earliest is heap[0] --- */
@@ -433,6 +433,7 @@ static int read_answer(const struct operation *operation, struct lockstep_result
     case OPERATION_STATUS: return message_status_read(bytes, n, status);
     case OPERATION_TRANSFER: return message_transfer_read(bytes, n, result);
     case OPERATION_HEALTH: return message_health_read(bytes, n, result);
+    case OPERATION_MEMBER: return message_member_change_read(bytes, n, result);
     }
     lk_unreachable();
 }
@@ -513,6 +514,23 @@ int lockstep_transfer(struct lockstep_client *client, const char *target, uint32
                       lockstep_result_callback *callback, void *context)
 {
     return start_named(client, OPERATION_TRANSFER, target, deadline_ms, callback, context);
+}
+
+int lockstep_member_change(struct lockstep_client *client, const struct lockstep_member_change *change,
+                           lockstep_result_callback *callback, void *context)
+{
+    struct lockstep_member_change whole = {0}; /* a caller of an older version knows less of it */
+    struct operation *operation;
+    if (change->size < offsetof(struct lockstep_member_change, deadline_ms) || change->name == NULL)
+        return LOCKSTEP_EINVAL;
+    memcpy(&whole, change, change->size < sizeof whole ? change->size : sizeof whole);
+    int rc =
+        operation_start(client, OPERATION_MEMBER, message_member_change_bytes(&whole), whole.deadline_ms, &operation);
+    if (rc != 0) return rc;
+    message_member_change_write(operation->request, &whole);
+    operation->callback.result = callback;
+    operation->context = context;
+    return 0;
 }
 
 int lockstep_health(struct lockstep_client *client, const char *service, uint32_t deadline_ms,

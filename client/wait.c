@@ -96,6 +96,13 @@ int lockstep_transfer_wait(struct lockstep_client *client, const char *target, u
     return wait_for(&waiter, lockstep_transfer(client, target, deadline_ms, result_came, &waiter));
 }
 
+int lockstep_member_change_wait(struct lockstep_client *client, const struct lockstep_member_change *change,
+                                struct lockstep_result *ret)
+{
+    struct waiter waiter = {.client = client, .result = ret};
+    return wait_for(&waiter, lockstep_member_change(client, change, result_came, &waiter));
+}
+
 int lockstep_health_wait(struct lockstep_client *client, const char *service, uint32_t deadline_ms,
                          struct lockstep_result *ret)
 {

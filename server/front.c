@@ -380,6 +380,14 @@ static void on_transferred(void *context, uint64_t tag, int error)
     work_free(front, (uint32_t)tag);
 }
 
+static void on_member_changed(void *context, uint64_t tag, const struct node_change_result *result)
+{
+    struct front *front = context;
+    struct work *work = work_of(front, tag);
+    if (work->call != NULL) change_answered(front, work, result);
+    work_free(front, (uint32_t)tag);
+}
+
 static void on_changed(void *context)
 {
     struct front *front = context;
@@ -392,6 +400,7 @@ struct node_owner front_node_owner(struct front *front)
                                .proposed = on_proposed,
                                .queried = on_queried,
                                .transferred = on_transferred,
+                               .member_changed = on_member_changed,
                                .changed = on_changed};
 }
 
@@ -444,7 +453,8 @@ int front_open(const struct front_options *options, struct front **ret, char *wh
     defaults(&front->options);
     pool_open(&front->pool, FRONT_POOL_BYTES_MAX);
     front->budget = (struct pool_budget){.pool = &front->pool, .bytes_max = FRONT_POOL_BYTES_MAX};
-    front->work_count = options->proposals_max + options->queries_max + 1; /* and a transfer */
+    front->work_count = options->proposals_max + options->queries_max +
+                        3; /* and a transfer, a change of members, and the same asked again */
     front->works = calloc(front->work_count, sizeof *front->works);
     if (front->works == NULL || !arena_open(&front->unpack, FRONT_UNPACK_BYTES_MAX)) {
         free(front->works);

@@ -57,7 +57,16 @@ struct connection {
 };
 
 /* What waits for the node: its index is the tag that the node gives back. */
-enum work_kind { WORK_FREE, WORK_PROPOSE, WORK_SESSION, WORK_BATCH, WORK_QUERY, WORK_OUTCOME, WORK_TRANSFER };
+enum work_kind {
+    WORK_FREE,
+    WORK_PROPOSE,
+    WORK_SESSION,
+    WORK_BATCH,
+    WORK_QUERY,
+    WORK_OUTCOME,
+    WORK_TRANSFER,
+    WORK_CHANGE
+};
 #define WORK_NONE UINT32_MAX
 
 struct work {
@@ -201,6 +210,10 @@ void transfer_message(struct call *call, const uint8_t *bytes, size_t n);
 void transfer_answered(struct front *front, struct work *work, int error);
 void transfer_changed(struct front *front);
 void transfer_end(struct call *call);
+
+/* service_members.c */
+void change_member_message(struct call *call, const uint8_t *bytes, size_t n);
+void change_answered(struct front *front, struct work *work, const struct node_change_result *result);
 
 /* service_health.c */
 void health_check_message(struct call *call, const uint8_t *bytes, size_t n);

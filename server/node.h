@@ -88,7 +88,7 @@ struct node_change_request {
     bool learner; /* ADD: it stays one */
     bool force;   /* REMOVE: though it is not heard */
     uint8_t priority;
-    uint64_t deadline_ns; /* the change ends there; what it did until then stays */
+    uint64_t timeout_ns; /* the change ends then; what it did until then stays */
 };
 
 struct node_change_result {

@@ -158,7 +158,7 @@ struct node_change {
     uint64_t superseded_tag;
     raft_member id, old_id; /* who comes, who goes; 0 = nobody */
     unsigned slot;          /* JOINING */
-    uint64_t dial_deadline_ns;
+    uint64_t dial_deadline_ns, deadline_ns;
     raft_index waits_index; /* of the configuration that this step appended; 0 = not yet */
     char progress[NODE_WHY_BYTES_MAX];
 };

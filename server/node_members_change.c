@@ -430,9 +430,12 @@ void node_change_turn(struct node *node)
         end(node, LOCKSTEP_EUNAVAILABLE, "leadership was lost; ask again: it goes on where it stopped");
         return;
     }
-    if (node->now_ns >= c->request.deadline_ns) {
-        end(node, LOCKSTEP_ETIMEDOUT, "%s; ask again: it goes on where it stopped",
-            c->progress[0] != 0 ? c->progress : "not done in time");
+    if (node->now_ns >= c->deadline_ns) {
+        if (c->step == CHANGE_DIAL) /* nothing was appended */
+            end(node, LOCKSTEP_EUNAVAILABLE, "%s", c->progress);
+        else
+            end(node, LOCKSTEP_ETIMEDOUT, "%s; ask again: it goes on where it stopped",
+                c->progress[0] != 0 ? c->progress : "not done in time");
         return;
     }
     if (c->step == CHANGE_DIAL) dial_turn(node);
@@ -489,10 +492,11 @@ int node_change_members(struct node *node, const struct node_change_request *req
         c->superseded = true;
         c->superseded_tag = c->tag;
         c->tag = tag;
-        c->request.deadline_ns = request->deadline_ns;
+        c->deadline_ns = node->env.now_ns(node->env.context) + request->timeout_ns;
         return 0;
     }
     c->request = *request;
+    c->deadline_ns = node->env.now_ns(node->env.context) + request->timeout_ns;
     c->tag = tag;
     c->begins = true;
     return 0;

@@ -51,6 +51,19 @@ static void fill_counters(const struct front *front, Lockstep__V1__Counters *ret
     ret->sessions = front->status.host.sessions;
 }
 
+static const char *member_role_text(const struct node_status *status, unsigned slot)
+{
+    if (status->members[slot].joining) return "dialled";
+    switch (status->members[slot].role) {
+    case CONFIGURATION_VOTER: return "voter";
+    case CONFIGURATION_LEARNER: return "learner";
+    case CONFIGURATION_INCOMING: return "joining";
+    case CONFIGURATION_OUTGOING: return "demoted";
+    case CONFIGURATION_LEAVING: return "leaving";
+    default: return "";
+    }
+}
+
 static void fill_member(struct front *front, unsigned slot, Lockstep__V1__MemberStatus *ret)
 {
     const struct node_options *options = node_options_of(front->node);
@@ -64,6 +77,8 @@ static void fill_member(struct front *front, unsigned slot, Lockstep__V1__Member
     ret->connected = slot == options->self || status->members[slot].connected;
     ret->match = status->members[slot].match;
     ret->note = unconst(status->members[slot].note);
+    ret->role = unconst(member_role_text(status, slot));
+    ret->priority = status->members[slot].priority;
 }
 
 static void hash_bytes(struct lockstep_hash hash, uint8_t to[16])
@@ -125,6 +140,9 @@ void status_message(struct call *call, const uint8_t *bytes, size_t n)
     for (uint32_t i = 0; i < status->warning_count; i++) warnings[i] = status->warnings[i];
     response.n_warnings = status->warning_count;
     response.warnings = warnings;
+    response.configuration_index = status->configuration_index;
+    response.joint = status->joint;
+    response.change = status->change;
 
     uint8_t *to;
     if (grpc_call_claim(call->grpc, lockstep__v1__status_response__get_packed_size(&response), &to) != 0) {

@@ -196,6 +196,8 @@ struct lockstep_member {
     bool connected; /* as the answering node sees it */
     uint64_t match; /* from the leader: last index that the member has durable */
     char note[LOCKSTEP_TEXT_BYTES_MAX];
+    char role[16]; /* voter, learner, joining, leaving, demoted, dialled; "" = no member */
+    uint32_t priority;
 };
 
 struct lockstep_counters {
@@ -231,6 +233,9 @@ struct lockstep_status {
     uint32_t warning_count;
     struct lockstep_member members[LOCKSTEP_MEMBERS_MAX];
     char warnings[8][LOCKSTEP_TEXT_BYTES_MAX];
+    uint64_t configuration_index;         /* of the block that says who the members are; 0: since birth */
+    bool joint;                           /* voters are being changed */
+    char change[LOCKSTEP_TEXT_BYTES_MAX]; /* from the leader: how far a change of members is; "" = none runs */
 };
 
 /* status is NULL unless result->error is 0. result->endpoint says which node answered: with several endpoints any one
@@ -245,6 +250,33 @@ int lockstep_status(struct lockstep_client *client, uint32_t deadline_ms, lockst
  * name, index its term. ENOTFOUND: no such member. */
 int lockstep_transfer(struct lockstep_client *client, const char *target, uint32_t deadline_ms,
                       lockstep_result_callback *callback, void *context);
+
+enum lockstep_member_change_kind {
+    LOCKSTEP_MEMBER_ADD = 1, /* it is dialled, admitted as a learner, and votes when it has caught up */
+    LOCKSTEP_MEMBER_PROMOTE, /* a learner votes */
+    LOCKSTEP_MEMBER_REMOVE,
+    LOCKSTEP_MEMBER_REPLACE, /* as ADD, and in the same step the old one is removed */
+};
+
+struct lockstep_member_change {
+    uint32_t size; /* sizeof(struct lockstep_member_change) */
+    enum lockstep_member_change_kind kind;
+    const char *name;     /* whom it is about; PROMOTE, REMOVE: or its id, 16 hexadecimal digits */
+    const char *old_name; /* REPLACE: the member that goes, or its id */
+    const char *client;   /* HOST:PORT; ADD; REPLACE: NULL = as the old one */
+    const char *peer;
+    bool learner; /* ADD: it stays one */
+    bool force;   /* REMOVE: though it is not heard */
+    uint32_t priority;
+    uint32_t deadline_ms; /* 0 = the client's; catching up may take long */
+};
+
+/* Change who belongs to the cluster. Every step is in the log: asked again, it goes on where it stopped, so the library
+ * repeats it when the leader goes. The result's index is the configuration's, its reply says "done" or that it was so
+ * already. EINVAL: refused, for the reason in text; ENOTFOUND: nobody has that name; ETIMEDOUT: it is not done yet. Other
+ * errors as lockstep_propose(). */
+int lockstep_member_change(struct lockstep_client *client, const struct lockstep_member_change *change,
+                           lockstep_result_callback *callback, void *context);
 
 /* The standard health check. service: "", "lockstep.v1.Lockstep" (ready), "lockstep.leader". The result's code is 1 for
  * serving, 2 for not serving. ENOTFOUND: the node does not know the service. */
@@ -263,6 +295,8 @@ int lockstep_status_wait(struct lockstep_client *client, uint32_t deadline_ms, s
                          struct lockstep_status *ret_status);
 int lockstep_transfer_wait(struct lockstep_client *client, const char *target, uint32_t deadline_ms,
                            struct lockstep_result *ret);
+int lockstep_member_change_wait(struct lockstep_client *client, const struct lockstep_member_change *change,
+                                struct lockstep_result *ret);
 int lockstep_health_wait(struct lockstep_client *client, const char *service, uint32_t deadline_ms,
                          struct lockstep_result *ret);
 

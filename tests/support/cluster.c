@@ -627,7 +627,7 @@ int cluster_change(struct cluster *cluster, unsigned i, const struct node_change
 
 int cluster_change_kind(struct cluster *cluster, unsigned i, enum node_change_kind kind, unsigned member, uint64_t ns)
 {
-    struct node_change_request request = {.kind = kind, .deadline_ns = cluster->now_ns + ns};
+    struct node_change_request request = {.kind = kind, .timeout_ns = ns};
     struct node_member_options options;
     member_describe(&options, member);
     memcpy(request.name, options.name, sizeof request.name);

@@ -86,6 +86,16 @@ int node_transfer(struct node *node, const char *target, uint64_t tag)
     return 0;
 }
 
+int node_change_members(struct node *node, const struct node_change_request *request, uint64_t tag)
+{
+    struct fake_asked *asked;
+    int rc = ask(node, tag, &asked);
+    if (rc != 0) return rc;
+    asked->is_change = true;
+    asked->change = *request;
+    return 0;
+}
+
 unsigned node_leader(const struct node *node)
 {
     return node->leader;
@@ -118,7 +128,11 @@ const struct session_limits *node_sessions(const struct node *node)
 static void answer_one(struct node *node, int error)
 {
     struct fake_asked *asked = &node->asked[node->answered_count++];
-    if (asked->is_transfer) {
+    if (asked->is_change) {
+        struct node_change_result result = {.error = error, .id = 77, .index = 9};
+        snprintf(result.why, sizeof result.why, "%s", error == 0 ? "done" : "because of this and that");
+        node->owner.member_changed(node->owner.context, asked->tag, &result);
+    } else if (asked->is_transfer) {
         node->owner.transferred(node->owner.context, asked->tag, error);
     } else if (asked->is_query) {
         uint32_t n = asked->query.query_bytes;

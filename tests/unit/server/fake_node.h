@@ -9,7 +9,8 @@
 enum { FAKE_ASKED_MAX = 4096 };
 
 struct fake_asked {
-    bool is_query, is_transfer;
+    bool is_query, is_transfer, is_change;
+    struct node_change_request change;
     uint64_t tag;
     bool may_forward;
     struct node_command command; /* payload: see bytes */

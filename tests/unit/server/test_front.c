@@ -366,6 +366,66 @@ START_TEST(leadership_is_transferred_on_request)
 }
 END_TEST
 
+static void change_member(const Lockstep__V1__ChangeMemberRequest *request)
+{
+    uint8_t bytes[1024];
+    size_t n = lockstep__v1__change_member_request__pack(request, bytes);
+    client_call(client, 0, "/lockstep.v1.Admin/ChangeMember", bytes, n, false);
+    rig_settle(&rig);
+}
+
+START_TEST(change_of_members_is_answered_when_it_has_ended)
+{
+    static char name[] = "n4", at[] = "127.0.0.1:7404", peer[] = "127.0.0.1:7504", blank[] = "n 4";
+    Lockstep__V1__ChangeMemberRequest request;
+    lockstep__v1__change_member_request__init(&request);
+    request.change = LOCKSTEP__V1__MEMBER_CHANGE__MEMBER_CHANGE_ADD;
+    request.name = name;
+    request.client = at;
+    request.peer = peer;
+    request.learner = true;
+    request.priority = 7;
+    set_up();
+    change_member(&request);
+    ck_assert(rig.node.asked[0].is_change);
+    const struct node_change_request *asked = &rig.node.asked[0].change;
+    ck_assert_int_eq(asked->kind, NODE_CHANGE_ADD);
+    ck_assert_str_eq(asked->name, "n4");
+    ck_assert_str_eq(asked->peer, "127.0.0.1:7504");
+    ck_assert(asked->learner);
+    ck_assert_uint_eq(asked->priority, 7);
+    ck_assert_uint_gt(asked->timeout_ns, 0);
+    ck_assert_uint_eq(seen(0)->ends, 0);
+    fake_answer(&rig.node, 1, 0);
+    rig_settle(&rig);
+    ck_assert_int_eq(seen(0)->status, GRPC_OK);
+    const struct {
+        int error;
+        enum grpc_status status;
+    } ends[] = {{LOCKSTEP_EINVAL, GRPC_FAILED_PRECONDITION},
+                {LOCKSTEP_ENOTFOUND, GRPC_NOT_FOUND},
+                {LOCKSTEP_EUNAVAILABLE, GRPC_UNAVAILABLE},
+                {LOCKSTEP_ETIMEDOUT, GRPC_DEADLINE_EXCEEDED}};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        change_member(&request);
+        fake_answer(&rig.node, 1, ends[i].error);
+        rig_settle(&rig);
+        ck_assert_int_eq(seen(0)->status, (int)ends[i].status);
+        ck_assert_str_eq(seen(0)->message, "because of this and that");
+    }
+    unsigned so_far = rig.node.asked_count;
+    request.name = blank; /* outside data is checked before the node hears of it */
+    change_member(&request);
+    ck_assert_int_eq(seen(0)->status, GRPC_INVALID_ARGUMENT);
+    request.name = name;
+    request.change = 9;
+    change_member(&request);
+    ck_assert_int_eq(seen(0)->status, GRPC_INVALID_ARGUMENT);
+    ck_assert_uint_eq(rig.node.asked_count, so_far);
+    rig_close(&rig);
+}
+END_TEST
+
 static int health(const char *service)
 {
     uint8_t bytes[64];
@@ -536,11 +596,11 @@ START_TEST(proposals_are_bounded)
     rig.options.queries_max = 1;
     rig_open(&rig);
     client = client_open(&rig, 0);
-    for (unsigned i = 0; i < 6; i++) propose(i, "x"); /* 2, 1, and the one place of a transfer */
+    for (unsigned i = 0; i < 7; i++) propose(i, "x"); /* 2, 1, and the places of a transfer and of changes of members */
     rig_settle(&rig);
-    ck_assert_uint_eq(rig.node.asked_count, 4);
-    ck_assert_int_eq(seen(5)->status, GRPC_RESOURCE_EXHAUSTED);
-    ck_assert_str_eq(seen(5)->outcome, "not-appended");
+    ck_assert_uint_eq(rig.node.asked_count, 6);
+    ck_assert_int_eq(seen(6)->status, GRPC_RESOURCE_EXHAUSTED);
+    ck_assert_str_eq(seen(6)->outcome, "not-appended");
     rig_close(&rig);
 }
 END_TEST
@@ -764,6 +824,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, queries_are_asked_and_answered);
     tcase_add_test(tests, status_tells_what_the_node_knows);
     tcase_add_test(tests, leadership_is_transferred_on_request);
+    tcase_add_test(tests, change_of_members_is_answered_when_it_has_ended);
     tcase_add_test(tests, health_tells_ready_and_leading_apart);
     tcase_add_test(tests, a_health_watcher_is_told_every_change_once);
     tcase_add_test(tests, reflection_tells_services_and_files);

@@ -115,7 +115,7 @@ START_TEST(learner_holds_the_log_and_counts_for_nothing)
                                           .client = "n4:1",
                                           .peer = "3:2",
                                           .learner = true,
-                                          .deadline_ns = 60 * SECOND};
+                                          .timeout_ns = 60 * SECOND};
     int number = cluster_change(cluster, leader_of(cluster), &request);
     ck_assert_int_eq(cluster_change_wait(cluster, number, 20 * SECOND), 0);
     ck_assert_uint_eq(role_of(cluster, 3), CONFIGURATION_LEARNER);
@@ -194,7 +194,7 @@ START_TEST(removed_node_that_comes_back_disturbs_nobody_and_is_told) /* T12 */
     unsigned leader = leader_of(cluster), victim = (leader + 1) % 4;
     cluster_crash(cluster, victim);
     cluster_run(cluster, SECOND);
-    struct node_change_request request = {.kind = NODE_CHANGE_REMOVE, .force = true, .deadline_ns = 60 * SECOND};
+    struct node_change_request request = {.kind = NODE_CHANGE_REMOVE, .force = true, .timeout_ns = 60 * SECOND};
     snprintf(request.name, sizeof request.name, "n%u", victim + 1);
     int number = cluster_change(cluster, leader_of(cluster), &request);
     ck_assert_int_eq(cluster_change_wait(cluster, number, 10 * SECOND), 0);
@@ -268,7 +268,7 @@ START_TEST(silent_voter_is_removed_by_force_only)
     int number = cluster_change_kind(cluster, leader, NODE_CHANGE_REMOVE, victim, 5 * SECOND);
     ck_assert_int_eq(cluster_change_wait(cluster, number, 5 * SECOND), LOCKSTEP_EINVAL);
     ck_assert_ptr_nonnull(strstr(why_of(cluster, number), "is not heard"));
-    struct node_change_request request = {.kind = NODE_CHANGE_REMOVE, .force = true, .deadline_ns = 60 * SECOND};
+    struct node_change_request request = {.kind = NODE_CHANGE_REMOVE, .force = true, .timeout_ns = 60 * SECOND};
     snprintf(request.name, sizeof request.name, "n%u", victim + 1);
     number = cluster_change(cluster, leader, &request);
     ck_assert_int_eq(cluster_change_wait(cluster, number, 5 * SECOND), 0);
@@ -285,7 +285,7 @@ START_TEST(change_that_would_lose_the_quorum_is_refused_also_by_force) /* T36 */
     cluster_run(cluster, 2 * SECOND);
     for (int force = 0; force < 2; force++) {
         struct node_change_request request = {
-            .kind = NODE_CHANGE_REMOVE, .force = force == 1, .deadline_ns = 60 * SECOND};
+            .kind = NODE_CHANGE_REMOVE, .force = force == 1, .timeout_ns = 60 * SECOND};
         snprintf(request.name, sizeof request.name, "n%u", alive + 1);
         int number = cluster_change(cluster, leader_of(cluster), &request);
         ck_assert_int_eq(cluster_change_wait(cluster, number, 5 * SECOND), LOCKSTEP_EINVAL);
@@ -304,7 +304,7 @@ START_TEST(what_cannot_be_is_refused_with_the_reason)
     ck_assert_int_eq(cluster_change_wait(cluster, number, SECOND), LOCKSTEP_ENOTFOUND);
     ck_assert_ptr_nonnull(strstr(why_of(cluster, number), "no member is called n7"));
     struct node_change_request taken = {
-        .kind = NODE_CHANGE_ADD, .name = "n9", .client = "n9:1", .peer = "1:2", .deadline_ns = 60 * SECOND};
+        .kind = NODE_CHANGE_ADD, .name = "n9", .client = "n9:1", .peer = "1:2", .timeout_ns = 60 * SECOND};
     number = cluster_change(cluster, leader, &taken);
     ck_assert_int_eq(cluster_change_wait(cluster, number, SECOND), LOCKSTEP_EINVAL);
     ck_assert_ptr_nonnull(strstr(why_of(cluster, number), "the member n2 has this name or address already"));
