@@ -35,7 +35,7 @@ enum {
     CLIENT_REDIRECTS_AT_ONCE = 2, /* redirects followed without a pause; more means that nodes disagree */
     CLIENT_QUIET_MS = 1000,       /* a connection that owes answers and says nothing is passed by */
     CLIENT_STREAM_MESSAGES_MAX = 4096,
-    CLIENT_STREAM_COMMANDS_MAX = 65536,
+    CLIENT_STREAM_COMMANDS_MAX = 16384, /* what a server takes in one message */
 };
 
 /* --- endpoints --- */

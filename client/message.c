@@ -97,6 +97,9 @@ int message_results_read(const uint8_t *bytes, size_t n, struct lockstep_result 
         if (result.outcome == PROPOSE_APPLIED) {
             r->endpoint = "";
             applied(&result.response, r);
+            if (result.status == 0) continue;
+            r->error = LOCKSTEP_ETOOBIG; /* applied all the same: only the reply is not here */
+            r->text = "applied; the reply is left out: the answer to the whole message would be over 4 MiB";
             continue;
         }
         /* What fails in one message fails for one reason: the first one's text stands for all. */

@@ -96,7 +96,8 @@ struct call {
     struct call *next_waiting;
     bool waiting; /* in the list of streams that have commands the node had no room for */
     bool half_closed;
-    int ending; /* an error: no more is proposed, the call ends with it when what is out is answered */
+    bool too_many; /* a message with more commands than one may have ended it */
+    int ending;    /* an error: no more is proposed, the call ends with it when what is out is answered */
     /* Watch */
     struct call *next_watch;
     int service;      /* enum health_service; -1: none */

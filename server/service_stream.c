@@ -14,9 +14,12 @@
  *   - At most STREAM_BATCHES_MAX messages of a stream are unanswered: a client that does not read gets no credit.
  *   - One stream has at most STREAM_COMMANDS_MAX commands and STREAM_BYTES_MAX bytes of messages in the node (one message
  *     always fits), a part of what the node holds: it waits for itself before it makes others wait.
+ *   - One message has at most MESSAGE_COMMANDS_MAX commands, and its answer at most ANSWER_BYTES_MAX, what gRPC's clients
+ *     take by default: every outcome is told, and a reply that would pass that is left out and said to be.
  *   - A batch outlives its call while the node has its commands. */
 #include <string.h>
 
+#include "lockstep/machine.h"
 #include "server/front_internal.h"
 
 enum {
@@ -24,14 +27,21 @@ enum {
     STREAM_COMMANDS_MAX = 8192,
     STREAM_BYTES_MAX = 2 << 20,
     RESULTS_BYTES_MIN = 448,
-    REFUSED_TEXT_BYTES = 160,
+    REFUSED_TEXT_BYTES = 128,
+    MESSAGE_COMMANDS_MAX = 16384,
+    ANSWER_BYTES_MAX = 4 << 20,
+    BARE_RESULT_BYTES_MAX = 192, /* of a result without a reply */
 };
+static_assert(REFUSED_TEXT_BYTES + 64 <= BARE_RESULT_BYTES_MAX, "a text, four numbers, a code and three heads");
+static_assert(MESSAGE_COMMANDS_MAX * BARE_RESULT_BYTES_MAX + LOCKSTEP_REPLY_BYTES_MAX <= ANSWER_BYTES_MAX,
+              "all outcomes fit, and one reply of any size");
 
 struct batch {
     struct batch *next;
     struct call *call;      /* NULL: the call has ended */
     uint32_t work;          /* the tag of all its commands; WORK_NONE: none was proposed yet */
     uint32_t outstanding;   /* commands that the node has */
+    uint32_t results_left;  /* commands of the message that have no result yet */
     bool complete;          /* every command was proposed or refused */
     uint32_t refused_count; /* commands at its end that were not appended */
     int refused_error;
@@ -59,7 +69,21 @@ static void batch_free(struct front *front, struct batch *batch)
 /* ret  false: no memory */
 static bool result_add(struct front *front, struct batch *batch, const struct propose_result *result)
 {
+    static const char left_out[] = "applied; its reply is left out, for the answer would be over 4 MiB: send fewer "
+                                   "commands in a message";
+    struct propose_result bare = *result;
     size_t needed = batch->results_bytes + propose_stream_response_item_bytes(result);
+    lk_assert(batch->results_left > 0);
+    batch->results_left--;
+    if (needed + (size_t)batch->results_left * BARE_RESULT_BYTES_MAX > ANSWER_BYTES_MAX) {
+        bare.response.reply_bytes = 0;
+        static_assert(sizeof left_out - 1 <= REFUSED_TEXT_BYTES, "as any other text");
+        bare.error = left_out;
+        bare.error_bytes = sizeof left_out - 1;
+        bare.status = GRPC_RESOURCE_EXHAUSTED;
+        result = &bare;
+        needed = batch->results_bytes + propose_stream_response_item_bytes(result);
+    }
     if (needed > batch->results_room) {
         size_t room = 2 * needed < RESULTS_BYTES_MIN ? RESULTS_BYTES_MIN : 2 * needed;
         uint8_t *results = pool_resize(&front->budget, batch->results, room);
@@ -238,17 +262,18 @@ static void answer(struct call *call)
     }
     if (call->first != NULL) return;
     if (call->ending != 0)
-        call_fail(call, ending_now(call), "the command");
+        call_fail(call, ending_now(call), call->too_many ? "a message of more than 16384 commands" : "the command");
     else if (call->half_closed)
         call_finish(call, GRPC_OK, "");
 }
 
-static bool well_formed(struct wire wire)
+/* ret  false: malformed */
+static bool count_commands(struct wire wire, uint32_t *ret)
 {
     struct propose_request request;
     int rc;
-    do rc = propose_stream_request_next(&wire, &request);
-    while (rc == 1);
+    *ret = 0;
+    while ((rc = propose_stream_request_next(&wire, &request)) == 1) (*ret)++;
     return rc == 0;
 }
 
@@ -256,7 +281,10 @@ void stream_message(struct call *call, const uint8_t *bytes, size_t n)
 {
     struct front *front = front_of(call);
     if (call->ending != 0) return; /* the call's end says that this was not appended */
-    if (!well_formed(wire_of(bytes, n))) {
+    uint32_t count;
+    bool read = count_commands(wire_of(bytes, n), &count);
+    call->too_many = read && count > MESSAGE_COMMANDS_MAX;
+    if (!read || call->too_many) {
         call->ending = LOCKSTEP_EINVAL;
         answer(call);
         return;
@@ -266,7 +294,7 @@ void stream_message(struct call *call, const uint8_t *bytes, size_t n)
         no_memory(call);
         return;
     }
-    *batch = (struct batch){.call = call, .work = WORK_NONE, .message_bytes = n};
+    *batch = (struct batch){.call = call, .work = WORK_NONE, .results_left = count, .message_bytes = n};
     bool others_first = call->unproposed != NULL || !has_share(call, n);
     if (call->last != NULL)
         call->last->next = batch;

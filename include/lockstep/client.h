@@ -153,7 +153,7 @@ int lockstep_query(struct lockstep_client *client, const struct lockstep_query *
 struct lockstep_stream_options {
     uint32_t size;         /* sizeof(struct lockstep_stream_options) */
     uint32_t messages_max; /* sent and not answered. 0 = 16, at most 4,096 */
-    uint32_t commands_max; /* in one message. 0 = 1,024, at most 65,536 */
+    uint32_t commands_max; /* in one message. 0 = 1,024, at most 16,384 */
     uint32_t deadline_ms;  /* of an answer to a message. 0 = the client's */
     void *context;         /* of both callbacks */
     /* The answers to one message: one result for each of its commands, in order. Called exactly once for every message

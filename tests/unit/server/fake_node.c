@@ -145,6 +145,7 @@ static void answer_one(struct node *node, int error)
         if (error == 0) {
             outcome.reply = asked->bytes;
             outcome.reply_bytes = n < 64 ? n : 64;
+            if (node->reply != NULL) outcome.reply = node->reply, outcome.reply_bytes = node->reply_bytes;
             outcome.position = ++node->position;
             outcome.index = 100 + node->position;
         }

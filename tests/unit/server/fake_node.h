@@ -29,8 +29,10 @@ struct node {
     uint32_t room;   /* proposals taken before EFULL; UINT32_MAX: all */
     uint32_t asked_count, answered_count;
     struct fake_asked asked[FAKE_ASKED_MAX];
-    uint64_t position; /* of the last one applied */
-    bool draining;     /* inside fake_drain: the front must not ask for anything */
+    uint64_t position;    /* of the last one applied */
+    const uint8_t *reply; /* NULL: the payload is the reply; else this is */
+    uint32_t reply_bytes;
+    bool draining; /* inside fake_drain: the front must not ask for anything */
     bool auto_answer;
 };
 

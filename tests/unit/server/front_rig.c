@@ -157,6 +157,7 @@ static void on_message(void *owner, struct grpc_client_call *call, const uint8_t
     seen->messages++;
     seen->bytes += n;
     seen->last_bytes = n;
+    if (n >= sizeof seen->tail) memcpy(seen->tail, bytes + n - sizeof seen->tail, sizeof seen->tail);
     memcpy(seen->last, bytes, n < sizeof seen->last ? n : sizeof seen->last);
     grpc_client_consumed(call, n);
 }

@@ -8,12 +8,13 @@
 #include "server/front.h"
 #include "tests/unit/server/fake_node.h"
 
-enum { CLIENT_CALLS_MAX = 64, CLIENT_LAST_BYTES = 8192 };
+enum { CLIENT_CALLS_MAX = 64, CLIENT_LAST_BYTES = 8192, CLIENT_TAIL_BYTES = 192 };
 
 struct client_call {
     struct grpc_client_call *call; /* NULL when over */
     unsigned messages, ends;
-    uint8_t last[CLIENT_LAST_BYTES];
+    uint8_t last[CLIENT_LAST_BYTES]; /* the beginning of the last message, and its end: */
+    uint8_t tail[CLIENT_TAIL_BYTES];
     size_t last_bytes, bytes;
     int status;
     bool from_server;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lockstep/machine.h"
 #include "proto/messages.h"
 #include "tests/support/unit.h"
 #include "tests/unit/server/front_rig.h"
@@ -283,6 +284,44 @@ START_TEST(what_a_session_answers_is_a_result_and_the_stream_goes_on) /* M1 */
 }
 END_TEST
 
+START_TEST(an_answer_stays_below_what_clients_take_and_says_which_replies_are_left_out)
+{
+    set_up();
+    uint8_t *reply = calloc(1, LOCKSTEP_REPLY_BYTES_MAX);
+    ck_assert_ptr_nonnull(reply);
+    rig.node.reply = reply;
+    rig.node.reply_bytes = LOCKSTEP_REPLY_BYTES_MAX;
+    send_commands(1, 6);
+    rig_settle(&rig);
+    fake_answer(&rig.node, 6, 0);
+    rig_settle(&rig);
+    ck_assert_uint_eq(seen()->messages, 1);
+    ck_assert_uint_gt(seen()->bytes, 3 * LOCKSTEP_REPLY_BYTES_MAX);
+    ck_assert_uint_le(seen()->bytes, 4 << 20);
+    ck_assert_ptr_nonnull(memmem(seen()->tail, sizeof seen()->tail, "left out", 8));
+    free(reply);
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_message_of_too_many_commands_is_refused_whole)
+{
+    set_up();
+    enum { COUNT = 16385 };
+    uint8_t *bytes = calloc(COUNT, 2), *at = bytes; /* empty commands: tag, length 0 */
+    ck_assert_ptr_nonnull(bytes);
+    for (unsigned i = 0; i < COUNT; i++) at = propose_stream_request_item_put(at, &(struct propose_request){0});
+    ck_assert_int_eq(grpc_client_message(call, bytes, (size_t)(at - bytes)), 0);
+    rig_settle(&rig);
+    ck_assert_uint_eq(rig.node.asked_count, 0);
+    ck_assert_int_eq(seen()->status, GRPC_INVALID_ARGUMENT);
+    ck_assert_str_eq(seen()->outcome, "not-appended");
+    ck_assert_ptr_nonnull(strstr(seen()->message, "more than 16384 commands"));
+    free(bytes);
+    rig_close(&rig);
+}
+END_TEST
+
 START_TEST(nothing_behind_a_refused_command_is_proposed)
 {
     set_up();
@@ -381,6 +420,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_lost_leadership_ends_the_stream_behind_every_outcome);
     tcase_add_test(tests, each_outcome_of_a_message_is_told);
     tcase_add_test(tests, what_a_session_answers_is_a_result_and_the_stream_goes_on);
+    tcase_add_test(tests, an_answer_stays_below_what_clients_take_and_says_which_replies_are_left_out);
+    tcase_add_test(tests, a_message_of_too_many_commands_is_refused_whole);
     tcase_add_test(tests, nothing_behind_a_refused_command_is_proposed);
     tcase_add_test(tests, a_malformed_message_appends_nothing_and_ends_the_stream_behind_the_others);
     tcase_add_test(tests, a_cancelled_stream_leaves_its_commands);
