@@ -72,7 +72,8 @@ static void connection_close(struct connection *connection)
     connection->grpc = NULL;
     buffer_close(&connection->in);
     buffer_close(&connection->out);
-    lk_assert(connection->held.bytes == 0);
+    lk_assert(connection->held.bytes == 0 && connection->answers.bytes == 0);
+    work_disown(connection);
     dirty_remove(connection);
     if (connection->previous != NULL)
         connection->previous->next = connection->next;
@@ -262,6 +263,7 @@ static void on_connection(uv_stream_t *listener, int status)
     connection->tcp.data = connection;
     connection->held =
         (struct pool_budget){.pool = &front->pool, .bytes_max = 2 * (size_t)front->options.grpc_message_bytes_max};
+    connection->answers = (struct pool_budget){.pool = &front->pool, .bytes_max = FRONT_CONN_ANSWER_BYTES_MAX};
     connection->active_ns = connection->moved_ns = front_now_ns(front);
     buffer_open(&connection->in, HTTP1_HEAD_BYTES_MAX + HTTP1_BODY_BYTES_MAX + FRONT_IN_BYTES);
     buffer_open(&connection->out, 2 * FRONT_HTTP_OUT_BYTES_MAX);

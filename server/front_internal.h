@@ -19,13 +19,15 @@ enum {
     FRONT_DEADLINE_MAX_MS = 600000,    /* of a unary call that names a longer one: what waits for ever fills the node */
     FRONT_CALLS_MAX = 1024,            /* open at a time, a connection */
     FRONT_CALL_WINDOW_BYTES = 1 << 20, /* request bytes of a call that wait to be proposed */
-    FRONT_CALL_SEND_BYTES_MAX = 1 << 20,  /* replies of a call that wait to be sent; one always fits */
-    FRONT_CONN_SEND_BYTES_MAX = 16 << 20, /* the same, all calls of a connection */
-    FRONT_POOL_BYTES_MAX = 1 << 30,       /* the hard bound of all memory that clients can make this process use */
-    FRONT_IN_BYTES = 65536,               /* read at a time */
-    FRONT_OUT_BYTES = 262144,             /* written at a time */
-    FRONT_HTTP_OUT_BYTES_MAX = 1 << 20,   /* an answer of HTTP/1.1 */
-    FRONT_UNPACK_BYTES_MAX = 65536,       /* memory for decoding a cold message */
+    FRONT_CALL_SEND_BYTES_MAX = 1 << 20,     /* replies of a call that wait to be sent; one always fits */
+    FRONT_CONN_SEND_BYTES_MAX = 16 << 20,    /* the same, all calls of a connection */
+    FRONT_CONN_ANSWER_BYTES_MAX = 128 << 20, /* answers of its streams that are not complete, or wait behind others */
+    FRONT_CONN_SHARE = 4,                    /* a connection has at most 1 / this of what the node takes at a time */
+    FRONT_POOL_BYTES_MAX = 1 << 30,          /* the hard bound of all memory that clients can make this process use */
+    FRONT_IN_BYTES = 65536,                  /* read at a time */
+    FRONT_OUT_BYTES = 262144,                /* written at a time */
+    FRONT_HTTP_OUT_BYTES_MAX = 1 << 20,      /* an answer of HTTP/1.1 */
+    FRONT_UNPACK_BYTES_MAX = 65536,          /* memory for decoding a cold message */
 };
 
 struct call;
@@ -47,8 +49,10 @@ struct connection {
     bool drained;     /* GOAWAY was sent */
     bool closing;     /* uv_close was called */
     struct grpc_conn *grpc;
-    struct buffer in, out;   /* sniffing and HTTP/1.1 alone */
-    struct pool_budget held; /* of messages that wait to be proposed */
+    struct buffer in, out;      /* sniffing and HTTP/1.1 alone */
+    struct pool_budget held;    /* of messages that wait to be proposed */
+    struct pool_budget answers; /* of what its streams are answered */
+    uint32_t asked;             /* its commands and queries in the node, also of calls that have ended */
     uv_write_t write;
     uint8_t *write_bytes; /* of the write under way */
     uint64_t active_ns;   /* last bytes in, or last call open */
@@ -72,8 +76,9 @@ enum work_kind {
 struct work {
     enum work_kind kind;
     uint32_t next_free;
-    struct call *call;   /* NULL: the call ended meanwhile, nobody waits */
-    struct batch *batch; /* of WORK_BATCH */
+    struct call *call;             /* NULL: the call ended meanwhile, nobody waits */
+    struct connection *connection; /* whose share this is part of; NULL: it is gone */
+    struct batch *batch;           /* of WORK_BATCH */
 };
 
 /* One open gRPC call, from call_open to its end. */
@@ -158,9 +163,13 @@ bool http_work(struct connection *connection);
 /* service.c */
 extern const struct grpc_conn_ops service_ops; /* owner: the connection */
 void service_tick(struct front *front, uint64_t now_ns);
-/* WORK_NONE: full. */
+/* Whether the node has all that it may have of this connection: others shall find room. */
+bool has_its_share(const struct connection *connection);
+/* One thing asked of the node, but WORK_BATCH, which counts its commands itself. WORK_NONE: full, or its share is used up. */
 uint32_t work_take(struct front *front, enum work_kind kind, struct call *call);
 void work_free(struct front *front, uint32_t work);
+/* The connection is going away: what it asked for is answered to nobody. */
+void work_disown(struct connection *connection);
 /* The call ends; its pointer is dead. */
 void call_finish(struct call *call, enum grpc_status status, const char *message);
 /* The call ends with an error of the node: status, message and trailers as the table of errors says.

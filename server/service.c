@@ -39,12 +39,19 @@ static const struct method methods[] = {
 
 /* ---- work ---- */
 
+bool has_its_share(const struct connection *connection)
+{
+    return connection->asked >= connection->front->options.proposals_max / FRONT_CONN_SHARE;
+}
+
 uint32_t work_take(struct front *front, enum work_kind kind, struct call *call)
 {
     uint32_t work = front->work_free;
-    if (work == WORK_NONE) return WORK_NONE;
+    struct connection *connection = call->connection;
+    if (work == WORK_NONE || (kind != WORK_BATCH && has_its_share(connection))) return WORK_NONE;
+    if (kind != WORK_BATCH) connection->asked++;
     front->work_free = front->works[work].next_free;
-    front->works[work] = (struct work){.kind = kind, .call = call};
+    front->works[work] = (struct work){.kind = kind, .call = call, .connection = connection};
     front->works_waiting++;
     return work;
 }
@@ -54,8 +61,17 @@ void work_free(struct front *front, uint32_t work)
     struct work *w = &front->works[work];
     lk_assert(w->kind != WORK_FREE);
     if (w->call != NULL) front->works_waiting--;
+    if (w->connection != NULL && w->kind != WORK_BATCH) w->connection->asked--;
     *w = (struct work){.kind = WORK_FREE, .next_free = front->work_free};
     front->work_free = work;
+}
+
+void work_disown(struct connection *connection)
+{
+    struct front *front = connection->front;
+    if (connection->asked == 0) return;
+    for (uint32_t i = 0; i < front->work_count; i++)
+        if (front->works[i].connection == connection) front->works[i].connection = NULL;
 }
 
 /* ---- the life of a call ---- */

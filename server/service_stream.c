@@ -14,6 +14,7 @@
  *   - At most STREAM_BATCHES_MAX messages of a stream are unanswered: a client that does not read gets no credit.
  *   - One stream has at most STREAM_COMMANDS_MAX commands and STREAM_BYTES_MAX bytes of messages in the node (one message
  *     always fits), a part of what the node holds: it waits for itself before it makes others wait.
+ *   - So with all streams and calls of one connection: at most a share of what the node takes.
  *   - One message has at most MESSAGE_COMMANDS_MAX commands, and its answer at most ANSWER_BYTES_MAX, what gRPC's clients
  *     take by default: every outcome is told, and a reply that would pass that is left out and said to be.
  *   - A batch outlives its call while the node has its commands. */
@@ -61,13 +62,15 @@ static void batch_free(struct front *front, struct batch *batch)
 {
     lk_assert(batch->outstanding == 0);
     if (batch->work != WORK_NONE) work_free(front, batch->work);
-    if (batch->call != NULL) pool_give(&batch->call->connection->held, batch->rest);
-    pool_give(&front->budget, batch->results);
+    if (batch->call != NULL) {
+        pool_give(&batch->call->connection->held, batch->rest);
+        pool_give(&batch->call->connection->answers, batch->results);
+    }
     pool_give(&front->budget, batch);
 }
 
 /* ret  false: no memory */
-static bool result_add(struct front *front, struct batch *batch, const struct propose_result *result)
+static bool result_add(struct batch *batch, const struct propose_result *result)
 {
     static const char left_out[] = "applied; its reply is left out, for the answer would be over 4 MiB: send fewer "
                                    "commands in a message";
@@ -86,7 +89,7 @@ static bool result_add(struct front *front, struct batch *batch, const struct pr
     }
     if (needed > batch->results_room) {
         size_t room = 2 * needed < RESULTS_BYTES_MIN ? RESULTS_BYTES_MIN : 2 * needed;
-        uint8_t *results = pool_resize(&front->budget, batch->results, room);
+        uint8_t *results = pool_resize(&batch->call->connection->answers, batch->results, room);
         if (results == NULL) return false;
         batch->results = results;
         batch->results_room = room;
@@ -144,7 +147,7 @@ static bool refused_add(struct front *front, struct batch *batch)
                                     .error_bytes = strnlen(text, REFUSED_TEXT_BYTES),
                                     .status = error_status(front, batch->refused_error)};
     for (; batch->refused_count > 0; batch->refused_count--)
-        if (!result_add(front, batch, &result)) return false;
+        if (!result_add(batch, &result)) return false;
     return true;
 }
 
@@ -158,7 +161,8 @@ static bool has_share(const struct call *call, size_t n)
 static int propose_one(struct batch *batch, const struct propose_request *request)
 {
     struct front *front = front_of(batch->call);
-    if (batch->call->outstanding >= STREAM_COMMANDS_MAX) return LOCKSTEP_EFULL;
+    if (batch->call->outstanding >= STREAM_COMMANDS_MAX || has_its_share(batch->call->connection))
+        return LOCKSTEP_EFULL;
     if (batch->work == WORK_NONE) {
         batch->work = work_take(front, WORK_BATCH, batch->call);
         if (batch->work == WORK_NONE) return LOCKSTEP_EFULL;
@@ -173,6 +177,7 @@ static int propose_one(struct batch *batch, const struct propose_request *reques
     if (rc == 0) {
         batch->outstanding++;
         batch->call->outstanding++;
+        batch->call->connection->asked++;
     }
     return rc;
 }
@@ -342,7 +347,8 @@ void stream_end(struct call *call)
             continue;
         }
         pool_give(&call->connection->held, batch->rest);
-        batch->rest = NULL;
+        pool_give(&call->connection->answers, batch->results);
+        batch->rest = batch->results = NULL;
         front->works[batch->work].call = NULL;
         front->works_waiting--;
         batch->call = NULL;
@@ -357,6 +363,7 @@ void stream_answered(struct front *front, uint32_t work, const struct node_outco
     char room[FRONT_ERROR_TEXT_BYTES_MAX];
     lk_assert(batch->outstanding > 0);
     batch->outstanding--;
+    if (front->works[work].connection != NULL) front->works[work].connection->asked--;
     if (call == NULL) {
         if (batch->outstanding == 0) batch_free(front, batch);
         return;
@@ -379,7 +386,7 @@ void stream_answered(struct front *front, uint32_t work, const struct node_outco
         bool is_lost = error_is_not_appended(outcome->error) || outcome->error == LOCKSTEP_EUNKNOWN;
         if (is_lost && call->ending == 0) call->ending = LOCKSTEP_EUNAVAILABLE;
     }
-    if (!result_add(front, batch, &result)) {
+    if (!result_add(batch, &result)) {
         no_memory(call);
         return;
     }
@@ -396,7 +403,7 @@ static bool propose_waiting_of(struct call *call)
             no_memory(call);
             return true;
         }
-        if (!batch->complete) return call->outstanding >= STREAM_COMMANDS_MAX;
+        if (!batch->complete) return call->outstanding >= STREAM_COMMANDS_MAX || has_its_share(call->connection);
     }
     wait_no_more(call);
     answer(call);

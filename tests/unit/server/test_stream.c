@@ -284,6 +284,49 @@ START_TEST(what_a_session_answers_is_a_result_and_the_stream_goes_on) /* M1 */
 }
 END_TEST
 
+START_TEST(many_streams_of_one_connection_leave_room_for_others)
+{
+    rig_init(&rig);
+    rig.options.proposals_max = 64; /* a connection's share: 16 */
+    rig_open(&rig);
+    client = client_open(&rig, 0);
+    uint8_t bytes[256];
+    struct grpc_client_call *calls[4];
+    for (unsigned i = 0; i < 4; i++) {
+        client->calls[i] = (struct client_call){0};
+        ck_assert_int_eq(grpc_client_start(client->grpc, STREAM, 0, NULL, 0, &client->calls[i], &calls[i]), 0);
+        client->calls[i].call = calls[i];
+        ck_assert_int_eq(grpc_client_message(calls[i], bytes, message_of(bytes, 10 * i, 10)), 0);
+    }
+    rig_settle(&rig);
+    ck_assert_uint_eq(rig.node.asked_count, 16);
+    const struct propose_request request = {.command = (const uint8_t *)"x", .command_bytes = 1};
+    size_t n = (size_t)(propose_request_put(bytes, &request) - bytes);
+    client_call(client, 4, "/lockstep.v1.Lockstep/Propose", bytes, n, 0);
+    rig_settle(&rig);
+    ck_assert_int_eq(client->calls[4].status, GRPC_RESOURCE_EXHAUSTED);
+    ck_assert_str_eq(client->calls[4].retry_after, "25");
+    struct client *other = client_open(&rig, 1);
+    client_call(other, 0, "/lockstep.v1.Lockstep/Propose", bytes, n, 0);
+    rig_settle(&rig);
+    ck_assert_uint_eq(rig.node.asked_count, 17);
+    /* A stream that is cancelled gives nothing back before its commands are answered. */
+    grpc_client_cancel(calls[0]);
+    client->calls[0].call = NULL;
+    client_call(client, 4, "/lockstep.v1.Lockstep/Propose", bytes, n, 0);
+    rig_settle(&rig);
+    ck_assert_int_eq(client->calls[4].status, GRPC_RESOURCE_EXHAUSTED);
+    while (rig.node.answered_count < rig.node.asked_count) {
+        fake_answer(&rig.node, 1, 0);
+        rig_settle(&rig);
+    }
+    ck_assert_uint_eq(rig.node.position, 41); /* in the end all of them, and the other's */
+    for (unsigned i = 1; i < 4; i++) ck_assert_uint_eq(client->calls[i].messages, 1);
+    ck_assert_uint_eq(other->calls[0].messages, 1);
+    rig_close(&rig);
+}
+END_TEST
+
 START_TEST(an_answer_stays_below_what_clients_take_and_says_which_replies_are_left_out)
 {
     set_up();
@@ -420,6 +463,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_lost_leadership_ends_the_stream_behind_every_outcome);
     tcase_add_test(tests, each_outcome_of_a_message_is_told);
     tcase_add_test(tests, what_a_session_answers_is_a_result_and_the_stream_goes_on);
+    tcase_add_test(tests, many_streams_of_one_connection_leave_room_for_others);
     tcase_add_test(tests, an_answer_stays_below_what_clients_take_and_says_which_replies_are_left_out);
     tcase_add_test(tests, a_message_of_too_many_commands_is_refused_whole);
     tcase_add_test(tests, nothing_behind_a_refused_command_is_proposed);
