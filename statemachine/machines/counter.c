@@ -4,7 +4,8 @@
  *   get     the reply is the value; also as a query
  * REJECT: 2 "not a number", 4 "syntax: ...", 6 "out of range" (the sum leaves 64 bits; the number stays as it was). The
  * codes are those of kv. One newline at the end of a command is not part of it.
- * Thread: the machine's. Uses the public header alone. */
+ * A snapshot is the number in 8 bytes, little-endian.
+ * Thread: the machine's; snapshot_write another. Uses the public header alone. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,6 +129,51 @@ static struct lockstep_hash counter_hash(void *machine)
     return hash;
 }
 
+struct frozen {
+    uint8_t bytes[8];
+};
+
+static int counter_snapshot_begin(void *machine, void **ret_snapshot)
+{
+    const struct counter *counter = machine;
+    struct frozen *frozen = malloc(sizeof *frozen);
+    if (frozen == NULL) return -1;
+    for (unsigned i = 0; i < sizeof frozen->bytes; i++)
+        frozen->bytes[i] = (uint8_t)((uint64_t)counter->value >> (8 * i));
+    *ret_snapshot = frozen;
+    return 0;
+}
+
+static int counter_snapshot_write(void *machine, void *snapshot, struct lockstep_writer *writer)
+{
+    (void)machine;
+    const struct frozen *frozen = snapshot;
+    return writer->write(writer, frozen->bytes, sizeof frozen->bytes);
+}
+
+static void counter_snapshot_end(void *machine, void *snapshot)
+{
+    (void)machine;
+    free(snapshot);
+}
+
+static int counter_restore(void *machine, struct lockstep_reader *reader)
+{
+    struct counter *counter = machine;
+    uint8_t bytes[9]; /* one more than there may be */
+    size_t held = 0, count = 0;
+    do {
+        int rc = reader->read(reader, bytes + held, sizeof bytes - held, &count);
+        if (rc != 0) return rc;
+        held += count;
+    } while (count > 0 && held < sizeof bytes);
+    if (held != 8) return -1;
+    uint64_t value = 0;
+    for (unsigned i = 0; i < 8; i++) value |= (uint64_t)bytes[i] << (8 * i);
+    counter->value = (int64_t)value;
+    return 0;
+}
+
 const struct lockstep_machine lockstep_machine = {
     .size = sizeof(struct lockstep_machine),
     .abi = LOCKSTEP_MACHINE_ABI,
@@ -138,4 +184,8 @@ const struct lockstep_machine lockstep_machine = {
     .apply = counter_apply,
     .query = counter_query,
     .hash = counter_hash,
+    .snapshot_begin = counter_snapshot_begin,
+    .snapshot_write = counter_snapshot_write,
+    .snapshot_end = counter_snapshot_end,
+    .restore = counter_restore,
 };

@@ -363,6 +363,31 @@ static struct lockstep_hash kv_hash(void *machine)
     return kv_store_hash(kv->store);
 }
 
+static int kv_snapshot_begin(void *machine, void **ret_snapshot)
+{
+    const struct kv *kv = machine;
+    *ret_snapshot = kv_snapshot_make(kv->store);
+    return *ret_snapshot != NULL ? 0 : -1;
+}
+
+static int kv_write(void *machine, void *snapshot, struct lockstep_writer *writer)
+{
+    (void)machine;
+    return kv_snapshot_write(snapshot, writer);
+}
+
+static void kv_snapshot_end(void *machine, void *snapshot)
+{
+    (void)machine;
+    kv_snapshot_free(snapshot);
+}
+
+static int kv_restore(void *machine, struct lockstep_reader *reader)
+{
+    const struct kv *kv = machine;
+    return kv_snapshot_restore(kv->store, reader);
+}
+
 const struct lockstep_machine lockstep_machine = {
     .size = sizeof(struct lockstep_machine),
     .abi = LOCKSTEP_MACHINE_ABI,
@@ -373,4 +398,8 @@ const struct lockstep_machine lockstep_machine = {
     .apply = kv_apply,
     .query = kv_query,
     .hash = kv_hash,
+    .snapshot_begin = kv_snapshot_begin,
+    .snapshot_write = kv_write,
+    .snapshot_end = kv_snapshot_end,
+    .restore = kv_restore,
 };

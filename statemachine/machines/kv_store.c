@@ -63,6 +63,7 @@ struct kv_store {
     struct table old; /* slots NULL: nothing to move */
     uint64_t old_next;
     uint64_t count;
+    uint64_t bytes;           /* of keys and values */
     struct lockstep_hash sum; /* K2 */
     struct slab *slabs;
     size_t slab_used; /* bytes of the first slab */
@@ -131,6 +132,7 @@ static struct lockstep_hash entry_hash(const struct entry *entry)
 static void sum_add(struct kv_store *store, const struct entry *entry)
 {
     struct lockstep_hash hash = entry_hash(entry);
+    store->bytes += entry->key_bytes + (uint64_t)entry->value_bytes;
     store->sum.low += hash.low;
     store->sum.high += hash.high;
 }
@@ -138,6 +140,7 @@ static void sum_add(struct kv_store *store, const struct entry *entry)
 static void sum_take(struct kv_store *store, const struct entry *entry)
 {
     struct lockstep_hash hash = entry_hash(entry);
+    store->bytes -= entry->key_bytes + (uint64_t)entry->value_bytes;
     store->sum.low -= hash.low;
     store->sum.high -= hash.high;
 }
@@ -428,4 +431,27 @@ struct lockstep_hash kv_store_hash(const struct kv_store *store)
 {
     struct lockstep_hash hash = store->sum;
     return finish(absorb(hash, store->count, 0), NULL, 0);
+}
+
+uint64_t kv_store_bytes(const struct kv_store *store)
+{
+    return store->bytes;
+}
+
+static void table_each(const struct table *table, void (*each)(void *, struct kv_bytes, struct kv_bytes), void *context)
+{
+    if (table->slots == NULL) return;
+    for (uint64_t i = 0; i <= table->mask; i++) {
+        const struct entry *entry = table->slots[i].entry;
+        if (entry == NULL) continue;
+        each(context, (struct kv_bytes){entry->bytes, entry->key_bytes},
+             (struct kv_bytes){value_of(entry), entry->value_bytes});
+    }
+}
+
+void kv_store_each(const struct kv_store *store,
+                   void (*each)(void *context, struct kv_bytes key, struct kv_bytes value), void *context)
+{
+    table_each(&store->table, each, context);
+    table_each(&store->old, each, context);
 }

@@ -39,4 +39,22 @@ uint64_t kv_store_count(const struct kv_store *store);
 /* Equal contents give equal hashes, however they came about. O(1). */
 struct lockstep_hash kv_store_hash(const struct kv_store *store);
 
+/* --- snapshots: kv_snapshot.c --- */
+
+struct kv_snapshot;
+
+/* Copy the state: O(state), no sorting; some 0.2 s a million keys. NULL: out of memory. */
+struct kv_snapshot *kv_snapshot_make(const struct kv_store *store);
+/* Write it out, sorted by key: equal states give equal bytes. Beside changes of the store it was made from. */
+int kv_snapshot_write(struct kv_snapshot *snapshot, struct lockstep_writer *writer);
+void kv_snapshot_free(struct kv_snapshot *snapshot); /* takes NULL */
+/* Fill an empty store. Anything but what kv_snapshot_write() writes is refused: negative. */
+int kv_snapshot_restore(struct kv_store *store, struct lockstep_reader *reader);
+
+/* Bytes of all keys and values. */
+uint64_t kv_store_bytes(const struct kv_store *store);
+/* Call `each` with every entry, in no order that means anything. The store must not change meanwhile. */
+void kv_store_each(const struct kv_store *store,
+                   void (*each)(void *context, struct kv_bytes key, struct kv_bytes value), void *context);
+
 #endif

@@ -119,3 +119,70 @@ int32_t direct_ask(struct direct *direct, const char *query)
     direct_query(direct, query, strlen(query));
     return direct->code;
 }
+
+struct sink {
+    struct lockstep_writer face; /* first */
+    uint8_t *bytes;
+    size_t count, room;
+};
+
+static int sink_write(struct lockstep_writer *writer, const void *bytes, size_t count)
+{
+    struct sink *sink = (struct sink *)(void *)writer;
+    if (sink->count + count > sink->room) {
+        sink->room = 2 * (sink->count + count);
+        sink->bytes = realloc(sink->bytes, sink->room);
+        lk_assert(sink->bytes != NULL);
+    }
+    memcpy(sink->bytes + sink->count, bytes, count);
+    sink->count += count;
+    return 0;
+}
+
+void *direct_freeze(struct direct *direct)
+{
+    void *frozen = NULL;
+    int rc = direct->table->snapshot_begin(direct->machine, &frozen);
+    lk_assert(rc == 0);
+    return frozen;
+}
+
+uint8_t *direct_frozen_bytes(struct direct *direct, void *frozen, size_t *ret_bytes)
+{
+    struct sink sink = {.face = {.size = sizeof sink.face, .write = sink_write}};
+    int rc = direct->table->snapshot_write(direct->machine, frozen, &sink.face);
+    lk_assert(rc == 0);
+    direct->table->snapshot_end(direct->machine, frozen);
+    *ret_bytes = sink.count;
+    return sink.bytes;
+}
+
+uint8_t *direct_snapshot(struct direct *direct, size_t *ret_bytes)
+{
+    return direct_frozen_bytes(direct, direct_freeze(direct), ret_bytes);
+}
+
+struct source {
+    struct lockstep_reader face; /* first */
+    const uint8_t *at;
+    size_t left, piece;
+};
+
+static int source_read(struct lockstep_reader *reader, void *to, size_t room, size_t *ret_count)
+{
+    struct source *source = (struct source *)(void *)reader;
+    size_t count = room < source->left ? room : source->left;
+    if (count > source->piece) count = source->piece;
+    memcpy(to, source->at, count);
+    source->at += count;
+    source->left -= count;
+    *ret_count = count;
+    return 0;
+}
+
+int direct_restore(struct direct *direct, const uint8_t *bytes, size_t count, size_t piece)
+{
+    struct source source = {
+        .face = {.size = sizeof source.face, .read = source_read}, .at = bytes, .left = count, .piece = piece};
+    return direct->table->restore(direct->machine, &source.face);
+}

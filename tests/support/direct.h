@@ -36,6 +36,14 @@ void direct_apply(struct direct *direct, const void *payload, size_t bytes);
 void direct_query(struct direct *direct, const void *query, size_t bytes);
 struct lockstep_hash direct_hash(struct direct *direct);
 
+/* The bytes of a snapshot that begins, is written and ends now. Returns them in memory to free(). */
+uint8_t *direct_snapshot(struct direct *direct, size_t *ret_bytes);
+/* The same in steps: `begin` freezes, `write` writes out what was frozen and lets it go. */
+void *direct_freeze(struct direct *direct);
+uint8_t *direct_frozen_bytes(struct direct *direct, void *frozen, size_t *ret_bytes);
+/* Restore into a newly opened machine; the bytes come in pieces of at most `piece`. Returns what restore says. */
+int direct_restore(struct direct *direct, const uint8_t *bytes, size_t count, size_t piece);
+
 /* The same for text; returns the code. The reply stands in direct->reply. */
 int32_t direct_say(struct direct *direct, const char *command);
 int32_t direct_ask(struct direct *direct, const char *query);

@@ -458,6 +458,124 @@ START_TEST(kv_finds_every_key_while_keys_are_deleted_from_a_table_that_moves) /*
 }
 END_TEST
 
+/* --- snapshots --- */
+
+/* Every cut and every flipped byte: refused, or another state than it was; never more than that. */
+static void check_damage(const struct plugin *plugin, const uint8_t *bytes, size_t count, struct lockstep_hash hash)
+{
+    uint8_t *damaged = malloc(count + 1);
+    ck_assert_ptr_nonnull(damaged);
+    for (size_t cut = 0; cut < count; cut++) {
+        direct_open(&other, &plugin->machine);
+        ck_assert_int_lt(direct_restore(&other, bytes, cut, 7), 0);
+        direct_close(&other);
+    }
+    for (size_t at = 0; at < count; at++) {
+        memcpy(damaged, bytes, count);
+        damaged[at] ^= (uint8_t)(1 + at % 255);
+        direct_open(&other, &plugin->machine);
+        if (direct_restore(&other, damaged, count, 4096) == 0) ck_assert(!hashes_equal(direct_hash(&other), hash));
+        direct_close(&other);
+    }
+    memcpy(damaged, bytes, count);
+    damaged[count] = 0;
+    direct_open(&other, &plugin->machine);
+    ck_assert_int_lt(direct_restore(&other, damaged, count + 1, 4096), 0); /* something behind the end */
+    direct_close(&other);
+    free(damaged);
+}
+
+START_TEST(counter_comes_back_from_its_snapshot)
+{
+    size_t count = 0;
+    direct_open(&machine, &counter_plugin.machine);
+    says("add -1234567890123", 0, "-1234567890123");
+    uint8_t *bytes = direct_snapshot(&machine, &count);
+    direct_open(&other, &counter_plugin.machine);
+    ck_assert_int_eq(direct_restore(&other, bytes, count, 3), 0);
+    ck_assert(hashes_equal(direct_hash(&other), direct_hash(&machine)));
+    direct_close(&other);
+    check_damage(&counter_plugin, bytes, count, direct_hash(&machine));
+    free(bytes);
+    direct_close(&machine);
+}
+END_TEST
+
+START_TEST(kv_snapshots_of_equal_states_are_equal_bytes_whatever_came_before) /* T44 */
+{
+    char text[64];
+    size_t count = 0, other_count = 0;
+    direct_open(&machine, &kv_plugin.machine);
+    direct_open(&other, &kv_plugin.machine);
+    for (int i = 0; i < 3000; i++) {
+        snprintf(text, sizeof text, "put key%d value %d", i, i);
+        direct_say(&machine, text);
+    }
+    for (int i = 5000; i-- > 0;) { /* the other way round, with more in between that goes again */
+        snprintf(text, sizeof text, "append key%d value", i);
+        direct_say(&other, text);
+        snprintf(text, sizeof text, "append key%d  %d", i, i);
+        direct_say(&other, text);
+    }
+    for (int i = 3000; i < 5000; i++) {
+        snprintf(text, sizeof text, "del key%d", i);
+        direct_say(&other, text);
+    }
+    uint8_t *bytes = direct_snapshot(&machine, &count), *others = direct_snapshot(&other, &other_count);
+    ck_assert(hashes_equal(direct_hash(&other), direct_hash(&machine)));
+    ck_assert_uint_eq(count, other_count);
+    ck_assert_mem_eq(bytes, others, count);
+    free(others);
+    direct_close(&other);
+    direct_open(&other, &kv_plugin.machine);
+    ck_assert_int_eq(direct_restore(&other, bytes, count, 61), 0);
+    ck_assert(hashes_equal(direct_hash(&other), direct_hash(&machine)));
+    others = direct_snapshot(&other, &other_count);
+    ck_assert_uint_eq(count, other_count);
+    ck_assert_mem_eq(bytes, others, count);
+    free(others);
+    free(bytes);
+    direct_close(&other);
+    direct_close(&machine);
+}
+END_TEST
+
+START_TEST(kv_snapshot_shows_the_moment_it_began)
+{
+    size_t count = 0;
+    direct_open(&machine, &kv_plugin.machine);
+    says("put a 1", 0, "");
+    says("put b 2", 0, "");
+    struct lockstep_hash hash = direct_hash(&machine);
+    void *frozen = direct_freeze(&machine);
+    says("put a 3", 0, "");
+    says("del b", 0, "");
+    says("put c 4", 0, "");
+    uint8_t *bytes = direct_frozen_bytes(&machine, frozen, &count);
+    direct_open(&other, &kv_plugin.machine);
+    ck_assert_int_eq(direct_restore(&other, bytes, count, 4096), 0);
+    ck_assert(hashes_equal(direct_hash(&other), hash));
+    direct_close(&other);
+    free(bytes);
+    direct_close(&machine);
+}
+END_TEST
+
+START_TEST(kv_refuses_damaged_snapshots)
+{
+    size_t count = 0;
+    direct_open(&machine, &kv_plugin.machine);
+    says("put a 1", 0, "");
+    says("put ab", 4, "syntax: put K V");
+    says("put ab \"\"", 0, "");
+    says("put b some longer value than that", 0, "");
+    uint8_t *bytes = direct_snapshot(&machine, &count);
+    check_damage(&kv_plugin, bytes, count, direct_hash(&machine));
+    free(bytes);
+    direct_close(&machine);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_test(tests, counter_adds_and_tells);
@@ -477,6 +595,10 @@ static void add(TCase *tests)
     tcase_add_test(tests, kv_agrees_with_a_plain_list_over_random_commands);
     tcase_add_test(tests, kv_finds_every_key_while_keys_are_deleted_from_a_table_that_moves);
     tcase_add_test(tests, kv_keeps_every_key_while_its_table_grows);
+    tcase_add_test(tests, counter_comes_back_from_its_snapshot);
+    tcase_add_test(tests, kv_snapshots_of_equal_states_are_equal_bytes_whatever_came_before);
+    tcase_add_test(tests, kv_snapshot_shows_the_moment_it_began);
+    tcase_add_test(tests, kv_refuses_damaged_snapshots);
 }
 
 int main(int argc, char **argv)
