@@ -23,124 +23,15 @@
  * M1  stage_command() is where a command goes to the machine or is done here; a machine sees none that it has applied.
  * H4  After the machine has stopped (M2) it is called no more; queries are answered with EUNAVAILABLE.
  * H5  Nothing is allocated after host_open. */
-#include "statemachine/host.h"
-
 #include <inttypes.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <xxhash.h>
 
-#include "base/assert.h"
-#include "lockstep/errors.h"
-#include "statemachine/mailbox.h"
-
-enum {
-    HASH_EVERY = 1024,
-    HASH_SLOTS = 4,
-    QUERIES_A_STEP_MAX = 256,
-    ANSWERS_A_WAKE = 256, /* a slow machine's first answers do not wait for the end of its run */
-};
-
-/* In the queues, with the query's or the reply's bytes behind it. */
-struct query_record {
-    uint64_t tag, entity;
-    raft_index min_index;
-    uint64_t session, seq; /* of an outcome: it is none of the machine's */
-};
-
-struct answer_record {
-    int32_t type, error, code;
-    uint32_t unused;
-    uint64_t tag;
-    raft_index index, first_index;
-    log_position position, first_position;
-};
-
-enum { ANSWER_BYTES_MAX = sizeof(struct answer_record) + LOCKSTEP_REPLY_BYTES_MAX };
-
-static_assert(ANSWER_BYTES_MAX + MAILBOX_RECORD_HEADER_BYTES <= HOST_REPLIES_BYTES_MIN / 2, "one always fits");
-
-/* One published pair of hashes. The slot after the newest is written, then counted: a reader has HASH_SLOTS - 1
- * publications of time to copy. */
-struct hash_slot {
-    _Atomic uint64_t index, state_low, state_high, reply_low, reply_high;
-};
-
-struct run {
-    struct lockstep_batch face; /* what the machine holds; first */
-    struct host *host;
-    raft_index limit; /* the last block that may be applied */
-    uint64_t bytes_left;
-    log_position answer_from;
-    bool pinned, from_log;
-    ring_pos pin;
-    /* The block that apply stands in. */
-    bool in_block;
-    const uint8_t *block;
-    struct block_header header;
-    struct block_cursor cursor;
-    /* The command taken last. */
-    struct lockstep_command command;
-    bool staged;      /* it waits for the machine to take it */
-    bool taken;       /* and not done with yet */
-    bool answered;    /* by the machine */
-    uint8_t *answer;  /* room for its answer; NULL: none is wanted */
-    bool ended;       /* next has returned NULL */
-    bool out_of_room; /* ... because of the answers */
-};
-
-struct query_run {
-    struct lockstep_replies face; /* first */
-    uint8_t *answer;
-    bool answered, failed;
-    int32_t code;
-    size_t reply_bytes;
-};
-
-struct host {
-    struct host_options options;
-    const struct lockstep_machine *table;
-    void *machine;
-    struct lockstep_host services;
-    struct ring *ring;
-    struct storage_reader *reader;
-    struct mailbox queries, answers;
-
-    /* The loop writes, the machine's thread reads. */
-    _Atomic raft_index commit;
-    _Atomic log_position answer_from;
-    /* The loop's own. */
-    bool answer_held; /* host_answer_next has handed out the oldest answer */
-
-    /* The machine's thread's own. */
-    raft_index next_index;
-    uint32_t next_offset;       /* in that block, of the next command; BLOCK_HEADER_BYTES = at its beginning */
-    log_position next_position; /* 0 = not known before the first block */
-    bool stopped;
-    struct run run;
-    struct lockstep_replies replies; /* of apply */
-    struct query_run query;
-    struct lockstep_hash reply_hash;
-    struct sessions *sessions;
-    uint32_t unannounced; /* answers that the loop was not woken for */
-
-    /* The machine's thread writes, anyone reads. */
-    _Atomic raft_index applied_index;
-    _Atomic log_position applied_position;
-    _Atomic int error; /* release: pairs with the acquire in host_status_read(); written last */
-    _Atomic raft_index error_index;
-    _Atomic log_position error_position;
-    _Atomic bool parked;
-    _Atomic uint64_t queries_run, commands, batches, log_reads, repeated;
-    _Atomic uint32_t session_count;
-    _Atomic uint64_t session_due_ns;
-    struct hash_slot hashes[HASH_SLOTS];
-    _Atomic uint64_t hashes_published; /* the newest stands in slot hashes_published % HASH_SLOTS */
-};
+#include "statemachine/host_internal.h"
 
 /* --- what others see --- */
 
@@ -150,8 +41,7 @@ static void count(_Atomic uint64_t *counter)
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
-static void log_line(struct host *host, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void log_line(struct host *host, const char *format, ...)
+void host_log(struct host *host, const char *format, ...)
 {
     char line[512];
     va_list arguments;
@@ -167,7 +57,7 @@ static void machine_log(void *context, const char *line)
     host->options.log(host->options.context, line);
 }
 
-static void publish_hashes(struct host *host, raft_index index)
+void host_publish_hashes(struct host *host, raft_index index)
 {
     struct lockstep_hash state = {0, 0};
     if (host->table->hash != NULL) state = host->table->hash(host->machine);
@@ -199,7 +89,7 @@ static void read_hashes(const struct host *host, struct host_status *ret)
 }
 
 /* M2: the machine is called no more. The first reason stays. */
-static void stop(struct host *host, int error, raft_index index, log_position position)
+void host_stop(struct host *host, int error, raft_index index, log_position position)
 {
     if (host->stopped) return;
     host->stopped = true;
@@ -273,8 +163,8 @@ static bool enter_block(struct host *host)
                     header->first_position == host->next_position;
     if (rc == 0 && !in_order) rc = LOCKSTEP_ECORRUPT;
     if (rc != 0) {
-        log_line(host, "block %" PRIu64 " cannot be applied: %s", host->next_index, lockstep_error_text(rc));
-        stop(host, rc, host->next_index, 0);
+        host_log(host, "block %" PRIu64 " cannot be applied: %s", host->next_index, lockstep_error_text(rc));
+        host_stop(host, rc, host->next_index, 0);
         return false;
     }
     run->bytes_left -= header->bytes < run->bytes_left ? header->bytes : run->bytes_left;
@@ -291,7 +181,7 @@ static bool enter_block(struct host *host)
     case BLOCK_CONFIGURATION: run->cursor = (struct block_cursor){NULL, NULL, header->first_position}; break;
     default:
         if ((header->type & BLOCK_TYPE_IGNORABLE) == 0) {
-            log_line(host, "block %" PRIu64 " is of type %u, which this version does not know: nothing is applied",
+            host_log(host, "block %" PRIu64 " is of type %u, which this version does not know: nothing is applied",
                      host->next_index, header->type);
             atomic_store_explicit(&host->parked, true, memory_order_relaxed);
             return false;
@@ -311,6 +201,7 @@ static void leave_block(struct host *host)
     host->next_offset = BLOCK_HEADER_BYTES;
     host->next_position = run->header.first_position + run->header.count;
     run->in_block = false;
+    if (host_snapshot_after(host, &run->header, run->block)) run->limit = host->next_index - 1;
 }
 
 /* Stand in front of the run's next command. False: there is none. */
@@ -344,9 +235,9 @@ static bool reserve_command(struct host *host)
 static void machine_failed(struct host *host, const char *what)
 {
     const struct lockstep_command *command = &host->run.command;
-    log_line(host, "%s %s stops at index %" PRIu64 ", position %" PRIu64 ": %s", host->options.plugin->name,
+    host_log(host, "%s %s stops at index %" PRIu64 ", position %" PRIu64 ": %s", host->options.plugin->name,
              host->options.plugin->version, command->index, command->position, what);
-    stop(host, LOCKSTEP_EINVAL, command->index, command->position);
+    host_stop(host, LOCKSTEP_EINVAL, command->index, command->position);
 }
 
 /* M6, H2. */
@@ -483,9 +374,9 @@ static bool apply_in_host(struct host *host)
     case COMMAND_SESSION_KEEP: answer.error = sessions_keep(host->sessions, command->session); break;
     case COMMAND_SESSION_CLOSE: answer.error = sessions_end(host->sessions, command->session); break;
     default: /* T61: never passed over */
-        log_line(host, "position %" PRIu64 " is of kind %" PRIu32 ", which this version does not know",
+        host_log(host, "position %" PRIu64 " is of kind %" PRIu32 ", which this version does not know",
                  command->position, command->kind);
-        stop(host, LOCKSTEP_EVERSION, command->index, command->position);
+        host_stop(host, LOCKSTEP_EVERSION, command->index, command->position);
         return true;
     }
     answer_command(host, &answer);
@@ -538,6 +429,16 @@ static const struct lockstep_command *apply_next(struct lockstep_batch *batch)
 
 /* --- one step --- */
 
+void host_publish_applied(struct host *host)
+{
+    if (host->next_position > 0)
+        atomic_store_explicit(&host->applied_position, host->next_position - 1, memory_order_relaxed);
+    atomic_store_explicit(&host->session_count, sessions_count(host->sessions), memory_order_relaxed);
+    atomic_store_explicit(&host->session_due_ns, sessions_due_ns(host->sessions), memory_order_relaxed);
+    /* release: pairs with the acquire in host_applied_index() */
+    atomic_store_explicit(&host->applied_index, host->next_index - 1, memory_order_release);
+}
+
 /* Apply one run. */
 static void apply_run(struct host *host, raft_index commit)
 {
@@ -558,15 +459,10 @@ static void apply_run(struct host *host, raft_index commit)
 
     raft_index applied = host->next_index - 1;
     bool raised = applied != atomic_load_explicit(&host->applied_index, memory_order_relaxed);
-    if (host->next_position > 0)
-        atomic_store_explicit(&host->applied_position, host->next_position - 1, memory_order_relaxed);
-    /* release: pairs with the acquire in host_applied_index() */
-    atomic_store_explicit(&host->session_count, sessions_count(host->sessions), memory_order_relaxed);
-    atomic_store_explicit(&host->session_due_ns, sessions_due_ns(host->sessions), memory_order_relaxed);
-    atomic_store_explicit(&host->applied_index, applied, memory_order_release);
+    host_publish_applied(host);
     if (host->stopped || !raised || (applied != commit && applied % HASH_EVERY != 0)) return;
     lk_assert(host->next_offset == BLOCK_HEADER_BYTES); /* the run's limit was this very index */
-    publish_hashes(host, applied);
+    host_publish_hashes(host, applied);
 }
 
 static void query_answer(struct lockstep_replies *replies, enum lockstep_outcome outcome, int32_t code,
@@ -670,19 +566,21 @@ bool host_work(struct host *host)
     bool had_stopped = host->stopped, was_parked = is_parked(host), no_room = false;
     /* acquire: pairs with the release in host_commit(); the blocks, and where answers begin, come before it. */
     raft_index commit = atomic_load_explicit(&host->commit, memory_order_acquire);
-    if (!host->stopped && !was_parked && host->next_index <= commit) {
+    bool halted = host_is_halted(host);
+    if (!halted && !host->stopped && !was_parked && host->next_index <= commit) {
         apply_run(host, commit);
         no_room = host->run.out_of_room;
     }
+    bool more = host_snapshot_step(host);
     enum query_step query = QUERY_DONE;
     for (unsigned i = 0; i < QUERIES_A_STEP_MAX && query == QUERY_DONE; i++) query = step_query(host);
     if (query == QUERY_NO_ROOM) no_room = true;
 
     if (host->unannounced > 0 || host->stopped != had_stopped || is_parked(host) != was_parked) announce(host);
-    if (query == QUERY_DONE) return true;
+    if (query == QUERY_DONE || more) return true;
     if (no_room) return mailbox_await_room(&host->answers, ANSWER_BYTES_MAX);
     commit = atomic_load_explicit(&host->commit, memory_order_relaxed);
-    return !host->stopped && !is_parked(host) && host->next_index <= commit;
+    return !halted && !host->stopped && !is_parked(host) && host->next_index <= commit;
 }
 
 /* --- open, close --- */
@@ -729,7 +627,9 @@ int host_open(const struct host_options *options, struct host **ret)
         rc = LOCKSTEP_EINVAL;
         goto fail;
     }
-    publish_hashes(host, options->start_index - 1);
+    rc = host_snapshot_open(host);
+    if (rc != 0) goto fail;
+    host_publish_hashes(host, host->next_index - 1);
     *ret = host;
     return 0;
 fail:
@@ -740,6 +640,7 @@ fail:
 void host_close(struct host *host)
 {
     if (host == NULL) return;
+    host_snapshot_close(host);
     if (host->machine != NULL) host->table->close(host->machine);
     storage_reader_close(host->reader);
     mailbox_close(&host->answers);
@@ -820,6 +721,7 @@ void host_status_read(const struct host *host, struct host_status *ret)
 {
     read_hashes(host, ret);
     ret->has_state_hash = host->table->hash != NULL;
+    ret->can_snapshot = host->table->snapshot_begin != NULL && host->table->restore != NULL;
     ret->applied_index = host_applied_index(host);
     ret->applied_position = atomic_load_explicit(&host->applied_position, memory_order_relaxed);
     ret->error = atomic_load_explicit(&host->error, memory_order_acquire);

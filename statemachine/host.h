@@ -25,25 +25,37 @@ struct host;
 /* Two of the largest answers, so that one always fits behind a gap at the queue's end. */
 enum { HOST_REPLIES_BYTES_MIN = 4 * LOCKSTEP_REPLY_BYTES_MAX };
 
+/* The newest configuration block that was applied, as its body; the host does not look into it. */
+enum { HOST_CONFIGURATION_BYTES_MAX = 16384 };
+struct host_configuration {
+    raft_index index; /* 0 = none: the birth record's counts */
+    uint32_t count;
+    uint8_t bytes[HOST_CONFIGURATION_BYTES_MAX];
+};
+
 struct host_options {
-    const struct plugin *plugin;    /* outlives the host */
-    struct storage *storage;        /* blocks: from its ring, else through a reader of its own */
-    raft_index start_index;         /* the first block to apply (last compacted + 1) */
-    uint64_t replies_bytes;         /* of the answer queue; a power of two, at least HOST_REPLIES_BYTES_MIN */
-    uint64_t queries_bytes;         /* of the query queue; a power of two; a query takes at most half of it */
-    uint32_t batch_bytes_max;       /* of blocks applied in one step of host_work; one block always fits */
-    struct session_limits sessions; /* the group's */
+    const struct plugin *plugin;     /* outlives the host */
+    struct storage *storage;         /* blocks: from its ring, else through a reader of its own */
+    raft_index start_index;          /* the first block to apply (last compacted + 1) */
+    uint64_t replies_bytes;          /* of the answer queue; a power of two, at least HOST_REPLIES_BYTES_MIN */
+    uint64_t queries_bytes;          /* of the query queue; a power of two; a query takes at most half of it */
+    uint32_t batch_bytes_max;        /* of blocks applied in one step of host_work; one block always fits */
+    struct session_limits sessions;  /* the group's */
+    uint64_t snapshot_after_bytes;   /* of blocks applied since the last snapshot, the next is due; 0 = none is taken */
+    struct lockstep_reader *restore; /* a snapshot to start from instead of start_index; NULL = none */
     /* Answers lie ready for the loop. Machine's thread. */
     void (*wake_loop)(void *context);
     /* Something lies ready for the machine. Loop. */
     void (*wake_machine)(void *context);
-    /* A line from the machine. Machine's thread. */
+    /* A snapshot lies ready for control; may be NULL where none is taken. Machine's thread. */
+    void (*wake_control)(void *context);
+    /* A line from the machine. Machine's thread, or whose calls on this host are. */
     void (*log)(void *context, const char *line);
     void *context;
 };
 
 /* Make the actor and its machine. Allocates all that it will ever need; before its thread starts.
- * ENOMEM · EINVAL a size out of range, or the machine's open failed */
+ * ENOMEM · EINVAL a size out of range, or the machine's open failed · with restore, what host_state_read says */
 int host_open(const struct host_options *options, struct host **ret);
 void host_close(struct host *host); /* after its thread has ended; takes NULL */
 
@@ -88,6 +100,37 @@ bool host_answer_next(struct host *host, struct host_answer *ret);
 /* Handle what the mailbox holds, a bounded amount. Returns true if there is more to do at once. */
 bool host_work(struct host *host);
 
+/* --- snapshots ---
+ * The machine's thread freezes the state behind the block that makes one due (so that replicas that are allowed to freeze at
+ * the same blocks), control writes it out beside apply, the machine's thread lets it go.
+ * A snapshot that came from a leader is read into a machine of its own, beside the one that still answers; then the
+ * machine's thread puts it in the other's place, in one step. */
+
+/* Whether one may be taken now. Loop. */
+void host_snapshot_allow(struct host *host, bool allow);
+/* A frozen state lies ready; *ret is its block. Control's thread. */
+bool host_snapshot_ready(struct host *host, struct block_base *ret);
+/* Write the frozen state out: equal states, equal bytes. The writer's error, or the machine's (negative). Control's. */
+int host_snapshot_write(struct host *host, struct lockstep_writer *writer);
+/* It is needed no longer, written or not. Control's thread. */
+void host_snapshot_done(struct host *host);
+
+struct host_state;
+/* Read a snapshot into a new machine, and check that its hash is the one that the snapshot names. Any thread; allocates.
+ * ECORRUPT: not a snapshot, damaged, or the machine refuses it; EFOREIGN: another machine's, or of a group with other
+ * session limits; EVERSION; EINVAL: the machine has no restore; ENOMEM; or the reader's error. */
+int host_state_read(struct host *host, struct lockstep_reader *reader, struct host_state **ret, char *why,
+                    size_t why_room);
+void host_state_free(struct host *host, struct host_state *state); /* takes NULL */
+struct block_base host_state_base(const struct host_state *state);
+const struct host_configuration *host_state_configuration(const struct host_state *state);
+
+/* From now on nothing is applied; queries are answered still. Loop. Then, once host_halted(): */
+void host_halt(struct host *host);
+bool host_halted(const struct host *host);
+/* Put this state, which lies ahead, in place of the machine's, and go on behind it. Takes it over. Loop. */
+void host_replace(struct host *host, struct host_state *state);
+
 /* --- any thread --- */
 
 struct host_status {
@@ -104,6 +147,7 @@ struct host_status {
     log_position error_position;
     bool parked; /* an unknown block type without the ignorable bit: voting goes on, applying does not */
     uint64_t queries, commands, batches, log_reads;
+    bool can_snapshot;       /* the machine has snapshots; else the whole log is kept */
     uint64_t repeated;       /* commands that had been applied before */
     uint32_t sessions;       /* that are open */
     uint64_t session_due_ns; /* log time at which the next one ends if nothing touches it; UINT64_MAX = none */

@@ -111,6 +111,30 @@ static int delete_all(char *to, uint64_t number)
     return sprintf(to, "del key%" PRIu64, number);
 }
 
+static uint64_t written;
+
+static int swallow(struct lockstep_writer *writer, const void *bytes, size_t count)
+{
+    (void)writer;
+    (void)bytes;
+    written += count;
+    return 0;
+}
+
+static void measure_snapshot(void *machine)
+{
+    struct lockstep_writer writer = {.size = sizeof writer, .write = swallow};
+    void *snapshot;
+    double start = now_s();
+    if (lockstep_machine.snapshot_begin(machine, &snapshot) != 0) abort();
+    double begun = now_s();
+    if (lockstep_machine.snapshot_write(machine, snapshot, &writer) != 0) abort();
+    double end = now_s();
+    lockstep_machine.snapshot_end(machine, snapshot);
+    printf("snapshot of %.0f MiB          begin (in the machine's turn) %.0f ms, write (beside it) %.0f ms\n",
+           (double)written / (1 << 20), (begun - start) * 1e3, (end - begun) * 1e3);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1) keys = strtoull(argv[1], NULL, 10);
@@ -129,6 +153,7 @@ int main(int argc, char **argv)
     measure(machine, &feed, "put, new keys", keys / BATCH, put_new);
     measure(machine, &feed, "put, existing keys", keys / BATCH, put_again);
     measure(machine, &feed, "get", keys / BATCH, get_any);
+    measure_snapshot(machine);
     measure(machine, &feed, "incr, 1,000 keys", keys / BATCH, incr_few);
     measure(machine, &feed, "append, to half a MiB", 200, append_one);
     measure(machine, &feed, "del, all keys", keys / BATCH, delete_all);
