@@ -155,5 +155,5 @@ void raft_membership_check(const struct raft *r)
     lk_assert(r->configuration_index <= r->log.last_index);
     lk_assert(r->configuration_before_index <= r->configuration_index);
     if (before->count > 0) lk_assert(raft_configuration_is_valid(before) && raft_configuration_may_follow(before, now));
-    if (r->role == RAFT_LEADER) lk_assert(r->configuration_before_index <= r->commit); /* one change at a time */
+    if (raft_lead_established(r)) lk_assert(r->configuration_before_index <= r->commit); /* one change at a time */
 }
