@@ -66,6 +66,7 @@ int cli_exit_of(const struct lockstep_result *result)
     case LOCKSTEP_EINVAL:
     case LOCKSTEP_ETOOBIG:
     case LOCKSTEP_ENOTFOUND:
+    case LOCKSTEP_EWINDOW:
     case LOCKSTEP_EEXIST: return EXIT_REFUSED;
     case LOCKSTEP_ECORRUPT: return EXIT_DIVERGED;
     default: return EXIT_FAILED;
@@ -191,7 +192,7 @@ int cli_nearest(const char *word, const char *const *names, int count)
 int cli_connect(const struct cli *cli, struct lockstep_client **ret)
 {
     struct lockstep_client_options options = {
-        .size = sizeof options, .endpoints = cli->to, .deadline_ms = cli->timeout_ms};
+        .size = sizeof options, .endpoints = cli->to, .deadline_ms = cli->timeout_ms, .no_session = cli->no_session};
     char why[512];
     int rc = lockstep_client_open(&options, ret, why, sizeof why);
     if (rc == LOCKSTEP_EINVAL)

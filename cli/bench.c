@@ -32,7 +32,21 @@ enum {
     BENCH_FLUSHES = 200,
 };
 
-enum { CONNECTIONS, INFLIGHT, BYTES, STREAM, BATCH, DURATION, WARMUP, COMMAND, LOCAL, DIR, MACHINE, DURABILITY };
+enum {
+    CONNECTIONS,
+    INFLIGHT,
+    BYTES,
+    STREAM,
+    BATCH,
+    DURATION,
+    WARMUP,
+    COMMAND,
+    LOCAL,
+    DIR,
+    MACHINE,
+    DURABILITY,
+    NO_SESSION
+};
 static const struct cli_flag flags[] = {
     [CONNECTIONS] = {"connections", "N", "connections, one stream on each with --stream; 1 if not given"},
     [INFLIGHT] = {"inflight", "N",
@@ -48,6 +62,7 @@ static const struct cli_flag flags[] = {
     [DIR] = {"dir", "DIR", "where its temporary directory is made; else $TMPDIR, else /var/tmp"},
     [MACHINE] = {"machine", "NAME|FILE.so", "of its own cluster; kv if not given"},
     [DURABILITY] = {"durability", "LEVEL", "of its own cluster: fsync, the only one that this version offers"},
+    [NO_SESSION] = {"no-session", NULL, "commands without session: nothing is applied once for sure"},
     {NULL, NULL, NULL},
 };
 
@@ -142,6 +157,7 @@ static void print_json(const struct report *r)
     json_number(&json, "connections", r->options.connections);
     json_number(&json, "inflight", r->options.inflight);
     if (r->options.stream) json_number(&json, "batch", r->options.batch);
+    json_bool(&json, "session", !r->options.no_session);
     json_number(&json, "bytes", r->options.bytes);
     json_decimal(&json, "seconds", (double)b->window_ns / 1e9, 3);
     json_number(&json, "commands", b->applied);
@@ -382,6 +398,10 @@ static int read_options(const struct cli *cli, struct bench_options *o, uint64_t
     if (o->stream && batch * (bytes + 48) > LOCKSTEP_MESSAGE_BYTES_MAX)
         return cli_fail(cli, EXIT_USAGE, "--batch", "", "%" PRIu64 " commands of %s do not fit a message of %s", batch,
                         show_bytes(bytes), show_bytes(LOCKSTEP_MESSAGE_BYTES_MAX));
+    o->no_session = cli->values[NO_SESSION] != NULL;
+    if (o->stream && !o->no_session && batch > BENCH_WINDOW)
+        return cli_fail(cli, EXIT_USAGE, "--batch", "take less, or --no-session",
+                        "a session has at most %d commands in flight", BENCH_WINDOW);
     o->connections = (uint32_t)connections;
     o->inflight = (uint32_t)inflight;
     o->bytes = (uint32_t)bytes;

@@ -197,8 +197,10 @@ static int open_connection(struct load *load, struct connection *connection, uin
     const struct bench_options *o = load->options;
     connection->load = load;
     connection->number = number;
-    struct lockstep_client_options options = {
-        .size = sizeof options, .endpoints = o->endpoints, .operations_max = o->inflight + 16};
+    struct lockstep_client_options options = {.size = sizeof options,
+                                              .endpoints = o->endpoints,
+                                              .operations_max = o->inflight + 16,
+                                              .no_session = o->no_session};
     int rc = lockstep_client_open(&options, &connection->client, load->why, load->why_room);
     if (rc == 0) rc = make_commands(connection);
     if (rc != 0) return rc;

@@ -12,7 +12,8 @@
 enum {
     BENCH_BYTES_MIN = 20, /* `put b1023-09999 x`, and some */
     BENCH_BATCH_MAX = 4096,
-    BENCH_KEYS = 10000, /* that a connection writes over and over */
+    BENCH_WINDOW = 1024, /* of a session */
+    BENCH_KEYS = 10000,  /* that a connection writes over and over */
 };
 
 struct bench_options {
@@ -24,6 +25,7 @@ struct bench_options {
     uint32_t bytes;    /* of a command */
     uint32_t batch;    /* commands in a message */
     bool stream;
+    bool no_session;
     uint64_t warmup_ns, duration_ns;
     void *progress_context;
     void (*progress)(void *context, bool warming, uint64_t since_ns, uint64_t rate); /* about twice a second */

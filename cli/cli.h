@@ -43,6 +43,7 @@ struct cli {
     bool terminal;                     /* standard output is one */
     const char *to;                    /* NULL = not given */
     uint32_t timeout_ms;               /* 0 = not given */
+    bool no_session;                   /* the client sends nothing twice, and opens no session */
     const char *values[CLI_FLAGS_MAX]; /* by place in command->flags; a switch that was given has "" */
     const char *const *words;          /* what is no flag */
     int word_count;

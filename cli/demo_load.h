@@ -2,8 +2,10 @@
 /* demo_load.h - the load of the demo, and its memory: every command that was ever sent, what was said of it, and
  * whether the logs agree. Thread: main.
  * D1  Every command's bytes are unique and follow from its number, so that a log can be read without a copy of what was
- *     sent. No command is sent twice.
- * D2  A command that was answered is kept with the position that the answer named. */
+ *     sent.
+ * D2  A command that was answered is kept with the position that the answer named.
+ * D3  Streams have sessions: what the dead leader left unanswered is sent again with the same session and seq. So a command
+ *     may stand in the log twice, under one name; the first is the one that counts, and that the answer has to name. */
 #ifndef LOCKSTEP_CLI_DEMO_LOAD_H
 #define LOCKSTEP_CLI_DEMO_LOAD_H
 
@@ -19,6 +21,7 @@ enum {
     DEMO_BATCH = 64,    /* commands in a message */
     DEMO_MESSAGES = 16, /* in flight on a stream */
     DEMO_COMMAND_BYTES_MAX = 64,
+    DEMO_DEADLINE_MS = 60000, /* a slow host is no reason to give a command up */
 };
 
 struct demo_load;
@@ -54,6 +57,7 @@ enum { DEMO_NODES_MAX = 16 };
 struct demo_found {
     uint64_t commands;       /* in this log */
     uint64_t acknowledged;   /* found where their answer said, byte for byte */
+    uint64_t repeated;       /* that stand there once more, under the same session and seq */
     uint64_t unknown;        /* found though their outcome was unknown: they had been committed */
     char false_because[256]; /* "" = everything holds so far */
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* propose.c - `lockstep propose`: one command from the words, or one a line from standard input on a stream.
- * Thread: main. A command is never sent twice. From standard input the order is kept: at the first line that was not
+ * Thread: main. In a session, so that what is unknown is sent again, and applied once; --no-session sends nothing twice.
+ * From standard input the order is kept: at the first line that was not
  * applied nothing more is sent, and the line's number is said, so that a person can go on from there. */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,9 +16,10 @@
 #include "cli/cli.h"
 #include "cli/output.h"
 
-enum { ENTITY };
+enum { ENTITY, NO_SESSION };
 static const struct cli_flag flags[] = {
     [ENTITY] = {"entity", "N", "the entity that the command is for; 0 is the machine itself"},
+    [NO_SESSION] = {"no-session", NULL, "one round trip less; what is unknown is not sent again, and stays unknown"},
     {NULL, NULL, NULL},
 };
 
@@ -295,6 +297,7 @@ static int propose_run(struct cli *cli)
     int rc = cli_number(cli, ENTITY, 0, UINT64_MAX, &entity);
     if (rc != EXIT_OK) return rc;
     struct lockstep_client *client;
+    cli->no_session = cli->values[NO_SESSION] != NULL;
     rc = cli_connect(cli, &client);
     if (rc != EXIT_OK) return rc;
     if (cli->word_count == 1 && strcmp(cli->words[0], "-") == 0)
@@ -316,7 +319,8 @@ const struct command command_propose = {
         "  lockstep propose put colour blue\n"
         "- reads commands from standard input, one a line, and streams them: they are applied in that order. At\n"
         "the first line that is not applied nothing more is sent, and its number is said.\n"
-        "Exit: 5 where the machine refuses, 6 where the outcome is unknown: nothing is ever sent twice.\n",
+        "A command whose outcome is unknown is sent again until --timeout, and applied once (a session).\n"
+        "Exit: 5 where the machine refuses, 6 where the outcome is unknown even then.\n",
     .talks = true,
     .flags = flags,
     .run = propose_run,

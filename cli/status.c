@@ -118,6 +118,8 @@ static void member_json(struct json *json, const struct members *members, const 
     json_number(json, "protocol_errors", c->protocol_errors);
     json_number(json, "rejected_full", c->rejected_full);
     json_number(json, "frames_refused", c->frames_refused);
+    json_number(json, "commands_repeated", c->commands_repeated);
+    json_number(json, "sessions", c->sessions);
     json_end(json);
     json_end(json);
 }

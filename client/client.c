@@ -71,6 +71,7 @@ int lockstep_client_open(const struct lockstep_client_options *options, struct l
     pool_open(&client->pool, o->memory_bytes_max);
     client->requests = (struct pool_budget){.pool = &client->pool, .bytes_max = o->memory_bytes_max};
     client->epoll_fd = -1;
+    session_init(&client->session, client);
     int rc = add_listed(client, o->endpoints, why, why_room);
     o->endpoints = NULL; /* the owner's memory: copied, and not looked at again */
     if (rc != 0) goto fail;
@@ -98,7 +99,9 @@ void lockstep_client_close(struct lockstep_client *client)
     client->polling = true; /* callbacks that come now find a client that takes nothing new */
     client->closing = true;
     while (client->streams != NULL) lockstep_stream_close(client->streams);
+    session_close(&client->session);
     operation_close_all(client);
+    for (uint32_t i = 0; i < client->endpoint_count; i++) endpoint_write(&client->endpoints[i]);
     for (uint32_t i = 0; i < client->endpoint_count; i++) {
         endpoint_close(&client->endpoints[i]);
         lookup_drop(client->endpoints[i].lookup);
@@ -131,11 +134,13 @@ static uint64_t deadline_ns(const struct lockstep_client *client)
     if (client->fresh) return 0;
     uint64_t deadline = UINT64_MAX;
     if (client->heap_count > 0) deadline = client->heap[0]->due_ns;
-    if (client->waiting_first != NULL && client->choose_again_ns < deadline) deadline = client->choose_again_ns;
+    if (client->waiting.first != NULL && client->choose_again_ns < deadline) deadline = client->choose_again_ns;
     for (uint32_t i = 0; i < client->endpoint_count; i++) {
         uint64_t due_ns = endpoint_deadline_ns(&client->endpoints[i]);
         if (due_ns < deadline) deadline = due_ns;
     }
+    uint64_t session_due_ns = session_deadline_ns(&client->session, client->unnumbered.first != NULL);
+    if (session_due_ns < deadline) deadline = session_due_ns;
     for (const struct lockstep_stream *s = client->streams; s != NULL; s = s->next) {
         uint64_t due_ns = stream_deadline_ns(s);
         if (due_ns < deadline) deadline = due_ns;
@@ -185,7 +190,7 @@ int lockstep_client_fd(const struct lockstep_client *client)
 
 uint32_t lockstep_client_running(const struct lockstep_client *client)
 {
-    return client->running;
+    return client->running - client->internal;
 }
 
 const char *lockstep_client_trouble(struct lockstep_client *client)

@@ -6,7 +6,7 @@
  * 2  A dial that takes long does not hold the others up: the next endpoint is dialled beside it, and the first that
  *    greets is used.
  * 3  A connection that owes answers and has been silent for a second is passed by while another endpoint is there (its
- *    node may hang); what was sent on it waits for its own deadline.
+ *    node may hang). What was sent on it and may be sent again is given up there; the rest waits for its deadline.
  * 4  Nothing here waits: a name is looked up beside the owner's thread. An endpoint has one lookup at a time; one that
  *    outlives its dial serves the next. */
 #include <errno.h>
@@ -81,6 +81,8 @@ static void call_message(void *owner, struct grpc_client_call *call, const uint8
     if (*user == CALL_OPERATION) {
         operation_answer((struct operation *)user, bytes, n);
         grpc_client_consumed(call, n);
+    } else if (*user == CALL_NOBODY) {
+        grpc_client_consumed(call, n);
     } else {
         /* Credit first: an answer's callback may close another stream, never this one. */
         grpc_client_consumed(call, n);
@@ -94,7 +96,7 @@ static void call_end(void *owner, struct grpc_client_call *call, const struct gr
     enum call_owner *user = grpc_client_user(call);
     if (*user == CALL_OPERATION)
         operation_call_end((struct operation *)user, result);
-    else
+    else if (*user == CALL_STREAM)
         stream_call_end((struct lockstep_stream *)user, result);
 }
 
@@ -347,9 +349,9 @@ void endpoint_paid(struct endpoint *endpoint, uint32_t count)
     endpoint->owed -= count;
 }
 
-static bool is_quiet(const struct endpoint *endpoint, uint64_t now_ns)
+bool endpoint_is_quiet(const struct endpoint *endpoint, uint64_t now_ns, uint32_t quiet_ms)
 {
-    return endpoint->owed > 0 && now_ns > endpoint->heard_ns + CLIENT_QUIET_MS * CLIENT_MS_NS;
+    return endpoint->owed > 0 && now_ns > endpoint->heard_ns + quiet_ms * CLIENT_MS_NS;
 }
 
 struct endpoint *endpoint_choose(struct lockstep_client *client, uint64_t now_ns)
@@ -368,7 +370,7 @@ struct endpoint *endpoint_choose(struct lockstep_client *client, uint64_t now_ns
             /* What an idle connection was told meanwhile (GOAWAY, the end) is heard before a command is given to it. */
             if (endpoint->owed == 0) read_socket(endpoint, now_ns);
             if (endpoint->state != ENDPOINT_READY || endpoint->draining) break;
-            if (is_quiet(endpoint, now_ns)) {
+            if (endpoint_is_quiet(endpoint, now_ns, CLIENT_QUIET_MS)) {
                 if (quiet == NULL) quiet = endpoint;
                 break;
             }

@@ -3,6 +3,7 @@
  * client.c     open, close, poll: one turn of the machinery, the descriptor, the timeout
  * endpoint.c   addresses and connections: dialling, greeting, bytes in and out; which endpoint is asked next
  * resolve.c    a name becomes addresses, in a thread of its own
+ * session.c    sessions, and the numbers of commands
  * operation.c  one request, one answer: attempts, retries, deadlines, how each ends
  * stream.c     many commands a message, on one long call
  * message.c    lockstep.v1 messages, written and read by hand
@@ -34,6 +35,8 @@ enum {
     CLIENT_FORWARD_FAILURES = 6,  /* dials of the named leader, some 600 ms: then a follower may forward */
     CLIENT_REDIRECTS_AT_ONCE = 2, /* redirects followed without a pause; more means that nodes disagree */
     CLIENT_QUIET_MS = 1000,       /* a connection that owes answers and says nothing is passed by */
+    CLIENT_WINDOW_MAX = 1024,     /* commands of one session that run at a time, whatever the cluster would allow */
+    CLIENT_GOODBYE_MS = 1000,     /* for a CloseSession that nobody waits for */
     CLIENT_STREAM_MESSAGES_MAX = 4096,
     CLIENT_STREAM_COMMANDS_MAX = 16384, /* what a server takes in one message */
 };
@@ -70,7 +73,7 @@ struct endpoint {
 };
 
 /* What the user pointer of a codec's call points at; the first member of both. */
-enum call_owner { CALL_OPERATION = 1, CALL_STREAM = 2 };
+enum call_owner { CALL_OPERATION = 1, CALL_STREAM = 2, CALL_NOBODY = 3 };
 
 /* --- operations --- */
 
@@ -81,18 +84,22 @@ enum operation_kind {
     OPERATION_TRANSFER,
     OPERATION_HEALTH,
     OPERATION_MEMBER,
+    OPERATION_OUTCOME,
+    OPERATION_OPEN_SESSION,
+    OPERATION_KEEP_ALIVE,
 };
 
 enum operation_state {
     OPERATION_FREE,
-    OPERATION_WAITING,  /* in client->waiting, for a connection   -> SENT [operation_place] */
-    OPERATION_SLEEPING, /* until due_ns                           -> WAITING [client_turn] */
-    OPERATION_SENT,     /* a call runs -> SLEEPING, WAITING [operation_attempt_failed] · FREE [operation_end] */
+    OPERATION_UNNUMBERED, /* in client->unnumbered, for a session with room -> WAITING [operation_number] */
+    OPERATION_WAITING,    /* in client->waiting, for a connection   -> SENT [operation_place] */
+    OPERATION_SLEEPING,   /* until due_ns                           -> WAITING [client_turn] */
+    OPERATION_SENT,       /* a call runs -> SLEEPING, WAITING [operation_attempt_failed] · FREE [operation_end] */
 };
 
 struct operation {
     enum call_owner owner;             /* CALL_OPERATION */
-    struct operation *previous, *next; /* WAITING, FREE */
+    struct operation *previous, *next; /* UNNUMBERED, WAITING, FREE */
     struct lockstep_client *client;
     enum operation_kind kind;
     enum operation_state state;
@@ -105,7 +112,11 @@ struct operation {
     struct grpc_client_call *call;
     uint8_t *request; /* encoded, kept for another attempt */
     uint32_t request_bytes;
-    uint8_t *answer; /* encoded; `small` if it fits */
+    uint64_t session, seq; /* of a proposal; 0 = none, or not yet */
+    bool numbers_itself;   /* session and seq are this client's, at the end of the request */
+    bool may_be_applied;   /* an earlier attempt has no answer that says otherwise */
+    uint32_t quiet_ms;     /* after which an attempt on a quiet connection is given up; 0 = never */
+    uint8_t *answer;       /* encoded; `small` if it fits */
     uint32_t answer_bytes;
     bool answered;
     bool broken;    /* a second answer, or one that found no memory */
@@ -117,6 +128,30 @@ struct operation {
     } callback;
     void *context;
     uint8_t small[192];
+};
+
+struct operation_list {
+    struct operation *first, *last;
+};
+
+/* --- sessions --- */
+
+enum session_state { SESSION_NONE, SESSION_OPENING, SESSION_OPEN };
+
+struct client_session {
+    struct lockstep_client *client;
+    enum session_state state;
+    uint64_t id;
+    uint32_t window;
+    uint32_t pause_ms;
+    uint64_t expiry_ns;
+    uint64_t touched_ns;      /* the cluster answered something of it last */
+    uint64_t retry_ns;        /* nothing is asked before */
+    struct operation *asking; /* OpenSession or KeepAlive that runs */
+    int error;                /* why there is none; 0 = none was wanted yet */
+    uint64_t next_seq;
+    uint64_t lowest; /* all below it have ended */
+    bool runs[CLIENT_WINDOW_MAX];
 };
 
 /* --- streams --- */
@@ -131,6 +166,10 @@ struct stream_message {
     uint64_t tag;
     uint64_t deadline_ns;
     uint32_t count;
+    uint32_t attempts; /* calls that it was sent on */
+    uint64_t session, first_seq;
+    uint8_t *bytes; /* in a session: kept for another attempt */
+    size_t bytes_count;
 };
 
 struct lockstep_stream {
@@ -144,7 +183,12 @@ struct lockstep_stream {
     struct grpc_client_call *call;
     uint64_t seek_ns; /* not before */
     uint32_t pause_ms;
-    uint32_t message_first, message_count; /* of the ring: sent, not answered */
+    bool in_session;
+    struct client_session session;
+    uint32_t message_first, message_count; /* of the ring: taken, not answered */
+    uint32_t sent_count;                   /* those of them that this call has */
+    uint32_t command_count;                /* in all of them */
+    uint32_t quiet_ms;                     /* after which a silent call is given up */
     struct stream_message *messages;       /* options.messages_max */
     struct lockstep_result *results;       /* options.commands_max */
 };
@@ -165,12 +209,13 @@ struct lockstep_client {
     uint64_t choose_again_ns;           /* as endpoint_choose left it, while operations wait */
     const struct endpoint *leader_hint; /* named by a redirect, last; NULL = none yet */
     struct endpoint endpoints[LOCKSTEP_ENDPOINTS_MAX];
-    struct operation *waiting_first, *waiting_last;
+    struct client_session session; /* of proposals outside of streams */
+    struct operation_list waiting, unnumbered;
     struct operation *free_operations;
     struct operation **heap; /* by due_ns; operations_max */
     uint32_t heap_count;
     uint32_t heap_room;
-    uint32_t running;
+    uint32_t running, internal; /* internal: those of them that nobody but the client asked for */
     struct lockstep_stream *streams;
     uint8_t *in; /* CLIENT_IO_BYTES */
     char trouble[CLIENT_WHY_BYTES_MAX * 4];
@@ -200,6 +245,8 @@ void endpoint_write(struct endpoint *endpoint);
 /* An answer is expected, `count` have come or will not come. */
 void endpoint_owe(struct endpoint *endpoint, uint64_t now_ns);
 void endpoint_paid(struct endpoint *endpoint, uint32_t count);
+/* It owes answers and has been silent for so long. */
+bool endpoint_is_quiet(const struct endpoint *endpoint, uint64_t now_ns, uint32_t quiet_ms);
 /* Whether any endpoint is connected or may be soon. */
 bool endpoint_any_hope(const struct lockstep_client *client);
 /* The time since when every listed endpoint has failed to be dialled at least once; 0 = not all have. */
@@ -234,9 +281,26 @@ void operation_place(struct lockstep_client *client, uint64_t now_ns);
 void operation_turn(struct lockstep_client *client, uint64_t now_ns);
 void operation_answer(struct operation *operation, const uint8_t *bytes, size_t n);
 void operation_call_end(struct operation *operation, const struct grpc_client_result *result);
+/* Give seqs, as far as the session's window goes. */
+void operation_number(struct lockstep_client *client);
+/* No session was to be had: those that began before that end, unless time may help. */
+void operation_fail_unnumbered(struct lockstep_client *client, uint64_t started_ns, int error, const char *text);
 /* End all with ECLOSED; then free the free ones. */
 void operation_close_all(struct lockstep_client *client);
 void operation_free_all(struct lockstep_client *client);
+
+void session_init(struct client_session *session, struct lockstep_client *client);
+/* Open it if it is wanted, keep it if it is there. */
+void session_turn(struct client_session *session, bool wanted, uint64_t now_ns);
+uint64_t session_deadline_ns(const struct client_session *session, bool wanted);
+/* The cluster answered something of session id; it said that there is no such session. */
+void session_touched(struct client_session *session, uint64_t id);
+void session_ended(struct client_session *session, uint64_t id);
+/* Say goodbye to the cluster without waiting for an answer. */
+void session_close(struct client_session *session);
+/* The next seq; false: no session, or its window is full. It runs until it has ended. */
+bool session_next_seq(struct client_session *session, uint64_t *ret);
+void session_seq_ended(struct client_session *session, uint64_t id, uint64_t seq);
 
 void stream_turn(struct lockstep_stream *stream, uint64_t now_ns);
 uint64_t stream_deadline_ns(const struct lockstep_stream *stream);
@@ -247,8 +311,14 @@ void stream_call_end(struct lockstep_stream *stream, const struct grpc_client_re
 
 size_t message_proposal_bytes(const struct lockstep_proposal *proposal);
 size_t message_proposal_write(uint8_t *to, const struct lockstep_proposal *proposal);
-size_t message_proposals_bytes(const struct lockstep_proposal *proposals, uint32_t count);
-size_t message_proposals_write(uint8_t *to, const struct lockstep_proposal *proposals, uint32_t count);
+/* Session and seq behind a proposal that was written without them. */
+enum { MESSAGE_NUMBER_BYTES = 18 };
+size_t message_number_write(uint8_t *to, uint64_t session, uint64_t seq);
+/* session 0: each has its own session and seq; else theirs are that one and first_seq, first_seq + 1, ... */
+size_t message_proposals_bytes(const struct lockstep_proposal *proposals, uint32_t count, uint64_t session,
+                               uint64_t first_seq);
+size_t message_proposals_write(uint8_t *to, const struct lockstep_proposal *proposals, uint32_t count, uint64_t session,
+                               uint64_t first_seq);
 size_t message_query_bytes(const struct lockstep_query *query);
 size_t message_query_write(uint8_t *to, const struct lockstep_query *query);
 /* A message whose field 1 is a name: TransferLeaderRequest, HealthCheckRequest. */
@@ -257,6 +327,7 @@ size_t message_name_write(uint8_t *to, const char *name);
 
 /* What answers say, into *ret; views of the input. LOCKSTEP_EPROTO: not such a message. */
 int message_proposal_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret);
+int message_outcome_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret);
 int message_query_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret);
 int message_status_read(const uint8_t *bytes, size_t n, struct lockstep_status *ret);
 size_t message_member_change_bytes(const struct lockstep_member_change *change);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "client/internal.h"
 #include "proto/messages.h"
 #include "proto/wire.h"
@@ -32,21 +33,41 @@ size_t message_proposal_write(uint8_t *to, const struct lockstep_proposal *propo
     return (size_t)(propose_request_put(to, &request) - to);
 }
 
-size_t message_proposals_bytes(const struct lockstep_proposal *proposals, uint32_t count)
+size_t message_number_write(uint8_t *to, uint64_t session, uint64_t seq)
+{
+    lk_assert(session != 0 && seq != 0);
+    struct propose_request number = {.session = session, .seq = seq};
+    lk_assert(propose_request_bytes(&number) == MESSAGE_NUMBER_BYTES);
+    return (size_t)(propose_request_put(to, &number) - to); /* a message behind a message is both of them */
+}
+
+static struct propose_request numbered(const struct lockstep_proposal *proposal, uint64_t session, uint64_t seq)
+{
+    struct propose_request request = request_of(proposal);
+    if (session != 0) {
+        request.session = session;
+        request.seq = seq;
+    }
+    return request;
+}
+
+size_t message_proposals_bytes(const struct lockstep_proposal *proposals, uint32_t count, uint64_t session,
+                               uint64_t first_seq)
 {
     size_t bytes = 0;
     for (uint32_t i = 0; i < count; i++) {
-        struct propose_request request = request_of(&proposals[i]);
+        struct propose_request request = numbered(&proposals[i], session, first_seq + i);
         bytes += propose_stream_request_item_bytes(&request);
     }
     return bytes;
 }
 
-size_t message_proposals_write(uint8_t *to, const struct lockstep_proposal *proposals, uint32_t count)
+size_t message_proposals_write(uint8_t *to, const struct lockstep_proposal *proposals, uint32_t count, uint64_t session,
+                               uint64_t first_seq)
 {
     uint8_t *at = to;
     for (uint32_t i = 0; i < count; i++) {
-        struct propose_request request = request_of(&proposals[i]);
+        struct propose_request request = numbered(&proposals[i], session, first_seq + i);
         at = propose_stream_request_item_put(at, &request);
     }
     return (size_t)(at - to);
@@ -77,11 +98,23 @@ int message_proposal_read(const uint8_t *bytes, size_t n, struct lockstep_result
     return 0;
 }
 
-/* Why a command was not appended. */
+/* Why a command has no answer of the machine. */
 static int refusal_of(const struct propose_result *result)
 {
     int error = attempt_error((enum grpc_status)result->status);
-    return error != 0 ? error : LOCKSTEP_EUNAVAILABLE;
+    if (result->outcome == PROPOSE_REPLY_DROPPED) return LOCKSTEP_EREPLIED;
+    if (result->outcome == PROPOSE_NOT_APPENDED) return error != 0 ? error : LOCKSTEP_EUNAVAILABLE;
+    return error == LOCKSTEP_ENOTFOUND || error == LOCKSTEP_EWINDOW ? error : LOCKSTEP_EUNKNOWN;
+}
+
+static enum lockstep_fate fate_of(const struct propose_result *result)
+{
+    switch (result->outcome) {
+    case PROPOSE_APPLIED:
+    case PROPOSE_REPLY_DROPPED: return LOCKSTEP_APPLIED;
+    case PROPOSE_NOT_APPENDED: return LOCKSTEP_NOT_APPENDED;
+    default: return LOCKSTEP_UNKNOWN;
+    }
 }
 
 int message_results_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret, uint32_t count, char *text)
@@ -105,14 +138,26 @@ int message_results_read(const uint8_t *bytes, size_t n, struct lockstep_result 
         /* What fails in one message fails for one reason: the first one's text stands for all. */
         if (text[0] == 0)
             message_text(text, LOCKSTEP_TEXT_BYTES_MAX, (const uint8_t *)result.error, result.error_bytes);
-        bool surely = result.outcome == PROPOSE_NOT_APPENDED;
         *r = (struct lockstep_result){
-            .error = surely ? refusal_of(&result) : LOCKSTEP_EUNKNOWN,
-            .fate = surely ? LOCKSTEP_NOT_APPENDED : LOCKSTEP_UNKNOWN,
+            .error = refusal_of(&result),
+            .fate = fate_of(&result),
             .text = text,
         };
     }
     return rc == 0 && at == count ? 0 : LOCKSTEP_EPROTO;
+}
+
+int message_outcome_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret)
+{
+    struct propose_result result;
+    if (propose_result_read(bytes, n, &result) != 0) return LOCKSTEP_EPROTO;
+    if (result.outcome == PROPOSE_APPLIED) {
+        applied(&result.response, ret);
+    } else {
+        ret->fate = fate_of(&result);
+        ret->error = result.outcome == PROPOSE_REPLY_DROPPED ? LOCKSTEP_EREPLIED : 0;
+    }
+    return 0;
 }
 
 int message_query_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret)
@@ -224,9 +269,11 @@ static int read_member(const uint8_t *bytes, size_t n, struct lockstep_member *r
 static int read_counters(const uint8_t *bytes, size_t n, struct lockstep_counters *ret)
 {
     uint64_t *const members[] = {
-        &ret->commands_appended,   &ret->blocks_appended,      &ret->bytes_appended, &ret->flushes,
-        &ret->appends_sent,        &ret->appends_inflight_max, &ret->elections,      &ret->connections,
-        &ret->connections_refused, &ret->protocol_errors,      &ret->rejected_full,  &ret->frames_refused,
+        &ret->commands_appended, &ret->blocks_appended, &ret->bytes_appended,
+        &ret->flushes,           &ret->appends_sent,    &ret->appends_inflight_max,
+        &ret->elections,         &ret->connections,     &ret->connections_refused,
+        &ret->protocol_errors,   &ret->rejected_full,   &ret->frames_refused,
+        &ret->commands_repeated, &ret->sessions,
     };
     struct wire wire = wire_of(bytes, n);
     struct wire_field field;

@@ -2,8 +2,9 @@
 /* operation.c - one request, one answer: attempts, pauses, deadlines, and what is known when it ends.
  * Thread: the owner's. Owns: operations, the heap of their times, the list of those that wait for a connection.
  *
- *   WAITING -> SENT [operation_place] -> free [operation_end]
- *                     -> SLEEPING [attempt_failed] -> WAITING [operation_turn]
+ *   UNNUMBERED -> WAITING [operation_number] -> SENT [operation_place] -> free [operation_end]
+ *                                                -> SLEEPING [attempt_failed] -> WAITING [operation_turn]
+ *                                                -> UNNUMBERED [number_again]
  *   any state -> free at its deadline [operation_turn]
  *
  * C1, C2  (client.h) live in attempt_failed(): the one place that decides whether something is sent again. */
@@ -14,11 +15,18 @@
 
 #include "base/assert.h"
 #include "client/internal.h"
+#include "proto/messages.h"
 
 static const char *const paths[] = {
-    [OPERATION_PROPOSE] = "/lockstep.v1.Lockstep/Propose", [OPERATION_QUERY] = "/lockstep.v1.Lockstep/Query",
-    [OPERATION_STATUS] = "/lockstep.v1.Admin/Status",      [OPERATION_TRANSFER] = "/lockstep.v1.Admin/TransferLeader",
-    [OPERATION_HEALTH] = "/grpc.health.v1.Health/Check",   [OPERATION_MEMBER] = "/lockstep.v1.Admin/ChangeMember",
+    [OPERATION_PROPOSE] = "/lockstep.v1.Lockstep/Propose",
+    [OPERATION_QUERY] = "/lockstep.v1.Lockstep/Query",
+    [OPERATION_STATUS] = "/lockstep.v1.Admin/Status",
+    [OPERATION_TRANSFER] = "/lockstep.v1.Admin/TransferLeader",
+    [OPERATION_HEALTH] = "/grpc.health.v1.Health/Check",
+    [OPERATION_OUTCOME] = "/lockstep.v1.Lockstep/Outcome",
+    [OPERATION_OPEN_SESSION] = "/lockstep.v1.Lockstep/OpenSession",
+    [OPERATION_KEEP_ALIVE] = "/lockstep.v1.Lockstep/KeepAlive",
+    [OPERATION_MEMBER] = "/lockstep.v1.Admin/ChangeMember",
 };
 
 /* --- the heap of times: the earliest is heap[0] --- */
@@ -56,31 +64,58 @@ static void heap_remove(struct lockstep_client *client, struct operation *operat
     if (last != operation) heap_move(client, at, last);
 }
 
-/* --- the list of those that wait for a connection --- */
+/* --- the lists of those that wait, for a connection or for a session --- */
 
-static void wait_for_connection(struct lockstep_client *client, struct operation *operation)
+static void list_add(struct operation_list *list, struct operation *operation)
 {
-    operation->state = OPERATION_WAITING;
     operation->next = NULL;
-    operation->previous = client->waiting_last;
-    if (client->waiting_last != NULL)
-        client->waiting_last->next = operation;
+    operation->previous = list->last;
+    if (list->last != NULL)
+        list->last->next = operation;
     else
-        client->waiting_first = operation;
-    client->waiting_last = operation;
-    client->fresh = true;
+        list->first = operation;
+    list->last = operation;
 }
 
-static void wait_no_more(struct lockstep_client *client, struct operation *operation)
+static void list_take(struct operation_list *list, struct operation *operation)
 {
     if (operation->previous != NULL)
         operation->previous->next = operation->next;
     else
-        client->waiting_first = operation->next;
+        list->first = operation->next;
     if (operation->next != NULL)
         operation->next->previous = operation->previous;
     else
-        client->waiting_last = operation->previous;
+        list->last = operation->previous;
+}
+
+static void wait_for_connection(struct lockstep_client *client, struct operation *operation)
+{
+    operation->state = OPERATION_WAITING;
+    list_add(&client->waiting, operation);
+    client->fresh = true;
+}
+
+static void wait_for_session(struct lockstep_client *client, struct operation *operation)
+{
+    operation->state = OPERATION_UNNUMBERED;
+    list_add(&client->unnumbered, operation);
+    client->fresh = true;
+}
+
+void operation_number(struct lockstep_client *client)
+{
+    struct client_session *session = &client->session;
+    struct operation *operation;
+    uint64_t seq;
+    while ((operation = client->unnumbered.first) != NULL && session_next_seq(session, &seq)) {
+        list_take(&client->unnumbered, operation);
+        operation->session = session->id;
+        operation->seq = seq;
+        operation->request_bytes +=
+            (uint32_t)message_number_write(operation->request + operation->request_bytes, session->id, seq);
+        wait_for_connection(client, operation);
+    }
 }
 
 /* --- beginning and end --- */
@@ -100,7 +135,8 @@ int operation_start(struct lockstep_client *client, enum operation_kind kind, si
 {
     if (client->closing) return LOCKSTEP_ECLOSED;
     if (request_bytes > LOCKSTEP_MESSAGE_BYTES_MAX) return LOCKSTEP_ETOOBIG;
-    if (client->running == client->options.operations_max) return LOCKSTEP_EFULL;
+    bool internal = kind == OPERATION_OPEN_SESSION || kind == OPERATION_KEEP_ALIVE; /* what others wait for */
+    if (client->running - client->internal >= client->options.operations_max && !internal) return LOCKSTEP_EFULL;
     if (client->heap_count == client->heap_room && heap_grow(client) != 0) return LOCKSTEP_EFULL;
     struct operation *operation = client->free_operations;
     if (operation != NULL)
@@ -127,6 +163,7 @@ int operation_start(struct lockstep_client *client, enum operation_kind kind, si
     operation->deadline_ns = now_ns + deadline_ms * CLIENT_MS_NS;
     operation->due_ns = operation->deadline_ns;
     client->running++;
+    client->internal += internal;
     client->heap_count++;
     heap_move(client, client->heap_count - 1, operation);
     wait_for_connection(client, operation);
@@ -139,7 +176,8 @@ static void retire(struct operation *operation)
 {
     struct lockstep_client *client = operation->client;
     lk_assert(operation->state != OPERATION_FREE);
-    if (operation->state == OPERATION_WAITING) wait_no_more(client, operation);
+    if (operation->state == OPERATION_UNNUMBERED) list_take(&client->unnumbered, operation);
+    if (operation->state == OPERATION_WAITING) list_take(&client->waiting, operation);
     if (operation->state == OPERATION_SENT) {
         endpoint_paid(operation->at, 1);
         if (operation->call != NULL) grpc_client_cancel(operation->call);
@@ -147,6 +185,10 @@ static void retire(struct operation *operation)
     operation->state = OPERATION_FREE;
     heap_remove(client, operation);
     client->running--;
+    client->internal -= operation->kind == OPERATION_OPEN_SESSION || operation->kind == OPERATION_KEEP_ALIVE;
+    if (!operation->numbers_itself || operation->seq == 0) return;
+    session_seq_ended(&client->session, operation->session, operation->seq);
+    operation_number(client);
 }
 
 static void release(struct operation *operation)
@@ -182,16 +224,36 @@ static bool appends(const struct operation *operation)
     return operation->kind == OPERATION_PROPOSE;
 }
 
+/* A command with a seq is applied once, however often it is sent; what appends nothing, and what nobody minds having
+ * twice, may be repeated as well. */
+static bool is_repeatable(const struct operation *operation)
+{
+    if (operation->kind == OPERATION_TRANSFER || operation->kind == OPERATION_MEMBER) return false;
+    return operation->kind != OPERATION_PROPOSE || (operation->session != 0 && operation->seq != 0);
+}
+
 static void end_failed(struct operation *operation, int error, bool may_be_appended, const char *text)
 {
+    bool unknown = appends(operation) && (may_be_appended || operation->may_be_applied);
     struct lockstep_result result = {
         .error = error,
-        .fate = may_be_appended && appends(operation) ? LOCKSTEP_UNKNOWN : LOCKSTEP_NOT_APPENDED,
+        .fate = unknown ? LOCKSTEP_UNKNOWN : LOCKSTEP_NOT_APPENDED,
+        .session = operation->session,
+        .seq = operation->seq,
         .endpoint = operation->at != NULL ? operation->at->address : "",
         .text = text,
         .retry_after_ms = operation->retry_after_ms,
     };
     operation_end(operation, &result, NULL);
+}
+
+void operation_fail_unnumbered(struct lockstep_client *client, uint64_t started_ns, int error, const char *text)
+{
+    bool time_may_help = error == LOCKSTEP_EUNAVAILABLE || error == LOCKSTEP_ENOTLEADER || error == LOCKSTEP_EFULL ||
+                         error == LOCKSTEP_ETIMEDOUT || error == LOCKSTEP_EUNKNOWN;
+    struct operation *operation;
+    while (!time_may_help && (operation = client->unnumbered.first) != NULL && operation->started_ns <= started_ns)
+        end_failed(operation, error, false, text);
 }
 
 void operation_close_all(struct lockstep_client *client)
@@ -221,11 +283,21 @@ static bool may_be_forwarded(const struct lockstep_client *client)
     return client->leader_hint != NULL && client->leader_hint->failures >= CLIENT_FORWARD_FAILURES;
 }
 
+/* When the connection has been silent for so long, the node may hang: each time we wait twice as long. */
+static void look_again(struct operation *operation, uint64_t now_ns)
+{
+    operation->quiet_ms = operation->quiet_ms == 0 ? CLIENT_QUIET_MS : operation->quiet_ms * 2;
+    uint64_t due_ns = now_ns + (operation->quiet_ms + 1) * CLIENT_MS_NS;
+    operation->due_ns = due_ns < operation->deadline_ns ? due_ns : operation->deadline_ns;
+    heap_move(operation->client, operation->heap_at, operation);
+}
+
 /* WAITING -> SENT. 0, or the codec's error: nothing was started then. */
 static int attempt(struct operation *operation, struct endpoint *endpoint, uint64_t now_ns)
 {
     static const struct grpc_pair no_forward = {{"lockstep-forward", 16}, {"no", 2}};
-    bool by_leader = operation->kind == OPERATION_PROPOSE || operation->kind == OPERATION_QUERY;
+    bool by_leader = operation->kind != OPERATION_STATUS && operation->kind != OPERATION_TRANSFER &&
+                     operation->kind != OPERATION_HEALTH && operation->kind != OPERATION_MEMBER;
     size_t pairs = by_leader && !may_be_forwarded(operation->client) ? 1 : 0;
     struct grpc_client_call *call;
     int rc = grpc_client_start(endpoint->codec, paths[operation->kind], operation->deadline_ns - now_ns, &no_forward,
@@ -237,32 +309,35 @@ static int attempt(struct operation *operation, struct endpoint *endpoint, uint6
         return rc;
     }
     grpc_client_half_close(call);
-    wait_no_more(operation->client, operation);
+    list_take(&operation->client->waiting, operation);
     operation->call = call;
     operation->at = endpoint;
     operation->state = OPERATION_SENT;
     operation->attempts++;
     endpoint_owe(endpoint, now_ns);
+    if (is_repeatable(operation)) look_again(operation, now_ns);
     return 0;
 }
 
-/* Nobody can be reached: those that began before every listed endpoint was tried end now, not at their deadline. */
+/* Nobody can be reached: those that began before every listed endpoint was tried end now, not at their deadline. What
+ * may be applied already stays: its outcome is worth waiting for. */
 static void end_unreachable(struct lockstep_client *client)
 {
-    if (client->waiting_first == NULL || endpoint_any_hope(client)) return;
+    if (client->waiting.first == NULL || endpoint_any_hope(client)) return;
     uint64_t all_failed_ns = endpoint_all_failed_ns(client);
-    for (struct operation *o = client->waiting_first; o != NULL && o->started_ns <= all_failed_ns;
-         o = client->waiting_first)
-        end_failed(o, LOCKSTEP_EUNREACHABLE, false, lockstep_client_trouble(client));
+    for (struct operation *o = client->waiting.first, *next; o != NULL && o->started_ns <= all_failed_ns; o = next) {
+        next = o->next;
+        if (!o->may_be_applied) end_failed(o, LOCKSTEP_EUNREACHABLE, false, lockstep_client_trouble(client));
+    }
 }
 
 void operation_place(struct lockstep_client *client, uint64_t now_ns)
 {
     client->fresh = false;
-    while (client->waiting_first != NULL) {
+    while (client->waiting.first != NULL) {
         struct endpoint *endpoint = endpoint_choose(client, now_ns);
         if (endpoint == NULL) break;
-        struct operation *operation = client->waiting_first;
+        struct operation *operation = client->waiting.first;
         int rc = attempt(operation, endpoint, now_ns);
         if (rc == LOCKSTEP_ECLOSED) {
             endpoint->draining = true; /* others take over; endpoint_turn closes it when its calls have ended */
@@ -277,31 +352,70 @@ void operation_place(struct lockstep_client *client, uint64_t now_ns)
     end_unreachable(client);
 }
 
+static void attempt_failed(struct operation *operation, struct attempt *failed, bool from_server);
+
+/* SENT, and no answer for a while. */
+static void is_overdue(struct operation *operation, uint64_t now_ns)
+{
+    if (!endpoint_is_quiet(operation->at, now_ns, operation->quiet_ms)) {
+        operation->quiet_ms /= 2; /* it lives: as long again */
+        look_again(operation, now_ns);
+        return;
+    }
+    struct attempt failed = {.error = LOCKSTEP_EUNKNOWN};
+    snprintf(failed.text, sizeof failed.text, "nothing was heard for %" PRIu32 " ms", operation->quiet_ms);
+    snprintf(operation->at->cause, sizeof operation->at->cause, "%s", failed.text);
+    grpc_client_cancel(operation->call);
+    operation->call = NULL;
+    endpoint_pass(operation->at, (struct grpc_text){NULL, 0});
+    attempt_failed(operation, &failed, false);
+}
+
+static void deadline_passed(struct operation *operation)
+{
+    struct lockstep_client *client = operation->client;
+    char text[LOCKSTEP_TEXT_BYTES_MAX];
+    if (operation->state == OPERATION_SENT) {
+        snprintf(text, sizeof text, "no answer within %" PRIu32 " ms", operation->deadline_ms);
+        snprintf(operation->at->cause, sizeof operation->at->cause, "%s", text);
+        end_failed(operation, LOCKSTEP_ETIMEDOUT, true, text);
+        return;
+    }
+    int error = operation->last_error;
+    if (operation->state == OPERATION_UNNUMBERED) {
+        const struct operation *asking = client->session.asking;
+        error = asking != NULL && asking->last_error != 0 ? asking->last_error : client->session.error;
+        if (asking != NULL && asking->state == OPERATION_SENT) error = LOCKSTEP_ETIMEDOUT;
+        if (error == LOCKSTEP_EUNKNOWN)
+            error = LOCKSTEP_EUNAVAILABLE; /* of the session; nothing of this one was sent */
+        if (client->session.state == SESSION_OPEN) error = LOCKSTEP_EFULL; /* as many run as the window allows */
+    }
+    if (operation->may_be_applied) error = LOCKSTEP_ETIMEDOUT;
+    if (error == 0) error = LOCKSTEP_EUNREACHABLE;
+    const char *trouble = lockstep_client_trouble(client);
+    if (trouble[0] == 0) {
+        snprintf(text, sizeof text, "no %s within %" PRIu32 " ms",
+                 operation->may_be_applied ? "answer" : "connection took it", operation->deadline_ms);
+        trouble = text;
+    }
+    end_failed(operation, error, false, trouble);
+}
+
 void operation_turn(struct lockstep_client *client, uint64_t now_ns)
 {
+    session_turn(&client->session, client->unnumbered.first != NULL, now_ns);
     while (client->heap_count > 0 && client->heap[0]->due_ns <= now_ns) {
         struct operation *operation = client->heap[0];
-        if (now_ns < operation->deadline_ns) {
-            lk_assert(operation->state == OPERATION_SLEEPING);
+        if (now_ns >= operation->deadline_ns) {
+            deadline_passed(operation);
+        } else if (operation->state == OPERATION_SLEEPING) {
             operation->due_ns = operation->deadline_ns;
             heap_move(client, 0, operation);
             wait_for_connection(client, operation);
-            continue;
+        } else {
+            lk_assert(operation->state == OPERATION_SENT);
+            is_overdue(operation, now_ns);
         }
-        char text[LOCKSTEP_TEXT_BYTES_MAX];
-        if (operation->state == OPERATION_SENT) {
-            snprintf(text, sizeof text, "no answer within %" PRIu32 " ms", operation->deadline_ms);
-            snprintf(operation->at->cause, sizeof operation->at->cause, "%s", text);
-            end_failed(operation, LOCKSTEP_ETIMEDOUT, true, text);
-            continue;
-        }
-        int error = operation->last_error != 0 ? operation->last_error : LOCKSTEP_EUNREACHABLE;
-        const char *trouble = lockstep_client_trouble(client);
-        if (trouble[0] == 0) {
-            snprintf(text, sizeof text, "no connection took it within %" PRIu32 " ms", operation->deadline_ms);
-            trouble = text;
-        }
-        end_failed(operation, error, false, trouble);
     }
 }
 
@@ -324,8 +438,8 @@ int attempt_error(enum grpc_status status)
     case GRPC_ABORTED:
     case GRPC_CANCELLED: return LOCKSTEP_EUNKNOWN;
     case GRPC_UNIMPLEMENTED:
-    case GRPC_INVALID_ARGUMENT:
-    case GRPC_OUT_OF_RANGE: return LOCKSTEP_EINVAL;
+    case GRPC_INVALID_ARGUMENT: return LOCKSTEP_EINVAL;
+    case GRPC_OUT_OF_RANGE: return LOCKSTEP_EWINDOW;
     case GRPC_NOT_FOUND: return LOCKSTEP_ENOTFOUND;
     case GRPC_ALREADY_EXISTS: return LOCKSTEP_EEXIST;
     case GRPC_DATA_LOSS: return LOCKSTEP_ECORRUPT;
@@ -370,16 +484,57 @@ static void sleep_until(struct operation *operation, uint64_t due_ns)
     heap_move(operation->client, operation->heap_at, operation);
 }
 
+/* The session has ended, and this attempt was not applied. If none before it may have been, the command gets a number of
+ * another session; else the application has to know. */
+static void number_again(struct operation *operation, const struct attempt *failed)
+{
+    struct lockstep_client *client = operation->client;
+    session_ended(&client->session, operation->session);
+    if (operation->may_be_applied || !operation->numbers_itself) {
+        end_failed(operation, LOCKSTEP_ENOTFOUND, false, failed->text);
+        return;
+    }
+    endpoint_paid(operation->at, 1);
+    operation->call = NULL;
+    operation->request_bytes -= MESSAGE_NUMBER_BYTES;
+    operation->session = operation->seq = 0;
+    operation->due_ns = operation->deadline_ns;
+    heap_move(client, operation->heap_at, operation);
+    wait_for_session(client, operation);
+}
+
+static void end_replied(struct operation *operation, const struct attempt *failed)
+{
+    struct lockstep_result result = {.error = LOCKSTEP_EREPLIED,
+                                     .fate = LOCKSTEP_APPLIED,
+                                     .session = operation->session,
+                                     .seq = operation->seq,
+                                     .endpoint = operation->at->address,
+                                     .text = failed->text};
+    operation_end(operation, &result, NULL);
+}
+
 /* The call has ended without an answer. Send it again, or end it? */
 static void attempt_failed(struct operation *operation, struct attempt *failed, bool from_server)
 {
     struct lockstep_client *client = operation->client;
-    bool may_be_appended = appends(operation) && !failed->not_appended;
+    bool judged = from_server && appends(operation) && operation->session != 0;
+    if (judged && failed->error == LOCKSTEP_EEXIST) {
+        end_replied(operation, failed);
+        return;
+    }
+    if (judged && failed->error == LOCKSTEP_ENOTFOUND) {
+        number_again(operation, failed);
+        return;
+    }
+    bool refused = judged && failed->error == LOCKSTEP_EWINDOW; /* this attempt; an earlier one may have been applied */
+    bool may_be_appended = appends(operation) && !failed->not_appended && !refused;
+    bool repeats = is_repeatable(operation);
     if (!from_server && failed->error == LOCKSTEP_EUNAVAILABLE && may_be_appended) failed->error = LOCKSTEP_EUNKNOWN;
     bool passing = failed->error == LOCKSTEP_ENOTLEADER || failed->error == LOCKSTEP_EFULL ||
-                   failed->error == LOCKSTEP_EUNAVAILABLE;
+                   failed->error == LOCKSTEP_EUNAVAILABLE || (repeats && failed->error == LOCKSTEP_EUNKNOWN);
     /* A transfer that was lost on the way may have happened; only what a server refused is asked again. */
-    bool may_repeat = !may_be_appended && (from_server || operation->kind != OPERATION_TRANSFER);
+    bool may_repeat = repeats || (!may_be_appended && (from_server || operation->kind != OPERATION_TRANSFER));
     if (passing && may_be_appended) failed->error = LOCKSTEP_EUNKNOWN; /* a server that does not say so */
     operation->retry_after_ms = failed->retry_after_ms;
     if (from_server && passing) snprintf(operation->at->cause, sizeof operation->at->cause, "%s", failed->text);
@@ -387,6 +542,8 @@ static void attempt_failed(struct operation *operation, struct attempt *failed, 
         end_failed(operation, failed->error, may_be_appended, failed->text);
         return;
     }
+    operation->may_be_applied = operation->may_be_applied || may_be_appended;
+    operation->answered = operation->broken = false;
     endpoint_paid(operation->at, 1);
     operation->call = NULL;
     operation->last_error = failed->error;
@@ -400,6 +557,8 @@ static void attempt_failed(struct operation *operation, struct attempt *failed, 
     if (from_server) endpoint_pass(operation->at, failed->leader);
     bool at_once = failed->leader.bytes > 0 && operation->redirects++ < CLIENT_REDIRECTS_AT_ONCE;
     if (at_once) {
+        operation->due_ns = operation->deadline_ns;
+        heap_move(client, operation->heap_at, operation);
         wait_for_connection(client, operation);
         return;
     }
@@ -434,6 +593,12 @@ static int read_answer(const struct operation *operation, struct lockstep_result
     case OPERATION_TRANSFER: return message_transfer_read(bytes, n, result);
     case OPERATION_HEALTH: return message_health_read(bytes, n, result);
     case OPERATION_MEMBER: return message_member_change_read(bytes, n, result);
+    case OPERATION_OUTCOME: return message_outcome_read(bytes, n, result);
+    case OPERATION_OPEN_SESSION:
+    case OPERATION_KEEP_ALIVE:
+        result->reply = bytes; /* who asked reads it */
+        result->reply_bytes = n;
+        return 0;
     }
     lk_unreachable();
 }
@@ -456,6 +621,9 @@ void operation_call_end(struct operation *operation, const struct grpc_client_re
         return;
     }
     operation->at->cause[0] = 0;
+    result.session = operation->session;
+    result.seq = operation->seq;
+    if (operation->numbers_itself) session_touched(&operation->client->session, operation->session);
     operation_end(operation, &result, &status);
 }
 
@@ -465,12 +633,38 @@ int lockstep_propose(struct lockstep_client *client, const struct lockstep_propo
                      lockstep_result_callback *callback, void *context)
 {
     struct operation *operation;
-    int rc =
-        operation_start(client, OPERATION_PROPOSE, message_proposal_bytes(proposal), proposal->deadline_ms, &operation);
+    bool numbers_itself = !client->options.no_session && proposal->session == 0;
+    size_t bytes = message_proposal_bytes(proposal);
+    int rc = operation_start(client, OPERATION_PROPOSE, bytes + (numbers_itself ? MESSAGE_NUMBER_BYTES : 0),
+                             proposal->deadline_ms, &operation);
     if (rc != 0) return rc;
     message_proposal_write(operation->request, proposal);
     operation->callback.result = callback;
     operation->context = context;
+    operation->session = proposal->session;
+    operation->seq = proposal->session != 0 ? proposal->seq : 0;
+    if (!numbers_itself) return 0;
+    operation->numbers_itself = true;
+    operation->request_bytes = (uint32_t)bytes;
+    list_take(&client->waiting, operation);
+    wait_for_session(client, operation);
+    operation_number(client);
+    return 0;
+}
+
+int lockstep_outcome(struct lockstep_client *client, uint64_t session, uint64_t seq, uint32_t deadline_ms,
+                     lockstep_result_callback *callback, void *context)
+{
+    struct session_request request = {.session = session, .seq = seq};
+    if (session == 0 || seq == 0) return LOCKSTEP_EINVAL;
+    struct operation *operation;
+    int rc = operation_start(client, OPERATION_OUTCOME, session_request_bytes(&request), deadline_ms, &operation);
+    if (rc != 0) return rc;
+    session_request_put(operation->request, &request);
+    operation->callback.result = callback;
+    operation->context = context;
+    operation->session = session;
+    operation->seq = seq;
     return 0;
 }
 

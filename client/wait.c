@@ -76,6 +76,13 @@ int lockstep_propose_wait(struct lockstep_client *client, const struct lockstep_
     return wait_for(&waiter, lockstep_propose(client, proposal, result_came, &waiter));
 }
 
+int lockstep_outcome_wait(struct lockstep_client *client, uint64_t session, uint64_t seq, uint32_t deadline_ms,
+                          struct lockstep_result *ret)
+{
+    struct waiter waiter = {.client = client, .result = ret};
+    return wait_for(&waiter, lockstep_outcome(client, session, seq, deadline_ms, result_came, &waiter));
+}
+
 int lockstep_query_wait(struct lockstep_client *client, const struct lockstep_query *query, struct lockstep_result *ret)
 {
     struct waiter waiter = {.client = client, .result = ret};

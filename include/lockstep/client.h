@@ -10,11 +10,16 @@
  * What a client knows about a proposal that failed is its *fate*:
  * C1  LOCKSTEP_NOT_APPENDED is said in two cases only: the server's trailer says so, or no byte of the command was ever
  *     given to a connection. Every other failure is LOCKSTEP_UNKNOWN: it may be applied already, later, or never.
- * C2  A proposal of unknown fate is never sent again by this library. One that was surely not appended is, until its
- *     deadline: at the address of the leader that the answer names, after the back-off that a full node asks for, or at
- *     another endpoint. Queries, status and health append nothing and are repeated freely.
- * C3  A stream never repeats a command by itself, because the ones behind it may be in the log already. It reopens at
- *     the new leader; what was unanswered is reported, each command with its fate.
+ * C2  The library opens a session and numbers its commands, so that the cluster applies each once however often it is
+ *     sent. What is unknown is sent again with the same number, across leaders, until the deadline; so is what was surely
+ *     not appended: at the address of the leader that the answer names, after the back-off that a full node asks for, or
+ *     at another endpoint. Unknown is left for the deadline alone. Without a session (no_session) what is unknown is never
+ *     sent again. Queries, status and health append nothing and are repeated freely.
+ * C3  A stream has a session of its own. When it loses its server it sends what is unanswered again, in order, at the new
+ *     leader. Without a session it repeats nothing, because the commands behind a lost one may be in the log already: what
+ *     was unanswered is reported, each command with its fate.
+ * C5  A session that the cluster has ended (nothing of it came for a minute) is told, ENOTFOUND, to commands that may have
+ *     been applied in it. Commands that surely were not, and later ones, get a new session.
  * C4  A failure names its cause, endpoint by endpoint: resolve, connect, protocol, no leader.
  *
  * Errors are the codes of errors.h. No call aborts on what a server says. Strings are UTF-8 and end in 0. */
@@ -51,7 +56,7 @@ struct lockstep_client_options {
     const char *endpoints;   /* HOST:PORT[,HOST:PORT...]; IPv6 as [::1]:7401. NULL: $LOCKSTEP_ENDPOINTS, else
                               * 127.0.0.1:7401 */
     uint32_t operations_max; /* that run at the same time. 0 = 65,536 */
-    uint32_t reserved;
+    bool no_session;         /* do not open sessions; proposals may bring session and seq of their own */
     size_t memory_bytes_max; /* for copies of commands and for connections. 0 = 256 MiB */
 };
 
@@ -88,7 +93,7 @@ const char *lockstep_client_trouble(struct lockstep_client *client);
 
 enum lockstep_fate {
     LOCKSTEP_APPLIED = 1,      /* committed by a majority, durable at the cluster's level, applied. Queries: answered */
-    LOCKSTEP_NOT_APPENDED = 2, /* surely not in the log (C1); may be proposed again. Queries: not answered */
+    LOCKSTEP_NOT_APPENDED = 2, /* surely not applied (C1); may be proposed again. Queries: not answered */
     LOCKSTEP_UNKNOWN = 3,      /* may be applied already, later, or never */
 };
 
@@ -102,7 +107,7 @@ enum lockstep_durability {
 struct lockstep_proposal {
     const void *command;
     size_t command_bytes;
-    uint64_t session, seq; /* 0: none */
+    uint64_t session, seq; /* 0: the client's own. Else the application's: it keeps to the rules of lockstep.proto */
     uint64_t entity;       /* 0: the machine itself */
     uint32_t deadline_ms;  /* 0: the client's */
     uint32_t reserved;
@@ -126,7 +131,8 @@ struct lockstep_query {
  * client). */
 struct lockstep_result {
     int error; /* 0, or LOCKSTEP_E*: EUNAVAILABLE no leader in time · EFULL · ENOTLEADER · EUNREACHABLE no
-                               * endpoint answers · ETOOBIG · EINVAL · EUNKNOWN · ETIMEDOUT · EPROTO · ECLOSED */
+                               * endpoint answers · ETOOBIG · EINVAL · EUNKNOWN · ETIMEDOUT · EPROTO · ECLOSED · with a
+                               * session ENOTFOUND it has ended (C5) · EREPLIED applied, but its reply is kept no more */
     enum lockstep_fate fate; /* what is known, whatever the error */
     int32_t code;            /* error 0: 0 = done, else the machine refused with this code of its own */
     enum lockstep_durability durability;
@@ -136,6 +142,7 @@ struct lockstep_result {
     const char *endpoint;    /* who answered, or who was asked last; "" = nobody */
     const char *text;        /* error: what happened, for people; "" otherwise */
     uint32_t retry_after_ms; /* EFULL: the server's wish */
+    uint64_t session, seq;   /* of a proposal: with which it was sent; 0 = none. lockstep_outcome() takes them */
 };
 
 typedef void lockstep_result_callback(void *context, const struct lockstep_result *result);
@@ -148,13 +155,19 @@ int lockstep_propose(struct lockstep_client *client, const struct lockstep_propo
 int lockstep_query(struct lockstep_client *client, const struct lockstep_query *query,
                    lockstep_result_callback *callback, void *context);
 
+/* What became of a proposal that ended unknown? error 0 and fate APPLIED: this, as its own result would have said. Fate
+ * UNKNOWN: it has not been applied; a copy that is still on its way may be. EREPLIED: applied, its reply is kept no more.
+ * ENOTFOUND: its session has ended, nobody knows any more. */
+int lockstep_outcome(struct lockstep_client *client, uint64_t session, uint64_t seq, uint32_t deadline_ms,
+                     lockstep_result_callback *callback, void *context);
+
 /* --- streams: many commands a message, answered in order --- */
 
 struct lockstep_stream_options {
     uint32_t size;         /* sizeof(struct lockstep_stream_options) */
     uint32_t messages_max; /* sent and not answered. 0 = 16, at most 4,096 */
-    uint32_t commands_max; /* in one message. 0 = 1,024, at most 16,384 */
-    uint32_t deadline_ms;  /* of an answer to a message. 0 = the client's */
+    uint32_t commands_max; /* in one message. 0 = 256, at most 16,384; in a session 1,024 */
+    uint32_t deadline_ms;  /* of an answer to a message, sending it again included. 0 = the client's */
     void *context;         /* of both callbacks */
     /* The answers to one message: one result for each of its commands, in order. Called exactly once for every message
      * that lockstep_stream_send() took. */
@@ -172,7 +185,8 @@ int lockstep_stream_open(struct lockstep_client *client, const struct lockstep_s
  * one of the stream's own callbacks. Takes NULL. */
 void lockstep_stream_close(struct lockstep_stream *stream);
 
-/* How many messages lockstep_stream_send() takes now; 0 while there is no leader. */
+/* How many messages lockstep_stream_send() takes now; 0 while there is no leader. In a session at most 1,024 commands are
+ * unanswered at a time. */
 uint32_t lockstep_stream_room(const struct lockstep_stream *stream);
 
 /* The address that the stream is connected to; "" = none now. */
@@ -181,7 +195,8 @@ const char *lockstep_stream_endpoint(const struct lockstep_stream *stream);
 /* Send one message. Bytes are copied before it returns.
  * count   1..commands_max; a proposal's own deadline_ms has no meaning here
  * tag     given back by answered()
- * Errors  EFULL: no room now, poll first; ETOOBIG: the message is over 4 MiB; EINVAL: count. Nothing was sent then. */
+ * Errors  EFULL: no room now, poll first; ETOOBIG: the message is over 4 MiB; EINVAL: count, or a session
+ *         of its own in a stream that has one. Nothing was sent then. */
 int lockstep_stream_send(struct lockstep_stream *stream, const struct lockstep_proposal *proposals, uint32_t count,
                          uint64_t tag);
 
@@ -207,6 +222,8 @@ struct lockstep_counters {
     uint64_t elections;
     uint64_t connections, connections_refused;
     uint64_t protocol_errors, rejected_full, frames_refused;
+    uint64_t commands_repeated; /* dropped: they had been applied before */
+    uint64_t sessions;          /* open now */
 };
 
 /* What one node knows. */
@@ -288,6 +305,8 @@ int lockstep_health(struct lockstep_client *client, const char *service, uint32_
  * ret     what the callback would have got; pointers in it are valid until the next call on the client
  * return  ret->error, or the error of starting it (ret is filled for that too) */
 int lockstep_propose_wait(struct lockstep_client *client, const struct lockstep_proposal *proposal,
+                          struct lockstep_result *ret);
+int lockstep_outcome_wait(struct lockstep_client *client, uint64_t session, uint64_t seq, uint32_t deadline_ms,
                           struct lockstep_result *ret);
 int lockstep_query_wait(struct lockstep_client *client, const struct lockstep_query *query,
                         struct lockstep_result *ret);

@@ -96,10 +96,18 @@ class WithCluster(Case):
         self.assertIn("refused with code 3", err)
         self.assertEqual(self.run_to("query", "get nothing")[0], 5)
         answer = lines(self.run_to("propose", "incr n 1", "-o", "json")[1])[0]
-        self.assertEqual((answer["outcome"], answer["code"], answer["reply"], answer["durability"], answer["position"]),
-                         ("applied", 0, "6", "fsync", 4))
+        self.assertEqual((answer["outcome"], answer["code"], answer["reply"], answer["durability"]),
+                         ("applied", 0, "6", "fsync"))
+        following = lines(self.run_to("propose", "incr n 1", "--no-session", "-o", "json")[1])[0]
+        self.assertEqual(following["reply"], "7")
+        self.assertGreater(following["position"], answer["position"])
+
+        def sessions():
+            nodes = lines(self.run_to("status", "-o", "json")[1])[0]["nodes"]
+            return [n["counters"]["sessions"] for n in nodes]
+        until(lambda: sessions() == [0, 0, 0], settings.patience(20), "every program has said goodbye to its session")
         answer = lines(self.run_to("query", "get n", "-o", "json")[1])[0]
-        self.assertEqual((answer["code"], answer["reply"]), (0, "6"))
+        self.assertEqual((answer["code"], answer["reply"]), (0, "7"))
 
     def test_lines_of_standard_input_are_applied_in_order(self):
         text = "".join(f"append log {i}.\n" for i in range(5000)) + "get log"

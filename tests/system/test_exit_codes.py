@@ -26,9 +26,12 @@ class ExitCodes(Case):
         for node in cluster.followers(leader):
             node.pause()
         # The leader still leads: it appends, and nobody acknowledges.
-        code, out, err = lockstep("propose", "--to", leader.client_endpoint, "--timeout", "1s", "put", "a", "b")
+        code, out, err = lockstep("propose", "--to", leader.client_endpoint, "--timeout", "1s", "--no-session", "put", "a", "b")
         self.assertEqual(code, 6, out + err)
         self.assertIn("may have been applied", err)
+        # With a session nothing was sent yet: there is no session before it is committed.
+        code, out, err = lockstep("propose", "--to", leader.client_endpoint, "--timeout", "1s", "put", "a", "b")
+        self.assertEqual(code, 3, out + err)
         until(lambda: leader.status().role != "leader", settings.patience(20), "the leader gives up")
         for command in (("propose", "put", "a", "b"), ("query", "get", "a")):
             code, out, err = lockstep(*command, "--to", leader.client_endpoint, "--timeout", "1s")

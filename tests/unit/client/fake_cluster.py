@@ -14,11 +14,19 @@ A command says what shall happen to it; its first word is one of
     lost             appended, ABORTED: the outcome is unknown
     hang             appended, never answered
     invalid          INVALID_ARGUMENT, surely not appended
+and in a session, where a command is applied once,
+    lost1 X          applied; the first copy is answered ABORTED
+    gone1 X          the first copy is not appended, and answered ABORTED
+    hang1 X          applied; the first copy is never answered
+    expire X         the session has ended before it came
+    expire1 X        applied; the first copy is answered ABORTED, and then the session ends
 and in a stream also
     end              the call ends as on a node that lost its leadership
+    end1 X           applied; the call ends so at the first copy
     short            no result at all
 A query that begins with ! changes the cluster: !leader N, !stop N, !start N, !hint HOST:PORT (what followers name as the
-leader). "seen X" answers how often command X arrived; "reset X" fails once; any other "linearizable" or "local", as
+leader), !sessions N (so many are allowed), !expiry MS (of sessions). "applied X" answers how often X was applied, "sessions" what became of them,
+"seen X" answers how often command X arrived; "reset X" fails once; any other "linearizable" or "local", as
 it was asked.
 """
 import importlib
@@ -42,6 +50,7 @@ pb = importlib.import_module("lockstep.v1.lockstep_pb2")
 rpc = importlib.import_module("lockstep.v1.lockstep_pb2_grpc")
 
 NOT_APPENDED = ("lockstep-outcome", "not-appended")
+WINDOW = 8
 
 
 class Cluster:
@@ -51,6 +60,11 @@ class Cluster:
         self.hint = None
         self.position = 0
         self.seen = {}
+        self.applied = {}
+        self.sessions = {}  # id -> {seq: response}
+        self.sessions_max = 1000
+        self.expiry_ms = 60000
+        self.sessions_opened = self.sessions_kept = self.sessions_closed = 0
         self.nodes = [Node(self, i) for i in range(count)]
 
     def hinted(self):
@@ -63,11 +77,22 @@ class Cluster:
             self.seen[command] = before + 1
             return before
 
-    def append(self, reply, code=0):
+    def append(self, reply, code=0, request=None):
         with self.lock:
-            self.position += 1
-            return pb.ProposeResponse(reply=reply, code=code, index=self.position + 100, position=self.position,
-                                      durability=pb.DURABILITY_FSYNC)
+            answers = self.sessions.get(request.session) if request and request.session else None
+            if answers is not None and request.seq in answers:
+                return answers[request.seq]
+            if request:
+                self.applied[request.command] = self.applied.get(request.command, 0) + 1
+            response = self.respond(reply, code)
+            if answers is not None:
+                answers[request.seq] = response
+            return response
+
+    def respond(self, reply, code):
+        self.position += 1
+        return pb.ProposeResponse(reply=reply, code=code, index=self.position + 100, position=self.position,
+                                  durability=pb.DURABILITY_FSYNC)
 
 
 class Node(rpc.LockstepServicer, rpc.AdminServicer):
@@ -129,9 +154,62 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
             self.refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "no such thing: 100% ä", NOT_APPENDED)
         if word == b"hang":
             self.hang(context)
+        self.in_session(request, word, before, context)
         if word == b"reject":
-            return self.cluster.append(b"refused", int(rest))
-        return self.cluster.append(rest if led else b"forwarded " + rest)
+            return self.cluster.append(b"refused", int(rest), request)
+        return self.cluster.append(rest if led else b"forwarded " + rest, 0, request)
+
+    def in_session(self, request, word, before, context):
+        """What is said of a session's command before it is applied."""
+        cluster = self.cluster
+        if not request.session:
+            return
+        if word == b"expire":
+            cluster.sessions.pop(request.session, None) if before == 0 else None
+        if request.session not in cluster.sessions:
+            self.refuse(context, grpc.StatusCode.NOT_FOUND, "the session has ended")
+        if word in (b"lost1", b"hang1", b"expire1") and before == 0:
+            cluster.append(b"once", 0, request)
+            if word == b"hang1":
+                self.hang(context)
+            if word == b"expire1":
+                cluster.sessions.pop(request.session)
+        if word in (b"lost1", b"gone1", b"expire1") and before == 0:
+            self.refuse(context, grpc.StatusCode.ABORTED, "leadership was lost")
+
+    def OpenSession(self, request, context):
+        self.lead_or_refuse(context)
+        cluster = self.cluster
+        if len(cluster.sessions) >= cluster.sessions_max:
+            self.refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too many sessions",
+                        ("lockstep-retry-after-ms", "5"), NOT_APPENDED)
+        with cluster.lock:
+            cluster.position += 1
+            cluster.sessions_opened += 1
+            cluster.sessions[cluster.position] = {}
+            return pb.OpenSessionResponse(session=cluster.position, expiry_ms=cluster.expiry_ms, window=WINDOW)
+
+    def KeepAlive(self, request, context):
+        self.lead_or_refuse(context)
+        if request.session not in self.cluster.sessions:
+            self.refuse(context, grpc.StatusCode.NOT_FOUND, "the session has ended")
+        self.cluster.sessions_kept += 1
+        return pb.KeepAliveResponse()
+
+    def CloseSession(self, request, context):
+        if self.cluster.sessions.pop(request.session, None) is None:
+            self.refuse(context, grpc.StatusCode.NOT_FOUND, "the session has ended")
+        self.cluster.sessions_closed += 1
+        return pb.CloseSessionResponse()
+
+    def Outcome(self, request, context):
+        self.lead_or_refuse(context)
+        answers = self.cluster.sessions.get(request.session)
+        if answers is None:
+            self.refuse(context, grpc.StatusCode.NOT_FOUND, "the session has ended")
+        if request.seq not in answers:
+            return pb.ProposeResult(outcome=pb.OUTCOME_UNKNOWN)
+        return pb.ProposeResult(outcome=pb.OUTCOME_APPLIED, response=answers[request.seq])
 
     def ProposeStream(self, requests, context):
         if not self.leads():
@@ -141,8 +219,22 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
             results = []
             for request in message.commands:
                 word, _, rest = request.command.partition(b" ")
-                self.cluster.see(request.command)
-                if word == b"end":
+                before = self.cluster.see(request.command)
+                if word == b"expire":
+                    self.cluster.sessions.pop(request.session, None)
+                if request.session and request.session not in self.cluster.sessions:
+                    results.append(pb.ProposeResult(outcome=pb.OUTCOME_UNKNOWN, error="the session has ended",
+                                                    status=grpc.StatusCode.NOT_FOUND.value[0]))
+                    continue
+                if word in (b"lost1", b"hang1", b"end1") and before == 0:
+                    self.cluster.append(b"once", 0, request)
+                if word in (b"lost1", b"gone1") and before == 0:
+                    results.append(pb.ProposeResult(outcome=pb.OUTCOME_UNKNOWN, error="leadership was lost",
+                                                    status=grpc.StatusCode.ABORTED.value[0]))
+                    continue
+                if word == b"hang1" and before == 0:
+                    self.hang(context)
+                if word == b"end" or (word == b"end1" and before == 0):
                     self.refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "not the leader any more",
                                 ("lockstep-leader", self.cluster.hinted()))
                 if word == b"hang":
@@ -152,7 +244,7 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
                 elif word == b"lost":
                     results.append(pb.ProposeResult(outcome=pb.OUTCOME_UNKNOWN, error="leadership was lost"))
                 elif word != b"short":
-                    results.append(pb.ProposeResult(outcome=pb.OUTCOME_APPLIED, response=self.cluster.append(rest)))
+                    results.append(pb.ProposeResult(outcome=pb.OUTCOME_APPLIED, response=self.cluster.append(rest, 0, request)))
             yield pb.ProposeStreamResponse(results=results)
 
     def Query(self, request, context):
@@ -166,6 +258,15 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
             cluster.nodes[int(rest)].server.stop(0).wait()
         elif word == b"!start":
             cluster.nodes[int(rest)].start()
+        elif word == b"!sessions":
+            cluster.sessions_max = int(rest)
+        elif word == b"!expiry":
+            cluster.expiry_ms = int(rest)
+        elif word == b"applied":
+            return pb.QueryResponse(reply=str(cluster.applied.get(rest, 0)).encode(), index=7)
+        elif word == b"sessions":
+            return pb.QueryResponse(reply=b"%d opened %d kept %d closed" % (
+                cluster.sessions_opened, cluster.sessions_kept, cluster.sessions_closed), index=7)
         elif word == b"seen":
             return pb.QueryResponse(reply=str(cluster.seen.get(rest, 0)).encode(), index=7)
         elif word == b"reset" and cluster.see(request.query) == 0:

@@ -13,139 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "lockstep/client.h"
 #include "tests/support/unit.h"
-
-enum { NODES = 3 };
-
-static struct {
-    pid_t pid;
-    int input; /* closing it ends the cluster */
-    int ports[NODES];
-    char all[128]; /* endpoints */
-} fake;
-
-/* Outside a test check has nobody to report to. */
-static void must(bool condition)
-{
-    if (condition) return;
-    fprintf(stderr, "the fake cluster did not start\n");
-    exit(EXIT_FAILURE);
-}
-
-static void fake_start(const char *script, const char *protos)
-{
-    int in[2], out[2];
-    must(pipe(in) == 0);
-    must(pipe(out) == 0);
-    fake.pid = fork();
-    must(fake.pid >= 0);
-    if (fake.pid == 0) {
-        dup2(in[0], 0);
-        dup2(out[1], 1);
-        close(in[1]);
-        close(out[0]);
-        char nodes[8];
-        snprintf(nodes, sizeof nodes, "%d", NODES);
-        execl("/usr/bin/python3", "python3", script, protos, nodes, (char *)NULL);
-        _exit(127);
-    }
-    close(in[0]);
-    close(out[1]);
-    fake.input = in[1];
-    FILE *ports = fdopen(out[0], "r");
-    for (int i = 0; i < NODES; i++) must(fscanf(ports, "%d", &fake.ports[i]) == 1);
-    fclose(ports);
-    snprintf(fake.all, sizeof fake.all, "127.0.0.1:%d,127.0.0.1:%d,127.0.0.1:%d", fake.ports[0], fake.ports[1],
-             fake.ports[2]);
-}
-
-static void fake_stop(void)
-{
-    close(fake.input);
-    waitpid(fake.pid, NULL, 0);
-}
-
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
-/* Poll until `condition`; a test that waits for what never comes fails instead of hanging. */
-#define POLL_UNTIL(client, condition)                                                                                  \
-    do {                                                                                                               \
-        uint64_t until_ms = now_ms() + 15000;                                                                          \
-        while (!(condition)) {                                                                                         \
-            ck_assert_msg(now_ms() < until_ms, "waited in vain: %s (%s)", #condition,                                  \
-                          lockstep_client_trouble(client));                                                            \
-            ck_assert_int_eq(lockstep_client_poll(client, 100), 0);                                                    \
-        }                                                                                                              \
-    } while (0)
-
-static struct lockstep_client *client_of(const char *endpoints)
-{
-    struct lockstep_client_options options = {.size = sizeof options, .endpoints = endpoints};
-    struct lockstep_client *client;
-    char why[256] = "";
-    ck_assert_msg(lockstep_client_open(&options, &client, why, sizeof why) == 0, "%s", why);
-    return client;
-}
-
-static struct lockstep_client *client_of_node(int node)
-{
-    char endpoint[32];
-    snprintf(endpoint, sizeof endpoint, "127.0.0.1:%d", fake.ports[node]);
-    return client_of(endpoint);
-}
-
-static struct lockstep_result propose(struct lockstep_client *client, const char *command, uint32_t deadline_ms)
-{
-    struct lockstep_proposal proposal = {
-        .command = command, .command_bytes = strlen(command), .deadline_ms = deadline_ms};
-    struct lockstep_result result;
-    ck_assert_int_eq(lockstep_propose_wait(client, &proposal, &result), result.error);
-    return result;
-}
-
-static struct lockstep_result query(struct lockstep_client *client, const char *text, enum lockstep_consistency how)
-{
-    struct lockstep_query q = {.query = text, .query_bytes = strlen(text), .consistency = how};
-    struct lockstep_result result;
-    lockstep_query_wait(client, &q, &result);
-    return result;
-}
-
-/* Change the fake cluster, through a client of its own: the one under test keeps what it knows. */
-static void tell(int node, const char *what)
-{
-    struct lockstep_client *client = client_of_node(node);
-    struct lockstep_result result = query(client, what, LOCKSTEP_LOCAL);
-    ck_assert_msg(result.error == 0, "%s: %s", what, result.text);
-    lockstep_client_close(client);
-}
-
-/* How often a command reached any node. */
-static int seen(const char *command)
-{
-    struct lockstep_client *client = client_of_node(0);
-    char text[128];
-    snprintf(text, sizeof text, "seen %s", command);
-    struct lockstep_result result = query(client, text, LOCKSTEP_LOCAL);
-    ck_assert_int_eq(result.error, 0);
-    char digits[16] = "";
-    memcpy(digits, result.reply, result.reply_bytes < 15 ? result.reply_bytes : 15);
-    lockstep_client_close(client);
-    return atoi(digits);
-}
-
-static void check_reply(struct lockstep_result result, const char *reply)
-{
-    ck_assert_msg(result.error == 0, "%d: %s", result.error, result.text);
-    ck_assert_uint_eq(result.reply_bytes, strlen(reply));
-    ck_assert_mem_eq(result.reply, reply, strlen(reply));
-}
+#include "tests/unit/client/fake.h"
 
 /* --- proposals --- */
 
@@ -352,7 +221,8 @@ END_TEST
 
 START_TEST(operations_over_the_limit_are_refused_at_once)
 {
-    struct lockstep_client_options options = {.size = sizeof options, .endpoints = fake.all, .operations_max = 2};
+    struct lockstep_client_options options = {
+        .size = sizeof options, .no_session = true, .endpoints = fake.all, .operations_max = 2};
     struct lockstep_client *client;
     ck_assert_int_eq(lockstep_client_open(&options, &client, NULL, 0), 0);
     struct count count = {0};
@@ -524,7 +394,7 @@ START_TEST(endpoint_that_is_no_address_is_refused_with_the_form_it_should_have)
     static const char *const wrong[] = {"localhost",  ":7401",    "host:",    "host:0",   "host:70000",
                                         "host:7401x", "::1:7401", "a:1,,b:2", "[::1:7401"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        struct lockstep_client_options options = {.size = sizeof options, .endpoints = wrong[i]};
+        struct lockstep_client_options options = {.size = sizeof options, .no_session = true, .endpoints = wrong[i]};
         struct lockstep_client *client = NULL;
         char why[256] = "";
         ck_assert_int_eq(lockstep_client_open(&options, &client, why, sizeof why), LOCKSTEP_EINVAL);
