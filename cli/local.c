@@ -115,7 +115,9 @@ static int watch(const struct cli *cli, struct cluster *cluster, int signals)
         while (read(signals, &info, sizeof info) == (ssize_t)sizeof info)
             if (info.ssi_signo != SIGCHLD) return EXIT_OK;
         for (int gone = cluster_reap(cluster); gone >= 0; gone = cluster_reap(cluster)) {
-            is_due[gone] = restart && !is_hopeless(&cluster->nodes[gone]);
+            /* What ended in order was told to: by somebody, or because it was removed from the cluster. */
+            bool in_order = cluster->nodes[gone].exit_code == EXIT_OK;
+            is_due[gone] = restart && !in_order && !is_hopeless(&cluster->nodes[gone]);
             print_end(cli, cluster, (uint32_t)gone, is_due[gone] ? ", starts again in 2 s" : ", stays down");
         }
         uint32_t alive = 0;

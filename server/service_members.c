@@ -71,7 +71,7 @@ void change_member_message(struct call *call, const uint8_t *bytes, size_t n)
         return;
     }
     uint64_t left_ns = call->deadline_ns - front_now_ns(front), answer_ns = ANSWER_MS * FRONT_MS;
-    request.timeout_ns = left_ns > 2 * answer_ns ? left_ns - answer_ns : left_ns;
+    request.timeout_ns = left_ns > 2 * answer_ns ? left_ns - answer_ns : left_ns / 2;
     uint32_t work = work_take(front, WORK_CHANGE, call);
     if (work == WORK_NONE) {
         call_fail(call, LOCKSTEP_EFULL, "the change");

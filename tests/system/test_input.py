@@ -280,7 +280,8 @@ class BadDirectories(Case):
         until(lambda: b"no voter" in wiped.output.read_bytes(), settings.patience(20),
               lambda: "the emptied node says so\n" + wiped.tail())
         self.assertIn(b"lockstep member replace n3", wiped.output.read_bytes())
-        self.assertEqual(wiped.status().role, "unborn")
+        status = until(wiped.status, settings.patience(20), lambda: "it answers\n" + wiped.tail())
+        self.assertEqual(status.role, "unborn")
         say(wiped.tail(3))
         self.assertEqual(cluster.leader(among=[cluster["n1"], cluster["n2"]]).client.propose(b"put without n3").code, 0)
 

@@ -63,6 +63,7 @@ class Node:
         self.data = cluster.directory / name
         self.output = cluster.directory / f"{name}.log"
         self.environment = {}
+        self.config = cluster.config  # a node that joins later has its own
         self.popen = None
         self._client = None
 
@@ -70,7 +71,7 @@ class Node:
 
     def start(self, arguments=()):
         assert self.popen is None, f"{self.name} runs already"
-        command = [settings.PROGRAM, "serve", "--config", self.cluster.config, "--node", self.name, *arguments]
+        command = [settings.PROGRAM, "serve", "--config", self.config, "--node", self.name, *arguments]
         self.popen = process.start(command, self.output, self.environment, prefix=self.prefix)
 
     @property
