@@ -19,12 +19,12 @@ async function main() {
       console.log(`as it should be: ${error.message}`);
     }
   } catch (error) {
-    // An unknown outcome is the one case that needs thought. Reading tells: did the count rise?
+    // No answer in 10 s, however often it was sent: the one case that needs thought. Reading tells: did the count rise?
     const unknown = error instanceof OutcomeUnknown;
     console.error(`${unknown ? 'it may have been counted' : 'surely not counted'}: ${error.message}`);
     process.exitCode = unknown ? 6 : 1;
   } finally {
-    client.close();
+    await client.close();
   }
 }
 

@@ -17,7 +17,7 @@ try:
     except Refused as refused:
         print(f"as it should be: {refused}")
 except OutcomeUnknown as unknown:
-    # The one case that needs thought. Reading tells: did the count rise?
+    # No answer in 10 s, however often it was sent: the one case that needs thought. Reading tells: did the count rise?
     print(f"it may have been counted: {unknown}", file=sys.stderr)
     sys.exit(6)
 except Error as error:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The clients of examples/ against a real cluster: a follower is asked first, and a dead endpoint stands in the list."""
 import re
-import shutil
 
-from harness import process, settings
+from harness import node, process, settings
 from harness.case import Case, main
 
 EXAMPLES = settings.SOURCE / "examples"
@@ -30,15 +29,7 @@ class Examples(Case):
         self.check(["/usr/bin/python3", EXAMPLES / "python" / "example.py"])
 
     def test_node(self):
-        # Installed once for all runs, beside the build: the tree stays as it is.
-        tree = settings.BUILD / "tests" / "system" / "node" / "examples" / "node"
-        shutil.copytree(EXAMPLES / "node", tree, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
-        shutil.copytree(settings.SOURCE / "proto", tree.parents[1] / "proto", dirs_exist_ok=True)
-        if not (tree / "node_modules" / ".package-lock.json").exists():
-            code, _, err = process.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], seconds=120,
-                                       directory=tree)
-            self.assertEqual(code, 0, err)
-        self.check(["node", "example.js"], directory=tree)
+        self.check(["node", "example.js"], directory=node.example())
 
 
 if __name__ == "__main__":

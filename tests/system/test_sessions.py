@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exactly once, with the clients that a user would take: increments, sent again across leaders that are killed, stopped and
+started, count exactly as often as they were acknowledged (M1; T59, T60). Each worker has a counter of its own, so the
+reply to its n-th increment has to be n: one that was lost or applied twice would show at once.
+"""
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+from harness import node, process, settings
+from harness.case import Case, main, say
+from harness.cluster import until
+
+ROUNDS = settings.by_length(1, 3, 20)
+EXAMPLES = settings.SOURCE / "examples"
+
+
+class Sessions(Case):
+    def setUp(self):
+        super().setUp()
+        self.nodes = self.cluster().start()
+        self.nodes.leader()
+
+    def kill_leaders(self, progress):
+        """progress: () -> increments so far. Every round a leader dies under load, and comes back."""
+        for number in range(ROUNDS):
+            self.await_more(progress, 20)
+            leader = self.nodes.leader()
+            time.sleep(self.random.uniform(0, 0.1))
+            if number % 3 == 2:
+                leader.pause()  # a hung one: its connections stay
+                self.await_more(progress, 20)
+                leader.resume()
+            else:
+                leader.kill()
+                self.await_more(progress, 20)
+                leader.start()
+            say(f"round {number + 1}/{ROUNDS}: {leader.name} {'hung' if number % 3 == 2 else 'killed'}, "
+                f"{progress()} increments so far")
+        self.await_more(progress, 20)
+
+    def await_more(self, progress, count):
+        goal = progress() + count
+        until(lambda: progress() >= goal, settings.patience(60), lambda: f"{goal} increments: {progress()}")
+
+    def judge_counters(self, counted):
+        """counted: name -> replies, in the order answered to one worker."""
+        self.nodes.wait_equal()
+        self.nodes.wait_hashes()
+        leader = self.nodes.leader()
+        with leader.client as client:
+            for name, replies in counted.items():
+                self.assertEqual(replies, list(range(1, len(replies) + 1)), f"{name}: an increment was lost or came twice")
+                self.assertEqual(client.query(f"get {name}".encode()).reply, str(len(replies)).encode(), name)
+            status = client.status()
+        say(f"{sum(map(len, counted.values()))} increments, {status.counters.commands_repeated} copies were dropped")
+
+    def test_python(self):
+        sys.path.insert(0, str(EXAMPLES / "python"))
+        self.addCleanup(sys.path.remove, str(EXAMPLES / "python"))
+        import lockstep_client
+        counted = {f"python{i}": [] for i in range(4)}
+        errors, stopped = [], threading.Event()
+
+        def work(name):
+            endpoints = self.nodes.endpoints()
+            client = lockstep_client.Client(endpoints, timeout=60.0)
+            try:
+                while not stopped.is_set():
+                    counted[name].append(int(client.propose(f"incr {name} 1".encode()).reply))
+            except Exception as error:  # any at all is a failure of this test
+                errors.append(f"{name}: {error!r}")
+            finally:
+                client.close()
+
+        threads = [threading.Thread(target=work, args=[name], daemon=True) for name in counted]
+        for thread in threads:
+            thread.start()
+        try:
+            self.kill_leaders(lambda: sum(map(len, counted.values())))
+        finally:
+            stopped.set()
+            for thread in threads:
+                thread.join(settings.patience(90))
+        self.assertEqual(errors, [])
+        self.judge_counters(counted)
+
+    def test_node(self):
+        tree = node.example()
+        output = os.path.join(self.directory, "counting.out")
+        with open(output, "wb") as out, subprocess.Popen(
+                ["node", settings.SOURCE / "tests" / "system" / "counting.js", tree / "client.js",
+                 ",".join(self.nodes.endpoints()), "4"], cwd=tree, stdin=subprocess.PIPE, stdout=out) as client:
+            self.addCleanup(process.end, client)
+
+            def said():
+                with open(output, encoding="utf-8") as file:
+                    return [json.loads(line) for line in file.read().splitlines(keepends=True) if line.endswith("\n")]
+
+            def progress():
+                return max([0, *(line["done"] for line in said() if "done" in line)])
+            self.kill_leaders(progress)
+            client.stdin.close()
+            self.assertEqual(client.wait(settings.patience(90)), 0)
+        workers = said()[-1]["workers"]
+        self.assertEqual([w["errors"] for w in workers], [[]] * 4)
+        self.judge_counters({f"node{i}": worker["replies"] for i, worker in enumerate(workers)})
+
+    def test_a_stream_of_the_program(self):
+        """`lockstep propose -`: the C client's stream, in order, across the same deaths."""
+        output = os.path.join(self.directory, "propose.out")
+        with open(output, "wb") as out, subprocess.Popen(
+                [settings.PROGRAM, "propose", "-", "--timeout", "60s", "--to", ",".join(self.nodes.endpoints())],
+                stdin=subprocess.PIPE, stdout=out, env=process.clean_environment()) as client:
+            self.addCleanup(process.end, client)
+            stopped = threading.Event()
+
+            def feed():
+                while not stopped.is_set():
+                    client.stdin.write(b"incr stream 1\n" * 32)
+                    client.stdin.flush()
+                    time.sleep(0.002)
+                client.stdin.close()
+            feeder = threading.Thread(target=feed, daemon=True)
+            feeder.start()
+            try:
+                self.kill_leaders(lambda: os.path.getsize(output) // 8)
+            finally:
+                stopped.set()
+            feeder.join(settings.patience(30))
+            self.assertEqual(client.wait(settings.patience(90)), 0)
+        with open(output, encoding="utf-8") as file:
+            self.judge_counters({"stream": [int(line) for line in file.read().split()]})
+
+
+if __name__ == "__main__":
+    main()
