@@ -151,7 +151,7 @@ static void slot_set(struct node *node, unsigned slot, enum node_slot_kind kind,
     struct node_slot *s = &node->members.slots[slot];
     if (s->kind != kind || node->slot_id[slot] != id) node->changed = true;
     if (node->slot_id[slot] != id) node->boot_seen[slot] = 0;
-    s->kind = kind;
+    s->kind = (uint8_t)kind;
     node->slot_id[slot] = id;
     snprintf(options->name, sizeof options->name, "%s", name);
     snprintf(options->client, sizeof options->client, "%s", client);
