@@ -67,12 +67,14 @@ struct truth {
     raft_index committed_last;
     struct array applied; /* struct command_applied by position */
     log_position applied_last;
-    struct array leaders;              /* unsigned by term: who leads, + 1 */
-    struct array votes[SIM_NODES_MAX]; /* raft_member by term */
-    raft_term said[SIM_NODES_MAX];     /* highest term in any message */
-    struct array chain[SIM_NODES_MAX]; /* uint32_t crc by index: as this node was seen to hold it, in this life */
-    struct map attempts;               /* payload hash -> how often it may be in the log, minus how often it is */
-    struct map queries;                /* (position, query) -> reply hash */
+    struct array leaders;                    /* raft_member by term: who leads */
+    struct array votes[SIM_NODES_MAX];       /* raft_member by term */
+    raft_term said[SIM_NODES_MAX];           /* highest term in any message */
+    struct array chain[SIM_NODES_MAX];       /* uint32_t crc by index: as this node was seen to hold it, in this life */
+    struct raft_configuration configuration; /* the newest committed one; empty before the first birth */
+    raft_index chain_last[SIM_NODES_MAX];
+    struct map attempts; /* payload hash -> how often it may be in the log, minus how often it is */
+    struct map queries;  /* (position, query) -> reply hash */
     uint64_t turns;
 };
 
@@ -187,12 +189,16 @@ static void note_log(struct member *m)
     raft_index last = raft_last_index(m->node->raft);
     for (raft_index index = last; index > 0 && !note_block(m, index); index--) {
     }
+    /* What it held above is gone: should it come back, then on another chain. */
+    raft_index *chain_last = &m->world->truth->chain_last[m->i];
+    for (; *chain_last > last; (*chain_last)--) *ITEM(m->world->truth->chain[m->i], *chain_last, uint32_t) = 0;
+    *chain_last = last;
     if (last < m->seen.last) trace_event(&m->world->trace, m->world->now_ns, m->i, TRACE_CUT, last, m->seen.last);
     m->seen.last = last;
 }
 
 /* C9. Whether node m holds the committed block `index` durably, as far as it says; one that is down, as far as it did. */
-static bool holds_durably(struct member *m, raft_index index, uint32_t crc)
+static bool holds_durably(const struct member *m, raft_index index, uint32_t crc)
 {
     bool lives = m->node != NULL && m->node->raft != NULL;
     raft_index durable = lives ? raft_durable_index(m->node->raft) : m->died_durable;
@@ -222,15 +228,112 @@ static void note_commit(struct member *m, raft_index index)
     trace_event(&world->trace, world->now_ns, m->i, TRACE_COMMIT, index, term, crc);
 }
 
+/* --- configurations ------------------------------------------------------------------------------------------- */
+
+static const struct member *member_of(const struct world *world, raft_member id)
+{
+    for (unsigned i = 0; i < world->plan.nodes; i++)
+        if (world->members[i].id == id) return &world->members[i];
+    return NULL; /* its directory is gone */
+}
+
+/* Whether the members for whom `has` says yes are a majority: of the old and of the new voters, where it is joint. */
+static bool is_majority(const struct world *world, const struct raft_configuration *c,
+                        bool (*has)(const struct member *m, raft_index index, uint32_t crc), raft_index index,
+                        uint32_t crc)
+{
+    unsigned before = 0, after = 0, before_has = 0, after_has = 0;
+    for (uint32_t i = 0; i < c->count; i++) {
+        const struct member *m = member_of(world, c->members[i].id);
+        /* Who lost its directory did hold the block, as far as anybody can tell: what it said came before. */
+        bool lost = has == holds_durably && c->members[i].id == world->lost;
+        bool yes = lost || (m != NULL && has(m, index, crc));
+        uint8_t role = c->members[i].role;
+        bool votes_before = role == RAFT_VOTER || role == RAFT_OUTGOING || role == RAFT_LEAVING;
+        bool votes_after = role == RAFT_VOTER || role == RAFT_INCOMING;
+        before += votes_before;
+        before_has += votes_before && yes;
+        after += votes_after;
+        after_has += votes_after && yes;
+    }
+    return before_has > before / 2 && after_has > after / 2;
+}
+
 static void check_majority(struct member *m, raft_index index)
 {
     struct world *world = m->world;
-    unsigned durable = 0;
+    struct raft_configuration now, committed;
+    if (!raft_is_leader(m->node->raft)) return; /* it was told so; what it was told by is gone */
     uint32_t crc = ITEM(world->truth->committed, index, struct block_committed)->crc;
-    for (unsigned i = 0; i < world->plan.nodes; i++) durable += holds_durably(&world->members[i], index, crc);
-    if (durable <= world->plan.nodes / 2)
-        world_violated(world, "C9: block %llu is committed on n%u and durable on %u of %u", (unsigned long long)index,
-                       m->i + 1, durable, world->plan.nodes);
+    raft_configuration_read(m->node->raft, false, &now);
+    raft_configuration_read(m->node->raft, true, &committed); /* a new one may have come behind it in this turn */
+    if (!is_majority(world, &now, holds_durably, index, crc) &&
+        !is_majority(world, &committed, holds_durably, index, crc))
+        world_violated(world, "C9: block %llu is committed on n%u, and is not durable on a majority",
+                       (unsigned long long)index, m->i + 1);
+}
+
+static void note_configuration(struct member *m)
+{
+    struct truth *truth = m->world->truth;
+    raft_configuration_read(m->node->raft, true, &truth->configuration);
+    for (uint32_t i = 0; i < truth->configuration.count; i++)
+        for (unsigned k = 0; k < m->world->plan.nodes; k++)
+            if (m->world->members[k].id == truth->configuration.members[i].id) m->world->members[k].was_member = true;
+}
+
+uint8_t checks_role(const struct world *world, unsigned i)
+{
+    const struct raft_configuration *c = &world->truth->configuration;
+    for (uint32_t k = 0; k < c->count; k++)
+        if (c->members[k].id == world->members[i].id) return c->members[k].role;
+    return 0;
+}
+
+bool checks_joint(const struct world *world)
+{
+    return raft_configuration_is_joint(&world->truth->configuration);
+}
+
+/* All configurations that count for somebody: the committed one first. False: there are no more. */
+static bool configuration_next(const struct world *world, unsigned *at, struct raft_configuration *ret)
+{
+    while (*at <= world->plan.nodes) {
+        unsigned i = (*at)++;
+        if (i == 0) {
+            *ret = world->truth->configuration;
+            return true;
+        }
+        const struct member *m = &world->members[i - 1];
+        if (m->node == NULL || m->node->raft == NULL || checks_role(world, i - 1) == 0) continue;
+        raft_configuration_read(m->node->raft, false, ret);
+        return true;
+    }
+    return false;
+}
+
+bool checks_in_use(const struct world *world, raft_member id)
+{
+    struct raft_configuration c;
+    for (unsigned at = 0; configuration_next(world, &at, &c);)
+        for (uint32_t i = 0; i < c.count; i++)
+            if (c.members[i].id == id) return true;
+    return false;
+}
+
+static bool is_left(const struct member *m, raft_index index, uint32_t crc)
+{
+    (void)index;
+    (void)crc;
+    return !m->given_up;
+}
+
+bool checks_majority_left(const struct world *world)
+{
+    struct raft_configuration c;
+    for (unsigned at = 0; configuration_next(world, &at, &c);)
+        if (!is_majority(world, &c, is_left, 0, 0)) return false;
+    return true;
 }
 
 static void note_commits(struct member *m)
@@ -244,6 +347,7 @@ static void note_commits(struct member *m)
     for (raft_index index = m->seen.commit + 1; index <= commit; index++) note_commit(m, index);
     m->seen.commit = commit;
     if (news) check_majority(m, commit);
+    if (commit == m->world->truth->committed_last) note_configuration(m);
 }
 
 /* --- roles ---------------------------------------------------------------------------------------------------- */
@@ -260,10 +364,11 @@ static void note_role(struct member *m)
     if (!raft_is_leader(m->node->raft) || m->seen.role_term == term) return;
     m->seen.role_term = term;
     trace_event(&world->trace, world->now_ns, m->i, TRACE_ROLE, RAFT_LEADER, term);
-    unsigned *leader = ITEM(truth->leaders, term, unsigned);
-    if (*leader != 0 && *leader != m->i + 1)
-        world_violated(world, "C1: n%u and n%u lead term %llu", *leader, m->i + 1, (unsigned long long)term);
-    *leader = m->i + 1;
+    raft_member *leader = ITEM(truth->leaders, term, raft_member);
+    if (*leader != 0 && *leader != m->id)
+        world_violated(world, "C1: n%u leads term %llu, as %016llx does", m->i + 1, (unsigned long long)term,
+                       (unsigned long long)*leader);
+    *leader = m->id;
     raft_index index = truth->committed_last;
     while (index > 0 && ITEM(truth->committed, index, struct block_committed)->leader_term >= term) index--;
     if (index == 0) return;
@@ -312,10 +417,28 @@ static raft_index committed_here(const struct member *m)
     return index;
 }
 
+void checks_wiped(struct member *m)
+{
+    struct truth *truth = m->world->truth;
+    struct array *arrays[] = {&truth->votes[m->i], &truth->chain[m->i]};
+    for (unsigned i = 0; i < 2; i++) {
+        free(arrays[i]->items);
+        *arrays[i] = (struct array){0};
+    }
+    truth->said[m->i] = 0;
+    truth->chain_last[m->i] = 0;
+    m->died_term = 0;
+    m->died_durable = m->died_promised = 0;
+    m->id = 0;
+    m->was_member = false;
+}
+
 void checks_started(struct member *m)
 {
     struct world *world = m->world;
     struct truth *truth = world->truth;
+    if (m->id == 0) m->id = m->node->identity.member_id;
+    if (m->id != m->node->identity.member_id) world_violated(world, "n%u has forgotten who it is", m->i + 1);
     if (m->node->raft == NULL) {
         if (m->died_term != 0) world_violated(world, "C7: n%u has forgotten its birth", m->i + 1);
         return;

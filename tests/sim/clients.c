@@ -217,9 +217,9 @@ static void hear(struct world *world, struct client *client)
     } else if (late || (c->error == LOCKSTEP_EUNKNOWN && !again)) {
         end(world, client, false, operation->possible == 0);
     } else {
-        unsigned leader = RAFT_MEMBERS_MAX;
+        unsigned leader = SIM_NODES_MAX;
         struct member *m = &world->members[c->node];
-        if (m->node != NULL && c->error == LOCKSTEP_ENOTLEADER) leader = node_leader(m->node);
+        if (m->node != NULL && c->error == LOCKSTEP_ENOTLEADER) leader = world_leader(m);
         back_off(world, client, leader >= world->plan.nodes);
         if (leader < world->plan.nodes) client->node = leader;
     }
@@ -348,6 +348,12 @@ static void owner_transferred(void *context, uint64_t tag, int error)
     (void)error;
 }
 
+static void owner_member_changed(void *context, uint64_t tag, const struct node_change_result *result)
+{
+    (void)tag;
+    members_changed(context, result);
+}
+
 static void owner_changed(void *context)
 {
     (void)context;
@@ -359,6 +365,7 @@ struct node_owner clients_owner(struct member *m)
                                .proposed = owner_proposed,
                                .queried = owner_queried,
                                .transferred = owner_transferred,
+                               .member_changed = owner_member_changed,
                                .changed = owner_changed};
 }
 

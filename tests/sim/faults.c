@@ -114,7 +114,7 @@ static void happen(struct world *world, enum plan_fault kind)
     struct member *m = &world->members[i];
     /* Half of the time whoever leads is meant: that is where most is at stake. */
     if (random_chance(&world->random, 1, 2) && m->node != NULL) {
-        unsigned leader = node_leader(m->node);
+        unsigned leader = world_leader(m);
         if (leader < world->plan.nodes) m = &world->members[i = leader];
     }
     unsigned other = (unsigned)random_below(&world->random, world->plan.nodes);
@@ -156,6 +156,7 @@ static void happen(struct world *world, enum plan_fault kind)
     case FAULT_TRANSFER:
         if (runs && !world_paused(m)) transfer(world, m);
         break;
+    case FAULT_MEMBERS: members_operate(world); break;
     case FAULTS: lk_unreachable();
     }
 }
@@ -221,11 +222,19 @@ void faults_end(struct world *world)
     bool all_born = true;
     for (unsigned from = 0; from < plan->nodes; from++) {
         mend(world, &world->members[from]);
-        all_born = all_born && world->members[from].died_term + world->members[from].seen.term > 0;
+        if (from < plan->listed && world->members[from].starts > 0 && !world->members[from].was_member)
+            all_born = false;
         for (unsigned to = 0; to < plan->nodes; to++)
             if (world->cuts[from][to].until_ns != 0) heal(world, from, to);
     }
     if (!first || !all_born) return;
-    unsigned lost = (unsigned)random_below(&world->random, (plan->nodes + 1) / 2);
-    for (unsigned k = 0; k < lost; k++) give_up(world, &world->members[random_below(&world->random, plan->nodes)]);
+    unsigned lost = (unsigned)random_below(&world->random, (plan->listed + 1) / 2);
+    for (unsigned k = 0; k < lost; k++) {
+        struct member *m = &world->members[random_below(&world->random, plan->nodes)];
+        m->given_up = true;
+        if (checks_majority_left(world))
+            give_up(world, m);
+        else
+            m->given_up = false;
+    }
 }

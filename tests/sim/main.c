@@ -279,7 +279,10 @@ static bool read_options(int argc, char **argv)
         case 'q': options.queries = optarg; break;
         case 'j': good = number(optarg, &jobs); break;
         case 'k': options.keep_going = true; break;
-        case 'T': options.trace = true; break;
+        case 'T':
+            options.trace = true;
+            setvbuf(stdout, NULL, _IOLBF, 0); /* the end of it is what matters, however the end comes */
+            break;
         case 'v': options.verbose = true; break;
         case 'h': usage(stdout); exit(0);
         default: good = false;

@@ -16,6 +16,7 @@ static const struct {
     [FAULT_HANG_UP] = {"hang-up", 30, 200, 5000},    [FAULT_PAUSE] = {"pause", 40, 1000, 10000},
     [FAULT_SLOW_DISK] = {"disk", 40, 300, 5000},     [FAULT_SLOW_PART] = {"part", 40, 300, 5000},
     [FAULT_WALL_CLOCK] = {"clock", 30, 1000, 10000}, [FAULT_TRANSFER] = {"transfer", 40, 500, 8000},
+    [FAULT_MEMBERS] = {"members", 40, 300, 6000},
 };
 
 /* Small numbers are likelier: each power of two as likely as the next. */
@@ -33,6 +34,7 @@ static void plan_sizes(struct sim_plan *plan, struct random *r)
 {
     uint64_t pick = random_below(r, 100);
     plan->nodes = pick < 8 ? 1 : pick < 62 ? 3 : pick < 94 ? 5 : 7;
+    plan->listed = plan->nodes;
     plan->ring_bytes = (64 * 1024) << random_below(r, 4);
     plan->journal_bytes = plan->ring_bytes * random_between(r, 4, 8);
     plan->block_bytes_max = (uint32_t)(plan->ring_bytes / 4 >> random_below(r, 3));
@@ -62,6 +64,10 @@ static void plan_faults(struct sim_plan *plan, struct random *r)
     for (unsigned kind = 0; kind < FAULTS; kind++) {
         uint64_t mean_ns = spread(r, faults[kind].mean_ms_min, faults[kind].mean_ms_max) * SIM_MS;
         if (random_below(r, 100) < faults[kind].in_of_100) plan->fault_ns[kind] = mean_ns;
+    }
+    if (plan->fault_ns[FAULT_MEMBERS] != 0) {
+        plan->nodes += (unsigned)random_below(r, 4);
+        if (plan->nodes > SIM_NODES_MAX) plan->nodes = SIM_NODES_MAX;
     }
     plan->fault_length_ns_max = spread(r, 50 * SIM_MS, 8 * SIM_S);
     plan->faults_from_birth = random_chance(r, 1, 4);
@@ -100,13 +106,13 @@ void plan_of_seed(struct sim_plan *plan, uint64_t seed)
 void plan_print(const struct sim_plan *plan, FILE *to)
 {
     fprintf(to,
-            "seed 0x%" PRIx64 ": nodes=%u ring=%" PRIu64 "KiB journal=%" PRIu64 "KiB block=%uKiB election=%" PRIu64
-            "ms heartbeat=%" PRIu64 "ms delay=%" PRIu64 "..%" PRIu64 "us loss=%u/1000 twice=%u/1000 flush<=%" PRIu64
-            "us drift=%uppm clients=%u think<=%" PRIu64 "ms large=%u/1000 queries=%u/1000 sessions=%u%% faults=%" PRIu64
-            "s%s:",
-            plan->seed, plan->nodes, plan->ring_bytes / 1024, plan->journal_bytes / 1024, plan->block_bytes_max / 1024,
-            plan->election_timeout_ns / SIM_MS, plan->heartbeat_ns / SIM_MS, plan->delay_ns_min / SIM_US,
-            plan->delay_ns_max / SIM_US, plan->loss_per_1000, plan->duplicate_per_1000,
+            "seed 0x%" PRIx64 ": nodes=%u of %u ring=%" PRIu64 "KiB journal=%" PRIu64
+            "KiB block=%uKiB election=%" PRIu64 "ms heartbeat=%" PRIu64 "ms delay=%" PRIu64 "..%" PRIu64
+            "us loss=%u/1000 twice=%u/1000 flush<=%" PRIu64 "us drift=%uppm clients=%u think<=%" PRIu64
+            "ms large=%u/1000 queries=%u/1000 sessions=%u%% faults=%" PRIu64 "s%s:",
+            plan->seed, plan->listed, plan->nodes, plan->ring_bytes / 1024, plan->journal_bytes / 1024,
+            plan->block_bytes_max / 1024, plan->election_timeout_ns / SIM_MS, plan->heartbeat_ns / SIM_MS,
+            plan->delay_ns_min / SIM_US, plan->delay_ns_max / SIM_US, plan->loss_per_1000, plan->duplicate_per_1000,
             plan->work_ns_max[NODE_JOURNAL] / SIM_US, plan->drift_ppm_max, plan->clients, plan->think_ns_max / SIM_MS,
             plan->large_per_1000, plan->query_per_1000, plan->sessions_per_100, plan->safety_ns / SIM_S,
             plan->faults_from_birth ? " from birth" : "");

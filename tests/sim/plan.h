@@ -16,6 +16,8 @@
 #define SIM_MS UINT64_C(1000000)
 #define SIM_S  UINT64_C(1000000000)
 
+enum { SIM_NODES_MAX = 7 };
+
 /* Something that comes again and again; the mean time between two. 0 = never. */
 enum plan_fault {
     FAULT_POWER_CUT,  /* at the n-th changing operation of a disk from now, in the middle of it */
@@ -32,12 +34,14 @@ enum plan_fault {
     FAULT_SLOW_PART,  /* machine, log or control thread stands still */
     FAULT_WALL_CLOCK, /* jumps */
     FAULT_TRANSFER,   /* somebody moves leadership */
+    FAULT_MEMBERS,    /* somebody changes the members, or takes a member's disk away and replaces it */
     FAULTS,
 };
 
 struct sim_plan {
     uint64_t seed;
-    unsigned nodes;
+    unsigned nodes;  /* all there are */
+    unsigned listed; /* those that are born together; the others may be added */
     uint64_t ring_bytes, journal_bytes;
     uint32_t command_bytes_max, block_bytes_max;
     uint64_t election_timeout_ns, heartbeat_ns;

@@ -22,7 +22,7 @@ static uint64_t bound_ns(const struct world *world)
 
 static bool born(const struct world *world)
 {
-    for (unsigned i = 0; i < world->plan.nodes; i++)
+    for (unsigned i = 0; i < world->plan.listed; i++)
         if (world->members[i].seen.commit == 0) return false;
     return true;
 }
@@ -33,7 +33,7 @@ static bool level(struct world *world)
     for (unsigned i = 0; i < world->plan.nodes; i++) {
         struct member *m = &world->members[i];
         struct node_status status;
-        if (m->given_up) continue;
+        if (m->given_up || checks_role(world, i) == 0) continue;
         if (m->node == NULL || m->seen.commit != checks_committed(world)) return false;
         node_status_read(m->node, &status);
         if (!status.born || status.host.applied_index != checks_committed(world)) return false;

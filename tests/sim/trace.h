@@ -46,6 +46,9 @@ enum trace_kind {
     TRACE_WALL_JUMP,
     TRACE_ARMED,
     TRACE_TRANSFER,
+    TRACE_MEMBERS,
+    TRACE_MEMBERS_DONE,
+    TRACE_WIPE,
     TRACE_PHASE,
     TRACE_KINDS,
 };

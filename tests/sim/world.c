@@ -114,6 +114,15 @@ static void net_sent(void *context, unsigned from, unsigned to, const struct tra
 
 /* --- life and death ------------------------------------------------------------------------------------------- */
 
+static void doors_open(struct member *m)
+{
+    m->disk = sim_disk_open(random_u64(&m->world->random));
+    m->kv = sim_kv_open(m->disk);
+    sim_disk_watch_set(
+        m->disk, &(struct sim_disk_watch){.context = m, .operation = disk_operation, .power_cut = disk_power_cut});
+    sim_disk_lie(m->disk, m->world->plan.lying_disk);
+}
+
 void world_open(struct world *world, const struct sim_plan *plan, struct copies *copies, struct workload *workload,
                 bool print)
 {
@@ -132,11 +141,7 @@ void world_open(struct world *world, const struct sim_plan *plan, struct copies 
         struct member *m = &world->members[i];
         m->world = world;
         m->i = i;
-        m->disk = sim_disk_open(random_u64(&world->random));
-        m->kv = sim_kv_open(m->disk);
-        sim_disk_watch_set(
-            m->disk, &(struct sim_disk_watch){.context = m, .operation = disk_operation, .power_cut = disk_power_cut});
-        sim_disk_lie(m->disk, plan->lying_disk);
+        doors_open(m);
         m->restart_ns = world->now_ns + random_below(&world->random, 100 * SIM_MS);
         m->clock_at_ns = world->now_ns;
         m->clock_ns = random_between(&world->random, 1 * SIM_S, 100000 * SIM_S);
@@ -162,13 +167,21 @@ void world_close(struct world *world)
     truth_close(world->truth);
 }
 
+/* As a configuration file does. */
+static void member_describe(struct node_member_options *member, unsigned i)
+{
+    snprintf(member->name, sizeof member->name, "n%u", i + 1);
+    snprintf(member->client, sizeof member->client, "n%u:1", i + 1);
+    snprintf(member->peer, sizeof member->peer, "%u:2", i); /* sim_net's */
+}
+
 static void options_of(const struct member *m, struct node_options *options)
 {
     const struct sim_plan *plan = &m->world->plan;
     *options = (struct node_options){
         .cluster = "sim",
-        .member_count = plan->nodes,
-        .self = m->i,
+        .member_count = plan->listed,
+        .self = m->i < plan->listed ? m->i : plan->listed,
         .election_timeout_ns = plan->election_timeout_ns,
         .heartbeat_ns = plan->heartbeat_ns,
         .command_bytes_max = plan->command_bytes_max,
@@ -188,12 +201,14 @@ static void options_of(const struct member *m, struct node_options *options)
         .kv = sim_kv(m->kv),
     };
     snprintf(options->data_directory, sizeof options->data_directory, "n%u", m->i + 1);
-    for (unsigned k = 0; k < plan->nodes; k++) {
-        struct node_member_options *member = &options->members[k];
-        snprintf(member->name, sizeof member->name, "n%u", k + 1);
-        snprintf(member->client, sizeof member->client, "n%u:1", k + 1);
-        snprintf(member->peer, sizeof member->peer, "%u:2", k); /* sim_net's */
-    }
+    for (unsigned k = 0; k < plan->listed; k++) member_describe(&options->members[k], k);
+    if (m->i >= plan->listed) member_describe(&options->members[options->member_count++], m->i);
+}
+
+/* Members that were removed are told so, and end. */
+static bool was_removed(const struct member *m)
+{
+    return m->was_member && checks_role(m->world, m->i) == 0;
 }
 
 /* The process could not start, or died while it started. */
@@ -202,7 +217,7 @@ static void start_failed(struct member *m, int error, const char *why)
     struct world *world = m->world;
     trace_event(&world->trace, world->now_ns, m->i, TRACE_START_FAILED, (uint64_t)(int64_t)error);
     bool power_cut = !sim_disk_powered(m->disk);
-    if (!power_cut && m->flush_failed_ns == 0)
+    if (!power_cut && m->flush_failed_ns == 0 && !was_removed(m))
         world_violated(world, "n%u does not start on its own data: error %d: %s", m->i + 1, error, why);
     if (!power_cut) sim_disk_kill(m->disk);
     sim_disk_power_on(m->disk);
@@ -276,6 +291,25 @@ void world_crash(struct world *world, unsigned i, bool power, uint64_t restart_n
     }
 }
 
+void world_wipe(struct world *world, unsigned i)
+{
+    struct member *m = &world->members[i];
+    lk_assert(m->node == NULL);
+    trace_event(&world->trace, world->now_ns, i, TRACE_WIPE, 0);
+    sim_kv_close(m->kv);
+    sim_disk_close(m->disk);
+    doors_open(m);
+    checks_wiped(m);
+}
+
+unsigned world_leader(const struct member *m)
+{
+    unsigned slot = node_leader(m->node);
+    if (slot >= RAFT_MEMBERS_MAX) return SIM_NODES_MAX;
+    const char *name = node_options_of(m->node)->members[slot].name;
+    return name[0] == 'n' ? (unsigned)(name[1] - '1') : SIM_NODES_MAX;
+}
+
 void world_block(struct world *world, unsigned i, enum node_part part, uint64_t ns)
 {
     struct member *m = &world->members[i];
@@ -294,7 +328,7 @@ static void ended(struct member *m, int error, const char *why)
 {
     struct world *world = m->world;
     trace_event(&world->trace, world->now_ns, m->i, TRACE_EXIT, (uint64_t)(int64_t)error);
-    if (m->flush_failed_ns == 0 && !m->stopping)
+    if (m->flush_failed_ns == 0 && !m->stopping && !was_removed(m))
         world_violated(world, "n%u ends by itself: error %d: %s", m->i + 1, error, why);
     world_crash(world, m->i, false, restart_soon(world));
 }
@@ -311,6 +345,10 @@ static void loop_turn(struct member *m)
     checks_turned(m);
     const char *why = "told to stop";
     int error = node_failed(m->node, &why);
+    if (node_removed(m->node) && !m->stopping) { /* as the server does */
+        m->stopping = true;
+        node_stop(m->node);
+    }
     if (error != 0 || (m->stopping && node_drained(m->node))) {
         ended(m, error, why);
         return;

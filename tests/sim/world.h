@@ -4,6 +4,7 @@
  *
  *   world.c    nodes: start, die, clocks, and which part of which node works next
  *   faults.c   what goes wrong, and when
+ *   members.c  somebody who changes the members
  *   clients.c  who asks for what, what they were told, and their histories
  *   witness.c  stands between host and machine, and sees every command and reply
  *   checks.c   what must hold after every step
@@ -27,7 +28,7 @@
 #include "tests/support/sim_kv.h"
 #include "tests/support/sim_net.h"
 
-enum { SIM_NODES_MAX = 7, SIM_CLIENTS_MAX = 32, SIM_CALLS_WAITING_MAX = 256 };
+enum { SIM_CLIENTS_MAX = 32, SIM_CALLS_WAITING_MAX = 256 };
 #define SIM_NEVER UINT64_MAX
 
 struct world;
@@ -78,6 +79,9 @@ struct member {
     raft_index died_durable;  /* durable here */
     raft_index died_promised; /* and said so to the leader of died_term */
     uint64_t starts;
+
+    raft_member id;  /* of its directory, since it was opened first */
+    bool was_member; /* of the cluster, with this directory */
 };
 
 /* A client: one operation at a time. */
@@ -115,6 +119,10 @@ struct world {
     uint64_t newest_known_call_ns; /* when the operation that ended last, known, began */
 
     bool faults_on;
+    raft_member lost; /* whose directory was taken away while it was a voter; 0 = nobody's */
+    unsigned lost_i;
+    unsigned changes; /* of members, asked for and not ended */
+    uint64_t changes_until_ns;
     uint64_t fault_due_ns[FAULTS];
     struct {
         uint64_t until_ns;
@@ -140,6 +148,10 @@ void world_crash(struct world *world, unsigned i, bool power, uint64_t restart_n
 /* A part does nothing for so long. */
 void world_block(struct world *world, unsigned i, enum node_part part, uint64_t ns);
 void world_wake(struct member *m, enum node_part part);
+/* An empty directory takes the place of its old one. Not while it runs. */
+void world_wipe(struct world *world, unsigned i);
+/* Whom this node believes to lead; SIM_NODES_MAX: nobody. */
+unsigned world_leader(const struct member *m);
 static inline bool world_paused(const struct member *m)
 {
     return m->blocked_ns[NODE_LOOP] > m->world->now_ns;
@@ -153,6 +165,10 @@ void faults_begin(struct world *world);
 void faults_end(struct world *world);
 uint64_t faults_next_ns(const struct world *world);
 void faults_work(struct world *world);
+
+/* members.c */
+void members_operate(struct world *world);
+void members_changed(struct member *m, const struct node_change_result *result);
 
 /* clients.c */
 void clients_open(struct world *world);
@@ -178,6 +194,14 @@ void checks_started(struct member *m);
 void checks_dies(struct member *m);
 void checks_turned(struct member *m);
 void checks_sent(struct world *world, unsigned from, unsigned to, const struct transport_send *send);
+void checks_wiped(struct member *m);
+/* What node i is in the newest committed configuration: enum raft_member_role, 0 = no member. */
+uint8_t checks_role(const struct world *world, unsigned i);
+bool checks_joint(const struct world *world);
+/* Whether this id is still in a configuration that somebody who runs uses, or that is committed. */
+bool checks_in_use(const struct world *world, raft_member id);
+/* Whether the nodes that are neither given up nor lost are a majority in all of those. */
+bool checks_majority_left(const struct world *world);
 raft_index checks_committed(const struct world *world);
 /* The name of a command in what follows: where there is a session, its (session, seq) is part of it. */
 uint64_t checks_command_hash(uint64_t session, uint64_t seq, const void *payload, size_t payload_bytes);
