@@ -166,6 +166,7 @@ static void send_blocks(struct raft *r, uint32_t i, struct raft_effects *fx)
         raft_install_send(r, i, fx);
         return;
     }
+    if (p->install.piece == PROGRESS_PIECE_READY) p->install.piece = PROGRESS_PIECE_NONE; /* its buffer is the loads' */
     if (p->load == PROGRESS_LOAD_READY) {
         p->load = PROGRESS_LOAD_NONE;
         if (p->load_first == p->next && raft_progress_may_send(p, r->now_ns))
@@ -178,7 +179,8 @@ static void send_blocks(struct raft *r, uint32_t i, struct raft_effects *fx)
         raft_index last = 0;
         uint64_t bytes = r->options.blocks_pack(r->options.blocks_context, p->next, r->log.last_index, budget, &last);
         if (bytes == 0) {
-            lk_assert(p->next <= r->commit); /* only what LMDB has leaves the ring */
+            lk_assert(p->next <= r->commit);                      /* only what LMDB has leaves the ring */
+            if (p->install.piece == PROGRESS_PIECE_ASKED) return; /* one at a time is read for a peer */
             p->load = PROGRESS_LOAD_ASKED;
             p->load_first = p->next;
             p->load_last = r->commit;

@@ -68,6 +68,12 @@ static void host_wake_machine(void *context)
     node->env.wake(node->env.context, NODE_MACHINE);
 }
 
+static void host_wake_control(void *context)
+{
+    struct node *node = context;
+    node->env.wake(node->env.context, NODE_CONTROL);
+}
+
 static void host_log(void *context, const char *line)
 {
     struct node *node = context;
@@ -150,6 +156,8 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .birth = {.next_position = 1, .time_ns = birth->time_ns},
         .disk = o->disk,
         .kv = o->kv,
+        .piece_bytes = o->piece_bytes,
+        .keep_bytes = o->snapshot_after_bytes / 4,
         .wake = storage_wake,
         .wake_context = node,
     };
@@ -174,19 +182,35 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .sessions = node->sessions,
         .wake_loop = host_wake_loop,
         .wake_machine = host_wake_machine,
+        .wake_control = host_wake_control,
+        .snapshot_after_bytes = o->snapshot_after_bytes,
         .log = host_log,
         .context = node,
     };
-    rc = host_open(&host_options, &node->host);
-    if (rc != 0) {
-        snprintf(why, why_room, "machine %s: cannot be opened: %s", o->plugin->name, lockstep_error_text(rc));
-        return rc;
-    }
     rc = storage_reader_open(node->storage, &node->load_reader);
     if (rc != 0) {
         snprintf(why, why_room, "%s: the log cannot be read: %s", o->data_directory, lockstep_error_text(rc));
         return rc;
     }
+    if (recovered.snapshot.base.index != 0)
+        host_options.restore = node_snapshot_reader(node->load_reader, STORAGE_SNAPSHOT_NEWEST);
+    rc = host_open(&host_options, &node->host);
+    node_snapshot_reader_close(host_options.restore);
+    if (rc != 0 && recovered.snapshot.base.index != 0) {
+        snprintf(
+            why, why_room,
+            "%s: machine %s cannot be started from the snapshot of block %llu: %s; start the version that wrote it, "
+            "or give the node an empty directory and run member replace",
+            o->data_directory, o->plugin->name, (unsigned long long)recovered.snapshot.base.index,
+            lockstep_error_text(rc));
+        return rc;
+    }
+    if (rc != 0) {
+        snprintf(why, why_room, "machine %s: cannot be opened: %s", o->plugin->name, lockstep_error_text(rc));
+        return rc;
+    }
+    node->base_told = recovered.base.index;
+    node->snapshot_told = recovered.snapshot.base.index;
     rc = node_members_recover(node, &recovered);
     if (rc == 0) rc = core_open(node, &recovered);
     if (rc != 0) {
@@ -201,9 +225,11 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
     ring_commit(node->ring, recovered.commit);
     node_ring_follow_raft(node, 0);
     node->changed = true;
-    node_log(node, NODE_LOG_INFO, "alive: member=%016llx boot=%llu term=%llu last=%llu commit=%llu stored=%llu",
+    node_log(node, NODE_LOG_INFO,
+             "alive: member=%016llx boot=%llu term=%llu base=%llu snapshot=%llu last=%llu commit=%llu stored=%llu",
              (unsigned long long)node->identity.member_id, (unsigned long long)recovered.boot,
-             (unsigned long long)recovered.hard_state.term, (unsigned long long)recovered.last.index,
+             (unsigned long long)recovered.hard_state.term, (unsigned long long)recovered.base.index,
+             (unsigned long long)recovered.snapshot.base.index, (unsigned long long)recovered.last.index,
              (unsigned long long)recovered.commit, (unsigned long long)recovered.stored);
     /* release: pairs with the acquire load in node_work; storage and host must be visible before the flag. */
     atomic_store_explicit(&node->born, true, memory_order_release);
@@ -279,6 +305,7 @@ void node_close(struct node *node)
     if (node == NULL) return;
     storage_reader_close(node->load_reader);
     for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) free(node->loads[i].buffer);
+    if (node->install.state != NULL) host_state_free(node->host, node->install.state);
     host_close(node->host);
     storage_close(node->storage);
     free(node->raft_memory);
@@ -353,8 +380,7 @@ static void transfer_settle(struct node *node, int error)
     node->owner.transferred(node->owner.context, node->transfer_tag, error);
 }
 
-/* Everything the core has collected: send, persist, apply, answer. Nothing here can fail. */
-static void take_and_perform(struct node *node)
+void node_take_and_perform(struct node *node)
 {
     struct raft_effects *fx = &node->effects;
     raft_take(node->raft, node->now_ns, fx);
@@ -389,7 +415,7 @@ static void take_and_perform(struct node *node)
 void node_step(struct node *node, const struct raft_event *event, struct raft_result *ret)
 {
     /* A change of role or term, or a cut, closed the merge: its effects come before the next event. */
-    if (raft_must_take(node->raft)) take_and_perform(node);
+    if (raft_must_take(node->raft)) node_take_and_perform(node);
     bool led = raft_is_leader(node->raft);
     raft_step(node->raft, event, ret);
     /* Lost leadership: the open claim goes before blocks of another leader come into the ring. */
@@ -449,6 +475,7 @@ static void alive_turn(struct node *node)
     step_completions(node);
     node_peers_receive(node);
     node_loads_turn(node);
+    node_snapshots_turn(node);
     node_step(node, &time, &result);
     stop_turn(node);
     node_reads_ask_round(node);
@@ -456,10 +483,10 @@ static void alive_turn(struct node *node)
     node_change_turn(node);
     node_proposals_seal_turn(node);
     node_proposals_sessions_turn(node);
-    take_and_perform(node);
+    node_take_and_perform(node);
     if (node->proposals.term_block_due) { /* leadership began in this very take */
         node_proposals_seal_turn(node);
-        take_and_perform(node);
+        node_take_and_perform(node);
     }
     answers(node);
     node_forwards_turn(node);

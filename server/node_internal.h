@@ -5,6 +5,7 @@
  *   node_members.c    configurations as the log has them, slots, who may say hello
  *   node_members_change.c  members are added, promoted, removed and replaced
  *   node_peers.c      frames of peers, blocks taken over from the leader, old blocks loaded for peers that lag
+ *   node_snapshot.c   snapshots: taken, brought to peers, taken in place of the log; the log's base
  *   node_proposals.c  the open block, sealing, outcomes
  *   node_reads.c      queries: local, and after a read round
  *   node_forward.c    commands and queries sent on to the leader
@@ -96,6 +97,24 @@ struct node_forward_entry {
     uint8_t slot;
 };
 
+/* Where the leader's snapshot stands, from the first piece to the machine that runs on it. */
+enum node_install_step {
+    NODE_INSTALL_NONE,    /* pieces come, if any: they lie beside the log, and everything goes on */
+    NODE_INSTALL_READING, /* it is whole: control reads it into a machine of its own */
+    NODE_INSTALL_READ,    /* done, or failed */
+    NODE_INSTALL_HALTING, /* the core has agreed: no block is taken, the machine stops applying */
+    NODE_INSTALL_STORING, /* the log thread puts it in place of the log */
+};
+
+struct node_install {
+    _Atomic int step;              /* loop, but for READING -> READ: control, release */
+    bool storing;                  /* a piece is on its way to the disk, then it is acked */
+    struct raft_snapshot snapshot; /* whose pieces are stored, or acked */
+    struct host_state *state;
+    int error;
+    char why[NODE_WHY_BYTES_MAX];
+};
+
 enum node_load_state { NODE_LOAD_IDLE, NODE_LOAD_WANTED, NODE_LOAD_READING, NODE_LOAD_DONE };
 
 /* Old blocks for one peer, read by the control thread. */
@@ -107,7 +126,11 @@ struct node_load {
     uint64_t buffer_bytes;
     raft_index ret_last;
     uint64_t ret_bytes;
-    int ret_error;   /* of reading block ret_last + 1: damage, or a disk that fails */
+    bool is_piece; /* of a snapshot; else blocks */
+    struct raft_piece piece;
+    struct storage_snapshot ret_snapshot;
+    uint64_t ret_offset;
+    int ret_error;   /* of reading block ret_last + 1, or the piece: damage, or a disk that fails */
     bool on_its_way; /* the buffer belongs to the transport until it says idle */
 };
 
@@ -207,6 +230,9 @@ struct node {
     uint64_t forward_sweep_ns;
     struct node_load loads[RAFT_MEMBERS_MAX];
     struct storage_reader *load_reader; /* control's */
+    struct node_install install;
+    raft_index base_told, snapshot_told;       /* to the core; to people */
+    raft_index install_told[RAFT_MEMBERS_MAX]; /* by slot: of which people know that it is brought */
 
     bool transfer_waits;
     bool transfer_left; /* leadership was given up for it, and the new leader is not known yet */
@@ -227,6 +253,8 @@ void node_log(struct node *node, enum node_log_level level, const char *format, 
 void node_fail(struct node *node, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 unsigned node_slot_of(const struct node *node, raft_member id); /* RAFT_MEMBERS_MAX: nobody's */
 void node_step(struct node *node, const struct raft_event *event, struct raft_result *ret);
+/* Everything the core has collected: send, persist, apply, answer. Nothing of it can fail. */
+void node_take_and_perform(struct node *node);
 /* Ring epoch around a change of term, role or a cut. */
 void node_ring_follow_raft(struct node *node, raft_index cut);
 /* Open storage, machine and core behind a complete birth record. */
@@ -250,6 +278,8 @@ int node_configuration_push(struct node *node, raft_index index,
 void node_configuration_core(const struct configuration *from, struct raft_configuration *ret); /* as the core has it */
 void node_configurations_cut(struct node *node, raft_index cut);
 void node_configurations_commit(struct node *node, raft_index commit);
+/* A snapshot took the place of the log: this is its configuration, and the only one. */
+void node_configuration_install(struct node *node, raft_index index, const struct configuration *configuration);
 void node_members_status(struct node *node, struct node_status *ret); /* fills members, warnings; after ret->raft */
 void node_members_gone(struct node *node);                            /* this node is a member no more */
 /* A free slot for somebody who is no member yet; RAFT_MEMBERS_MAX: none, or no HOST:PORT. */
@@ -271,6 +301,17 @@ void node_peers_receive(struct node *node);
 void node_peers_send(struct node *node, const struct raft_effects *effects);
 void node_loads_turn(struct node *node);
 void node_control_work(struct node *node);
+
+/* node_snapshot.c */
+/* The machine starts from the snapshot that recovery found: a reader of it, to free(); NULL: no memory. */
+struct lockstep_reader *node_snapshot_reader(struct storage_reader *reader, enum storage_which which);
+void node_snapshot_reader_close(struct lockstep_reader *reader); /* takes NULL */
+void node_snapshots_piece(struct node *node, const struct raft_message *message, const uint8_t *bytes, size_t count);
+void node_snapshots_loaded(struct node *node, unsigned slot);
+void node_snapshots_turn(struct node *node);
+/* Control's thread. */
+void node_snapshots_load(struct node *node, struct node_load *load);
+void node_snapshots_control_work(struct node *node);
 
 /* node_proposals.c */
 int node_proposals_open(struct node *node);

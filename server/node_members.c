@@ -88,6 +88,15 @@ void node_configurations_commit(struct node *node, raft_index commit)
     look_for_removal(node);
 }
 
+void node_configuration_install(struct node *node, raft_index index, const struct configuration *configuration)
+{
+    node->members.count = 0;
+    int rc = node_configuration_push(node, index, configuration);
+    lk_assert(rc == 0); /* there was room for one */
+    node->members.hello_due = true;
+    look_for_removal(node);
+}
+
 void node_members_open(struct node *node)
 {
     const struct node_options *o = &node->options;

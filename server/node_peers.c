@@ -164,6 +164,7 @@ static void raft_frame(struct node *node, const struct transport_frame *frame)
             "or a committed block contradicted; keep all data directories as they are and find the damaged one",
             node->options.members[frame->slot].name, message->type, (unsigned long long)message->term);
     if (result.accept_first != 0) entries_copy(node, frame, result.accept_first, result.accept_last);
+    if (result.install) node_snapshots_piece(node, message, frame->body, frame->body_bytes);
 }
 
 /* The core asks the others soon if this was our leader; what the hang-up cost besides, Raft repeats. */
@@ -217,7 +218,10 @@ void node_peers_send(struct node *node, const struct raft_effects *effects)
         if (s->first != 0) node->counters.appends_sent++;
         if (s->loaded) {
             struct node_load *load = &node->loads[send.slot];
-            lk_assert(s->first == load->first && s->last <= load->ret_last);
+            if (load->is_piece)
+                lk_assert(s->message.type == RAFT_INSTALL && s->message.as.install.offset == load->ret_offset);
+            else
+                lk_assert(s->first == load->first && s->last <= load->ret_last);
             send.blocks = load->buffer;
             send.blocks_bytes = load->ret_bytes;
             load->on_its_way = true;
@@ -243,6 +247,16 @@ void node_peers_send(struct node *node, const struct raft_effects *effects)
         load->first = l->first;
         load->last = l->last;
         load->bytes_max = l->bytes_max;
+        load->is_piece = false;
+        atomic_store_explicit(&load->state, NODE_LOAD_WANTED, memory_order_relaxed);
+    }
+    for (uint32_t i = 0; i < effects->piece_count; i++) {
+        unsigned slot = node_slot_of(node, effects->pieces[i].peer);
+        if (slot == RAFT_MEMBERS_MAX) continue;
+        struct node_load *load = &node->loads[slot];
+        if (atomic_load_explicit(&load->state, memory_order_acquire) == NODE_LOAD_READING) continue;
+        load->is_piece = true;
+        load->piece = effects->pieces[i];
         atomic_store_explicit(&load->state, NODE_LOAD_WANTED, memory_order_relaxed);
     }
 }
@@ -272,6 +286,10 @@ void node_loads_turn(struct node *node)
         if (state == NODE_LOAD_WANTED) load_begin(node, slot);
         if (state != NODE_LOAD_DONE) continue;
         atomic_store_explicit(&load->state, NODE_LOAD_IDLE, memory_order_relaxed);
+        if (load->is_piece) {
+            node_snapshots_loaded(node, slot);
+            continue;
+        }
         if (load->ret_error != 0) /* J7: who cannot read its log does not lead with it */
             node_fail(node, load->ret_error,
                       "%s: block %llu of the log cannot be read: %s; the other nodes have it: keep this directory and "
@@ -318,9 +336,13 @@ void node_control_work(struct node *node)
         struct node_load *load = &node->loads[slot];
         /* acquire: pairs with load_begin's release */
         if (atomic_load_explicit(&load->state, memory_order_acquire) != NODE_LOAD_READING) continue;
-        load_read(node, load);
+        if (load->is_piece)
+            node_snapshots_load(node, load);
+        else
+            load_read(node, load);
         /* release: pairs with the acquire loads on the loop; blocks before state */
         atomic_store_explicit(&load->state, NODE_LOAD_DONE, memory_order_release);
         node->env.wake(node->env.context, NODE_LOOP);
     }
+    node_snapshots_control_work(node);
 }

@@ -19,8 +19,10 @@ enum { TURNS_WITHOUT_TIME_MAX = 100000, CHANGES_MAX = 256 };
 
 /* A replica's memory: which proposal stands at which position. */
 struct replica {
+    struct member *member;
     uint32_t *numbers;
     uint64_t count, room;
+    bool closed; /* it may still be looked at */
 };
 
 struct member {
@@ -34,7 +36,9 @@ struct member {
     uint64_t work_ns[NODE_PARTS]; /* when a part wants to run though nobody woke it */
     uint64_t flush_ns;
     uint64_t journal_busy_until_ns;
-    struct replica replica;
+    struct replica *replica; /* the node's; the one before it, until that is closed */
+    struct replica
+        *newest; /* opened last: a snapshot is read into one of its own, which takes the other's place or goes */
     /* A machine that hangs stands in a thread of its own, in the middle of apply; nothing runs beside it. */
     bool hang_wanted, hangs;
     pthread_t hung_thread;
@@ -80,19 +84,49 @@ static void print_seed(int number)
 
 static struct member *opening; /* whose machine is being opened: a plugin's open knows no node */
 
+static void replica_free(struct replica *replica)
+{
+    if (replica == NULL) return;
+    free(replica->numbers);
+    free(replica);
+}
+
 static int machine_open(const struct lockstep_host *host, void **ret_machine)
 {
     (void)host;
-    struct replica *replica = &opening->replica;
-    free(replica->numbers);
-    *replica = (struct replica){0};
+    struct replica *replica = calloc(1, sizeof *replica);
+    lk_assert(replica != NULL);
+    replica->member = opening;
+    if (opening->replica != NULL && opening->replica->closed) {
+        replica_free(opening->replica);
+        opening->replica = NULL;
+    }
+    if (opening->replica == NULL) opening->replica = replica;
+    opening->newest = replica;
     *ret_machine = replica;
     return 0;
 }
 
+/* What member i applied; nothing before it ever ran. */
+static const struct replica *replica_of(const struct cluster *cluster, unsigned i)
+{
+    static const struct replica none;
+    return cluster->members[i].replica != NULL ? cluster->members[i].replica : &none;
+}
+
 static void machine_close(void *machine)
 {
-    (void)machine; /* what was applied may be looked at afterwards */
+    struct replica *replica = machine;
+    struct member *m = replica->member;
+    if (replica != m->replica) { /* a snapshot's that was given up */
+        m->newest = m->replica;
+        replica_free(replica);
+    } else if (m->newest != replica) {
+        m->replica = m->newest;
+        replica_free(replica);
+    } else {
+        replica->closed = true;
+    }
 }
 
 static void remember(struct replica *replica, uint32_t number)
@@ -108,7 +142,7 @@ static void remember(struct replica *replica, uint32_t number)
 static int machine_apply(void *machine, struct lockstep_batch *batch, struct lockstep_replies *replies)
 {
     struct replica *replica = machine;
-    struct member *m = (struct member *)(void *)((uint8_t *)machine - offsetof(struct member, replica));
+    struct member *m = replica->member;
     const struct lockstep_command *command;
     while ((command = batch->next(batch)) != NULL) {
         if (m->hang_wanted) {
@@ -145,6 +179,52 @@ static struct lockstep_hash machine_hash(void *machine)
     struct lockstep_hash hash = {.low = replica->count};
     if (replica->count > 0) hash.high = replica->numbers[replica->count - 1];
     return hash;
+}
+
+struct frozen {
+    uint64_t count;
+    uint32_t numbers[];
+};
+
+static int machine_snapshot_begin(void *machine, void **ret_snapshot)
+{
+    const struct replica *replica = machine;
+    struct frozen *frozen = malloc(sizeof *frozen + replica->count * sizeof frozen->numbers[0]);
+    lk_assert(frozen != NULL);
+    frozen->count = replica->count;
+    if (replica->count > 0) memcpy(frozen->numbers, replica->numbers, replica->count * sizeof frozen->numbers[0]);
+    *ret_snapshot = frozen;
+    return 0;
+}
+
+static int machine_snapshot_write(void *machine, void *snapshot, struct lockstep_writer *writer)
+{
+    (void)machine;
+    const struct frozen *frozen = snapshot;
+    return writer->write(writer, frozen->numbers, frozen->count * sizeof frozen->numbers[0]);
+}
+
+static void machine_snapshot_end(void *machine, void *snapshot)
+{
+    (void)machine;
+    free(snapshot);
+}
+
+static int machine_restore(void *machine, struct lockstep_reader *reader)
+{
+    uint8_t bytes[sizeof(uint32_t)];
+    size_t held = 0, count = 0;
+    do {
+        int rc = reader->read(reader, bytes + held, sizeof bytes - held, &count);
+        if (rc != 0) return rc;
+        held += count;
+        if (held < sizeof bytes) continue;
+        uint32_t number;
+        memcpy(&number, bytes, sizeof number);
+        remember(machine, number);
+        held = 0;
+    } while (count > 0);
+    return held == 0 ? 0 : -1;
 }
 
 /* --- the doors ------------------------------------------------------------------------------------------------ */
@@ -263,7 +343,11 @@ struct cluster *cluster_open(const struct cluster_options *options)
                     .close = machine_close,
                     .apply = machine_apply,
                     .query = machine_query,
-                    .hash = machine_hash},
+                    .hash = machine_hash,
+                    .snapshot_begin = machine_snapshot_begin,
+                    .snapshot_write = machine_snapshot_write,
+                    .snapshot_end = machine_snapshot_end,
+                    .restore = machine_restore},
         .name = "witness",
         .version = "1",
     };
@@ -290,7 +374,7 @@ void cluster_close(struct cluster *cluster)
         node_close(m->node);
         sim_kv_close(m->kv);
         sim_disk_close(m->disk);
-        free(m->replica.numbers);
+        replica_free(m->replica);
     }
     sim_net_close(cluster->net);
     free(cluster->proposals);
@@ -322,6 +406,8 @@ bool cluster_start(struct cluster *cluster, unsigned i)
         .ring_bytes = cluster->options.ring_bytes,
         .journal_bytes = 4 * cluster->options.ring_bytes,
         .map_bytes = 1 << 30,
+        .snapshot_after_bytes = cluster->options.snapshot_after_bytes,
+        .piece_bytes = 256,
         .append_inflight_bytes_max = cluster->options.ring_bytes / 4,
         .proposals_max = 65536,
         .queries_max = 1024,
@@ -767,13 +853,13 @@ const struct cluster_query *cluster_query_result(const struct cluster *cluster, 
 
 uint64_t cluster_applied_count(const struct cluster *cluster, unsigned i)
 {
-    return cluster->members[i].replica.count;
+    return replica_of(cluster, i)->count;
 }
 
 uint32_t cluster_applied(const struct cluster *cluster, unsigned i, log_position position)
 {
-    lk_assert(position >= 1 && position <= cluster->members[i].replica.count);
-    return cluster->members[i].replica.numbers[position - 1];
+    lk_assert(position >= 1 && position <= replica_of(cluster, i)->count);
+    return replica_of(cluster, i)->numbers[position - 1];
 }
 
 /* --- what must hold ------------------------------------------------------------------------------------------- */
@@ -803,12 +889,12 @@ static void check_leaders(struct cluster *cluster)
 
 void cluster_check(struct cluster *cluster)
 {
-    const struct replica *longest = &cluster->members[0].replica;
+    const struct replica *longest = replica_of(cluster, 0);
     check_leaders(cluster);
     for (unsigned i = 1; i < cluster->options.nodes; i++)
-        if (cluster->members[i].replica.count > longest->count) longest = &cluster->members[i].replica;
+        if (replica_of(cluster, i)->count > longest->count) longest = replica_of(cluster, i);
     for (unsigned i = 0; i < cluster->options.nodes; i++) {
-        const struct replica *replica = &cluster->members[i].replica;
+        const struct replica *replica = replica_of(cluster, i);
         if (replica->count > 0 &&
             memcmp(replica->numbers, longest->numbers, replica->count * sizeof *replica->numbers) != 0)
             violated(cluster, "two replicas applied different commands at one position");

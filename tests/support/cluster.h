@@ -19,6 +19,7 @@ struct cluster_options {
     unsigned listed; /* in the file of all nodes, 0 = all; each one behind them has its own section in its own file */
     uint64_t seed;
     uint64_t ring_bytes;            /* 0 = 4 MiB */
+    uint64_t snapshot_after_bytes;  /* 0 = the log is kept */
     uint32_t payload_bytes;         /* of a proposal; at least 8, its number */
     struct session_limits sessions; /* 0 = the usual ones */
 };
