@@ -213,7 +213,8 @@ static void answer_complete(struct node *node, const struct transport_frame *fra
         birth_send_all(node, frame->slot, &head, &node->identity.birth, committed);
     } else {
         head.kind = BIRTH_REFUSED;
-        bool wiped = node->members.slots[frame->slot].kind == NODE_SLOT_MEMBER;
+        bool wiped =
+            node->members.slots[frame->slot].kind == NODE_SLOT_MEMBER && node->slot_id[frame->slot] != frame->member_id;
         head.state = wiped ? REFUSED_WIPED : 0;
         birth_send_all(node, frame->slot, &head, NULL, NULL);
     }

@@ -28,6 +28,7 @@ enum {
     NODE_READY_LAG_BLOCKS = 4096, /* applied may be so far behind commit on a ready node */
     NODE_PROTOCOL = 1,            /* of peers; a node talks to its own number only */
     NODE_FEATURE_LEVEL = 1,
+    NODE_REFUSALS_REMEMBERED = 8,
     NODE_ENTRY_CONFIGURATIONS_MAX = NODE_APPEND_BYTES_MAX / (BLOCK_HEADER_BYTES + CONFIGURATION_BYTES_MIN) + 1,
     NODE_ORIGIN_HERE = 0xff, /* not a peer's slot: this node's own front asked */
 };
@@ -168,7 +169,8 @@ struct node_members {
     bool slots_due, hello_due;                /* at the end of this turn */
     bool removed;                             /* for good: ids are never used again */
     uint64_t removed_ns, look_ns;
-    char refused_last[TRANSPORT_REASON_BYTES_MAX]; /* in the log: not said twice in a row */
+    uint32_t refused_said[NODE_REFUSALS_REMEMBERED]; /* checksums of what the log had lately: not said again */
+    unsigned refused_next;
 };
 
 /* The change of members that runs; a leader's. */
@@ -181,7 +183,7 @@ struct node_change {
     uint64_t superseded_tag;
     raft_member id, old_id; /* who comes, who goes; 0 = nobody */
     unsigned slot;          /* JOINING */
-    uint64_t dial_deadline_ns, deadline_ns;
+    uint64_t dial_deadline_ns, hear_deadline_ns, deadline_ns;
     raft_index waits_index; /* of the configuration that this step appended; 0 = not yet */
     char progress[NODE_WHY_BYTES_MAX];
 };

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/crc32c.h"
 #include "server/node_internal.h"
 
 /* --- configurations ------------------------------------------------------------------------------------------ */
@@ -321,7 +322,7 @@ void node_members_turn(struct node *node)
 
 /* --- hello --------------------------------------------------------------------------------------------------- */
 
-/* The same words again are told to the peer, not to the log: a node that waits to be admitted asks all the time. */
+/* What the log had lately is told to the peer alone: a node that waits to be admitted asks all the time. */
 __attribute__((format(printf, 4, 5))) static int refuse_hello(struct node *node, char *reason, int code,
                                                               const char *format, ...)
 {
@@ -329,8 +330,11 @@ __attribute__((format(printf, 4, 5))) static int refuse_hello(struct node *node,
     va_start(args, format);
     vsnprintf(reason, TRANSPORT_REASON_BYTES_MAX, format, args);
     va_end(args);
-    if (strcmp(node->members.refused_last, reason) == 0) return code;
-    memcpy(node->members.refused_last, reason, TRANSPORT_REASON_BYTES_MAX);
+    struct node_members *m = &node->members;
+    uint32_t crc = crc32c(reason, strlen(reason));
+    for (unsigned i = 0; i < NODE_REFUSALS_REMEMBERED; i++)
+        if (m->refused_said[i] == crc) return code;
+    m->refused_said[m->refused_next++ % NODE_REFUSALS_REMEMBERED] = crc;
     node_log(node, NODE_LOG_WARN, "hello refused: %s", reason);
     return code;
 }

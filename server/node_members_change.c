@@ -138,6 +138,8 @@ static bool propose(struct node *node, const struct configuration *target)
         return false;
     case RAFT_CHANGE_LAGS: return false; /* CATCH_UP says how far it is */
     case RAFT_CHANGE_LOSES_QUORUM:
+        progress(node, "%s is not heard", name_of(node, about));
+        if (node->now_ns < c->hear_deadline_ns) return false; /* a new leader has not heard anybody yet */
         end(node, LOCKSTEP_EINVAL,
             "the quorum would be lost: %s is not heard, and without it too few voters would be left to commit "
             "anything; "
@@ -321,12 +323,30 @@ static bool is_done(const struct node *node)
     return c->id == 0 || (member != NULL && member->role == CONFIGURATION_VOTER);
 }
 
+/* A voter that is to be removed and is not heard: it may be dead, or slow, or its link cut. */
+static bool is_silent(const struct node *node, raft_member id)
+{
+    struct raft_status status;
+    uint32_t at;
+    return node->change.request.kind == NODE_CHANGE_REMOVE && id != node->identity.member_id &&
+           peer_of(node, id, &status, &at) && status.peers[at].role == RAFT_VOTER && !status.peers[at].recently_active;
+}
+
 static void vote_turn(struct node *node)
 {
     struct node_change *c = &node->change;
     if (c->waits_index == 0) {
         struct configuration target;
         if (configuration_is_joint(&node_configuration(node)->configuration)) return;
+        if (!c->request.force && is_silent(node, c->old_id)) {
+            progress(node, "%s is not heard", name_of(node, c->old_id));
+            if (node->now_ns < c->hear_deadline_ns) return;
+            end(node, LOCKSTEP_EINVAL,
+                "%s is not heard: start it, or force its removal if it is gone for good (--force): it could not vote "
+                "again with its directory",
+                name_of(node, c->old_id));
+            return;
+        }
         vote_target(node, &target);
         if (!propose(node, &target)) {
             if (c->step == CHANGE_VOTE && c->request.kind != NODE_CHANGE_REMOVE) step_to(node, CHANGE_CATCH_UP);
@@ -334,14 +354,6 @@ static void vote_turn(struct node *node)
         }
     }
     progress(node, c->request.kind == NODE_CHANGE_REMOVE ? "removing %s" : "%s becomes a voter", c->request.name);
-}
-
-/* Not heard by the leader: it may be dead, or slow, or its link cut. */
-static bool is_silent(const struct node *node, raft_member id)
-{
-    struct raft_status status;
-    uint32_t at;
-    return id != node->identity.member_id && peer_of(node, id, &status, &at) && !status.peers[at].recently_active;
 }
 
 static void begin_add(struct node *node)
@@ -405,11 +417,6 @@ static void begin_with_member(struct node *node)
     } else if (c->request.kind == NODE_CHANGE_PROMOTE) {
         c->id = m->id;
         step_to(node, CHANGE_CATCH_UP);
-    } else if (m->role == CONFIGURATION_VOTER && is_silent(node, m->id) && !c->request.force) {
-        end(node, LOCKSTEP_EINVAL,
-            "%s is not heard: start it, or force its removal if it is gone for good (--force): it could not vote again "
-            "with its directory",
-            m->name);
     } else {
         c->old_id = m->id;
         step_to(node, CHANGE_VOTE);
@@ -458,6 +465,7 @@ void node_change_begin_turn(struct node *node)
     c->id = c->old_id = 0;
     c->slot = RAFT_MEMBERS_MAX;
     c->progress[0] = 0;
+    c->hear_deadline_ns = node->now_ns + 2 * node->options.election_timeout_ns;
     step_to(node, CHANGE_VOTE);              /* until the kind says otherwise: end() wants a running one */
     if (!raft_is_leader(node->raft)) return; /* the turn of the change says so */
     switch (c->request.kind) {

@@ -682,7 +682,7 @@ static bool level(struct cluster *cluster)
     for (unsigned i = 0; i < cluster->options.nodes; i++) {
         if (cluster->members[i].node == NULL) continue;
         node_status_read(cluster->members[i].node, &status);
-        if (!status.born && i >= cluster->options.listed) continue; /* waits to be admitted */
+        if (!status.born && strstr(status.not_ready, "lockstep member") != NULL) continue; /* waits to be admitted */
         if (!status.born || status.host.applied_index != last) return false;
     }
     return true;

@@ -444,6 +444,84 @@ START_TEST(
 }
 END_TEST
 
+/* Ask a node, whoever leads, for a change that may or may not make sense. */
+static void ask_for_something(struct cluster *cluster, struct random *random)
+{
+    struct node_change_request request = {.timeout_ns = random_between(random, 1, 5) * SECOND};
+    unsigned member = (unsigned)random_below(random, 6);
+    request.kind = (enum node_change_kind)random_between(random, NODE_CHANGE_ADD, NODE_CHANGE_REPLACE);
+    request.force = random_chance(random, 1, 2);
+    request.learner = random_chance(random, 1, 4);
+    snprintf(request.name, sizeof request.name, "n%u", member + 1);
+    snprintf(request.old_name, sizeof request.old_name, "n%u", (unsigned)random_below(random, 6) + 1);
+    if (random_chance(random, 1, 2)) memcpy(request.old_name, request.name, sizeof request.old_name);
+    snprintf(request.client, sizeof request.client, "n%u:1", member + 1);
+    snprintf(request.peer, sizeof request.peer, "%u:2", member);
+    for (unsigned i = 0; i < 6; i++) /* also one that leads no more and does not know it */
+        if (cluster_runs(cluster, i) && status_of(cluster, i).raft.role == RAFT_LEADER)
+            (void)cluster_change(cluster, i, &request);
+}
+
+static void hurt_something(struct cluster *cluster, struct random *random, bool removed[6])
+{
+    unsigned i = (unsigned)random_below(random, 6), j = (unsigned)random_below(random, 6);
+    switch (random_below(random, 4)) {
+    case 0:
+        if (cluster_runs(cluster, i)) cluster_crash(cluster, i);
+        break;
+    case 1:
+        if (cluster_runs(cluster, i)) break;
+        if (removed[i]) cluster_wipe(cluster, i); /* may be admitted again, as somebody else */
+        removed[i] = false;
+        (void)cluster_start(cluster, i);
+        break;
+    default: sim_net_cut(cluster_net(cluster), i, j, i != j && random_chance(random, 1, 3)); break;
+    }
+}
+
+START_TEST(
+    any_changes_under_any_faults_lose_nothing_and_end) /* every step compares replicas with what was acknowledged */
+{
+    unsigned changes = 0;
+    for (unsigned round = 0; round < unit_rounds(10); round++) {
+        struct cluster *cluster = start(6, 3, 0x400 + round);
+        bool removed[6] = {false}; /* told so, and ended */
+        struct random *random = cluster_random(cluster);
+        sim_net_faults_set(cluster_net(cluster), &(struct sim_net_faults){.delay_ns_min = 20000,
+                                                                          .delay_ns_max = 3 * CLUSTER_MS,
+                                                                          .loss_per_1000 = 20,
+                                                                          .duplicate_per_1000 = 10});
+        for (unsigned step = 0; step < 60; step++) {
+            if (random_chance(random, 1, 3)) ask_for_something(cluster, random);
+            if (random_chance(random, 1, 2)) hurt_something(cluster, random, removed);
+            for (unsigned k = 0; k < 5; k++) cluster_propose(cluster, (unsigned)random_below(random, 6), true);
+            bool ran[6];
+            for (unsigned i = 0; i < 6; i++) ran[i] = cluster_runs(cluster, i);
+            cluster_run(cluster, random_between(random, 0, 300) * CLUSTER_MS);
+            for (unsigned i = 0; i < 6; i++) {
+                if (!ran[i] || cluster_runs(cluster, i)) continue;
+                ck_assert_msg(strstr(cluster_why(cluster), "was removed") != NULL, "%s", cluster_why(cluster));
+                removed[i] = true;
+            }
+        }
+        sim_net_faults_set(cluster_net(cluster),
+                           &(struct sim_net_faults){.delay_ns_min = 20000, .delay_ns_max = 200000});
+        for (unsigned i = 0; i < 6; i++) {
+            for (unsigned j = 0; j < 6; j++) sim_net_cut(cluster_net(cluster), i, j, false);
+            if (!cluster_runs(cluster, i)) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+        }
+        ck_assert_int_ge(cluster_run_until_writable(cluster, 20 * SECOND), 0);
+        cluster_run(cluster, 8 * SECOND); /* a change that runs ends, removed ones are told */
+        propose_some(cluster, 10);
+        ck_assert(!status_of(cluster, leader_of(cluster)).joint);
+        ck_assert(cluster_run_until_level(cluster, 20 * SECOND));
+        changes += status_of(cluster, leader_of(cluster)).configuration_index > 0;
+        cluster_close(cluster);
+    }
+    ck_assert_uint_gt(changes, 0);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_set_timeout(tests, 240);
@@ -463,6 +541,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, two_changes_at_once_are_one_after_the_other);
     tcase_add_test(tests, change_goes_on_after_its_leader_died_at_any_moment);
     tcase_add_test(tests, change_in_a_partition_loses_nothing_that_was_acknowledged);
+    tcase_add_test(tests, any_changes_under_any_faults_lose_nothing_and_end);
     tcase_add_test(tests, members_and_addresses_come_from_the_log_after_a_restart);
     tcase_add_test(tests, node_that_slept_through_many_changes_finds_back);
 }
