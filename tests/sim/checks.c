@@ -205,15 +205,29 @@ static bool holds_durably(const struct member *m, raft_index index, uint32_t crc
     return durable >= index && *ITEM(m->world->truth->chain[m->i], index, uint32_t) == crc;
 }
 
+static raft_index base_of(const struct member *m)
+{
+    struct raft_status status;
+    raft_status_read(m->node->raft, &status);
+    return status.base_index;
+}
+
 static void note_commit(struct member *m, raft_index index)
 {
     struct world *world = m->world;
     struct truth *truth = world->truth;
     raft_term term;
     uint32_t crc;
-    if (!block_of(m, index, &term, &crc))
-        world_violated(world, "C3: n%u commits block %llu and does not hold it", m->i + 1, (unsigned long long)index);
     struct block_committed *committed = ITEM(truth->committed, index, struct block_committed);
+    uint32_t *chain = ITEM(truth->chain[m->i], index, uint32_t);
+    if (index <= truth->committed_last && *chain == committed->crc) return;
+    if (!block_of(m, index, &term, &crc)) {
+        if (index > truth->committed_last || index > base_of(m))
+            world_violated(world, "C3: n%u commits block %llu and does not hold it", m->i + 1,
+                           (unsigned long long)index);
+        *chain = committed->crc; /* it is in the snapshot that was installed */
+        return;
+    }
     if (index <= truth->committed_last) {
         if (committed->crc != crc || committed->term != term)
             world_violated(world,
@@ -374,6 +388,7 @@ static void note_role(struct member *m)
     if (index == 0) return;
     raft_term held_term;
     uint32_t held;
+    if (index <= base_of(m)) return;
     bool holds = raft_last_index(m->node->raft) >= index && block_of(m, index, &held_term, &held);
     if (!holds || held != ITEM(truth->committed, index, struct block_committed)->crc)
         world_violated(world, "C4: n%u leads term %llu without the committed block %llu", m->i + 1,
@@ -457,6 +472,7 @@ void checks_started(struct member *m)
         world_violated(world, "C7: n%u starts with block %llu as its last and had promised %llu", m->i + 1,
                        (unsigned long long)status.last_index, (unsigned long long)m->died_promised);
     raft_index index = committed_here(m);
+    if (index <= status.base_index) index = 0; /* compacted */
     raft_term term;
     uint32_t crc;
     if (index > 0 && (status.last_index < index || !block_of(m, index, &term, &crc) ||
@@ -623,6 +639,11 @@ void checks_state(struct member *m, log_position position, struct lockstep_hash 
                        "deterministic?",
                        m->i + 1, (unsigned long long)position);
     }
+}
+
+void checks_snapshot(struct member *m, log_position position, int error)
+{
+    trace_event(&m->world->trace, m->world->now_ns, m->i, TRACE_SNAPSHOT, position, (uint64_t)(int64_t)error);
 }
 
 void checks_queried(struct member *m, log_position position, uint64_t query_hash, uint64_t reply_hash)

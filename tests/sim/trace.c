@@ -45,6 +45,7 @@ static const struct {
     [TRACE_WALL_JUMP] = {"wall clock jumps", {"ms", "back"}},
     [TRACE_ARMED] = {"armed", {"power_cut_after", "flush_fails_after"}},
     [TRACE_TRANSFER] = {"transfer asked", {"target", "error"}},
+    [TRACE_SNAPSHOT] = {"snapshot", {"position", "error"}},
     [TRACE_MEMBERS] = {"change of members asked", {"kind", "to", "error", "force"}},
     [TRACE_MEMBERS_DONE] = {"change of members ends", {"error", "index"}},
     [TRACE_WIPE] = {"DIRECTORY LOST", {NULL}},

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* witness.c - stands between host and machine. It hands everything through, and tells checks.c what it saw: each command
- * with its reply, the state's hash at the end of each batch, each query. */
+ * with its reply, the state's hash at the end of each batch and behind each snapshot, each query. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -89,6 +89,59 @@ static struct lockstep_hash witness_hash(void *machine)
     return w->inner_table->hash(w->inner);
 }
 
+/* --- snapshots: the witness's position, then the machine's bytes --------------------------------------------- */
+
+struct frozen {
+    log_position position;
+    void *inner;
+};
+
+static int witness_snapshot_begin(void *machine, void **ret_snapshot)
+{
+    struct witness *w = machine;
+    struct frozen *frozen = calloc(1, sizeof *frozen);
+    lk_assert(frozen != NULL);
+    frozen->position = w->position;
+    int rc = w->inner_table->snapshot_begin(w->inner, &frozen->inner);
+    if (rc != 0)
+        free(frozen);
+    else
+        *ret_snapshot = frozen;
+    return rc;
+}
+
+static int witness_snapshot_write(void *machine, void *snapshot, struct lockstep_writer *writer)
+{
+    struct witness *w = machine;
+    struct frozen *frozen = snapshot;
+    int rc = writer->write(writer, &frozen->position, sizeof frozen->position);
+    if (rc == 0) rc = w->inner_table->snapshot_write(w->inner, frozen->inner, writer);
+    checks_snapshot(w->m, frozen->position, rc);
+    return rc;
+}
+
+static void witness_snapshot_end(void *machine, void *snapshot)
+{
+    struct witness *w = machine;
+    struct frozen *frozen = snapshot;
+    w->inner_table->snapshot_end(w->inner, frozen->inner);
+    free(frozen);
+}
+
+static int witness_restore(void *machine, struct lockstep_reader *reader)
+{
+    struct witness *w = machine;
+    uint8_t *at = (uint8_t *)&w->position;
+    for (size_t used = 0, count; used < sizeof w->position; used += count) {
+        int rc = reader->read(reader, at + used, sizeof w->position - used, &count);
+        if (rc != 0) return rc;
+        if (count == 0) return -1;
+    }
+    int rc = w->inner_table->restore(w->inner, reader);
+    if (rc == 0 && w->inner_table->hash != NULL) checks_state(w->m, w->position, w->inner_table->hash(w->inner));
+    return rc;
+}
+
 static int witness_open_machine(const struct lockstep_host *host, void **ret_machine)
 {
     struct member *m = world_opening;
@@ -129,4 +182,9 @@ void witness_open(struct member *m, const struct plugin *inner)
         .query = inner->machine.query != NULL ? witness_query : NULL,
         .hash = inner->machine.hash != NULL ? witness_hash : NULL,
     };
+    if (inner->machine.snapshot_begin == NULL) return;
+    table->snapshot_begin = witness_snapshot_begin;
+    table->snapshot_write = witness_snapshot_write;
+    table->snapshot_end = witness_snapshot_end;
+    table->restore = witness_restore;
 }

@@ -211,6 +211,7 @@ void checks_skipped(struct member *m, log_position last, log_position next);
 void checks_applied(struct member *m, const struct lockstep_command *command, int outcome, int32_t code,
                     const void *reply, size_t reply_bytes);
 void checks_state(struct member *m, log_position position, struct lockstep_hash hash);
+void checks_snapshot(struct member *m, log_position position, int error);
 void checks_queried(struct member *m, log_position position, uint64_t query_hash, uint64_t reply_hash);
 /* A command may be in the log once more, or once less: it was handed in, or is surely not appended. */
 void checks_attempt(struct world *world, uint64_t payload_hash, int change);
