@@ -55,6 +55,7 @@ static void plan_delays(struct sim_plan *plan, struct random *r)
     }
     plan->work_ns_max[NODE_LOOP] = plan->work_ns_min[NODE_LOOP] + 20 * SIM_US;
     plan->work_ns_max[NODE_JOURNAL] += spread(r, 50 * SIM_US, 20 * SIM_MS);
+    if (random_chance(r, 1, 3)) plan->work_ns_max[NODE_MACHINE] += spread(r, 1 * SIM_MS, 200 * SIM_MS);
     plan->work_ns_max[NODE_LOG] += spread(r, 50 * SIM_US, 50 * SIM_MS);
     plan->drift_ppm_max = random_chance(r, 1, 2) ? 0 : (uint32_t)spread(r, 10, 1000);
 }
@@ -77,7 +78,7 @@ static void plan_faults(struct sim_plan *plan, struct random *r)
 static void plan_clients(struct sim_plan *plan, struct random *r)
 {
     plan->clients = (unsigned)spread(r, 1, 24);
-    bool busy = random_chance(r, 1, 8); /* few simulated seconds, but full ones */
+    bool busy = random_chance(r, 1, 4); /* few simulated seconds, but full ones */
     plan->think_ns_max = busy ? spread(r, 1 * SIM_MS, 20 * SIM_MS) : spread(r, 50 * SIM_MS, 2 * SIM_S);
     if (busy) plan->safety_ns /= 4;
     if (random_chance(r, 1, 4)) plan->large_per_1000 = (uint32_t)spread(r, 1, 400);
