@@ -38,6 +38,8 @@ static void plan_sizes(struct sim_plan *plan, struct random *r)
     plan->ring_bytes = (64 * 1024) << random_below(r, 4);
     plan->journal_bytes = plan->ring_bytes * random_between(r, 4, 8);
     plan->block_bytes_max = (uint32_t)(plan->ring_bytes / 4 >> random_below(r, 3));
+    if (random_chance(r, 3, 4)) plan->snapshot_after_bytes = spread(r, 4096, 4 * plan->ring_bytes);
+    plan->piece_bytes = (uint32_t)spread(r, 512, 65536);
     plan->command_bytes_max = plan->block_bytes_max / 2;
 }
 
@@ -108,12 +110,14 @@ void plan_print(const struct sim_plan *plan, FILE *to)
 {
     fprintf(to,
             "seed 0x%" PRIx64 ": nodes=%u of %u ring=%" PRIu64 "KiB journal=%" PRIu64
-            "KiB block=%uKiB election=%" PRIu64 "ms heartbeat=%" PRIu64 "ms delay=%" PRIu64 "..%" PRIu64
-            "us loss=%u/1000 twice=%u/1000 flush<=%" PRIu64 "us drift=%uppm clients=%u think<=%" PRIu64
-            "ms large=%u/1000 queries=%u/1000 sessions=%u%% faults=%" PRIu64 "s%s:",
+            "KiB block=%uKiB snapshot=%" PRIu64 "KiB piece=%u election=%" PRIu64 "ms heartbeat=%" PRIu64
+            "ms delay=%" PRIu64 "..%" PRIu64 "us loss=%u/1000 twice=%u/1000 flush<=%" PRIu64
+            "us drift=%uppm clients=%u think<=%" PRIu64 "ms large=%u/1000 queries=%u/1000 sessions=%u%% faults=%" PRIu64
+            "s%s:",
             plan->seed, plan->listed, plan->nodes, plan->ring_bytes / 1024, plan->journal_bytes / 1024,
-            plan->block_bytes_max / 1024, plan->election_timeout_ns / SIM_MS, plan->heartbeat_ns / SIM_MS,
-            plan->delay_ns_min / SIM_US, plan->delay_ns_max / SIM_US, plan->loss_per_1000, plan->duplicate_per_1000,
+            plan->block_bytes_max / 1024, plan->snapshot_after_bytes / 1024, plan->piece_bytes,
+            plan->election_timeout_ns / SIM_MS, plan->heartbeat_ns / SIM_MS, plan->delay_ns_min / SIM_US,
+            plan->delay_ns_max / SIM_US, plan->loss_per_1000, plan->duplicate_per_1000,
             plan->work_ns_max[NODE_JOURNAL] / SIM_US, plan->drift_ppm_max, plan->clients, plan->think_ns_max / SIM_MS,
             plan->large_per_1000, plan->query_per_1000, plan->sessions_per_100, plan->safety_ns / SIM_S,
             plan->faults_from_birth ? " from birth" : "");

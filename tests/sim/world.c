@@ -192,6 +192,8 @@ static void options_of(const struct member *m, struct node_options *options)
         .append_inflight_bytes_max = plan->ring_bytes / 4,
         .proposals_max = 4096,
         .queries_max = 256,
+        .snapshot_after_bytes = plan->snapshot_after_bytes,
+        .piece_bytes = plan->piece_bytes,
         .sessions = plan->sessions,
         .replies_bytes = HOST_REPLIES_BYTES_MIN,
         .queries_bytes = 256 << 10,
