@@ -228,13 +228,13 @@ void node_birth_refused(struct node *node, bool wiped)
     if (wiped)
         snprintf(
             waits, sizeof waits,
-            "%.200s: this data directory is new, but cluster \"%s\" knows %s by another one: an emptied node is no "
-            "voter; bring the old directory back, or: lockstep member replace %s",
-            o->data_directory, o->cluster, self->name, self->name);
+            "the data directory is new, but cluster \"%s\" knows %s by another one: an emptied node is no voter; bring "
+            "the old directory back, or: lockstep member replace %s",
+            o->cluster, self->name, self->name);
     else
         snprintf(waits, sizeof waits,
-                 "waiting to be admitted to cluster \"%s\": lockstep member add %s --client %.200s --peer %.200s",
-                 o->cluster, self->name, self->client, self->peer);
+                 "waiting to be admitted to cluster \"%s\": lockstep member add %s --client %s --peer %s", o->cluster,
+                 self->name, self->client, self->peer);
     if (node->birth.refused && strcmp(waits, node->birth.waits) == 0) return;
     node->birth.refused = true;
     memcpy(node->birth.waits, waits, sizeof waits);

@@ -315,8 +315,9 @@ void node_members_turn(struct node *node)
         if (slot == node->options.self || m->slots[slot].kind == NODE_SLOT_FREE) continue;
         node->transport->ops->peer_status(node->transport, slot, &peer);
         if (peer.refused == LOCKSTEP_EGONE) node_members_gone(node);
-        if (peer.refused == LOCKSTEP_ENOTFOUND && node->identity.state != IDENTITY_COMPLETE)
-            node_birth_refused(node, false);
+        bool refused = peer.refused == LOCKSTEP_ENOTFOUND || peer.refused == LOCKSTEP_EEXIST;
+        if (refused && node->identity.state != IDENTITY_COMPLETE)
+            node_birth_refused(node, peer.refused == LOCKSTEP_EEXIST);
     }
 }
 
@@ -392,6 +393,16 @@ static unsigned slot_of_hello(const struct node *node, const struct transport_he
     return RAFT_MEMBERS_MAX;
 }
 
+/* A new directory under the name of a member that lives: its connection is not for sale. */
+static bool is_of_another(struct node *node, unsigned slot, const struct transport_hello *hello)
+{
+    struct transport_peer_status peer;
+    if (slot == RAFT_MEMBERS_MAX || node->members.slots[slot].kind != NODE_SLOT_MEMBER) return false;
+    if (hello->cluster_id != 0 || hello->member_id == node->slot_id[slot]) return false;
+    node->transport->ops->peer_status(node->transport, slot, &peer);
+    return peer.connected_in && peer.member_id == node->slot_id[slot];
+}
+
 /* Nobody whom we know. Who speaks for a cluster while we wait to be admitted to it, or for a newer configuration than any
  * that we have, gets a slot: without it we would never catch up. */
 static int welcome_guest(struct node *node, unsigned *slot, const struct transport_hello *hello, char *reason)
@@ -433,7 +444,13 @@ int node_hello_check(void *context, unsigned *slot, const struct transport_hello
     const struct node_options *o = &node->options;
     int rc = check_alike(node, hello, reason);
     if (rc != 0) return rc;
-    if (*slot == RAFT_MEMBERS_MAX) *slot = slot_of_hello(node, hello);
+    if (*slot == RAFT_MEMBERS_MAX) {
+        *slot = slot_of_hello(node, hello);
+        if (is_of_another(node, *slot, hello))
+            return refuse_hello(node, reason, LOCKSTEP_EEXIST,
+                                "%s with another directory is a member of cluster \"%s\" and runs", hello->name,
+                                o->cluster);
+    }
     if (*slot == RAFT_MEMBERS_MAX || *slot == o->self) {
         if (strcmp(hello->name, o->members[o->self].name) == 0 && hello->cluster_id == 0 &&
             node->identity.state != IDENTITY_COMPLETE)
@@ -544,6 +561,7 @@ void node_members_status(struct node *node, struct node_status *ret)
         for (uint32_t i = 0; i < ret->raft.peer_count; i++)
             if (ret->raft.peers[i].id == node->slot_id[slot]) ret->members[slot].match = ret->raft.peers[i].match;
     }
+    if (node->birth.refused) warn(ret, "%s", node->birth.waits);
     if (newest == NULL) return;
     ret->configuration_index = newest->index;
     ret->joint = configuration_is_joint(&newest->configuration);

@@ -8,14 +8,25 @@
 
 #define SECOND (1000 * CLUSTER_MS)
 
+enum { COMPACT_AFTER_BYTES = 20000 };
+
 /* `listed` nodes are born together and lead; the others run and wait. */
-static struct cluster *start(unsigned nodes, unsigned listed, uint64_t seed)
+static struct cluster *start_compacting(unsigned nodes, unsigned listed, uint64_t seed, uint64_t snapshot_after_bytes)
 {
-    struct cluster_options options = {.nodes = nodes, .listed = listed, .seed = unit_seed(seed)};
+    struct cluster_options options = {.nodes = nodes,
+                                      .listed = listed,
+                                      .seed = unit_seed(seed),
+                                      .payload_bytes = 100,
+                                      .snapshot_after_bytes = snapshot_after_bytes};
     struct cluster *cluster = cluster_open(&options);
     for (unsigned i = 0; i < nodes; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
     ck_assert_int_ge(cluster_run_until_writable(cluster, 5 * SECOND), 0);
     return cluster;
+}
+
+static struct cluster *start(unsigned nodes, unsigned listed, uint64_t seed)
+{
+    return start_compacting(nodes, listed, seed, 0); /* the whole log is kept */
 }
 
 static unsigned leader_of(struct cluster *cluster)
@@ -81,6 +92,7 @@ START_TEST(new_node_waits_and_tries_no_birth) /* I2 */
     struct node_status status = status_of(cluster, 3);
     ck_assert(!status.born);
     ck_assert_ptr_nonnull(strstr(status.not_ready, "lockstep member add n4 --client n4:1 --peer 3:2"));
+    ck_assert_str_eq(status.warnings[0], status.not_ready); /* `status` shows it */
     ck_assert_uint_eq(role_of(cluster, 3), 0);
     cluster_close(cluster);
 }
@@ -444,6 +456,32 @@ START_TEST(
 }
 END_TEST
 
+START_TEST(newcomer_behind_a_compacted_log_gets_the_members_with_the_snapshot) /* T33, T35, R6 */
+{
+    struct cluster *cluster = start_compacting(5, 3, 17, COMPACT_AFTER_BYTES);
+    propose_some(cluster, 400);
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 3), 0);
+    propose_some(cluster, 400); /* the configuration with n4 is compacted, too */
+    ck_assert_uint_gt(status_of(cluster, leader_of(cluster)).raft.base_index,
+                      status_of(cluster, leader_of(cluster)).configuration_index);
+    unsigned leader = leader_of(cluster), gone = (leader + 1) % 3;
+    cluster_crash(cluster, gone);
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 4), 0);
+    propose_some(cluster, 50);
+    struct node_status status = status_of(cluster, 4);
+    ck_assert_uint_gt(status.storage.installs, 0);
+    ck_assert_uint_eq(status.configuration_index, status_of(cluster, leader_of(cluster)).configuration_index);
+    propose_some(cluster, 400);
+    for (unsigned i = 0; i < 5; i++)
+        if (cluster_runs(cluster, i)) cluster_crash(cluster, i);
+    for (unsigned i = 0; i < 5; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    propose_some(cluster, 10);
+    ck_assert(cluster_run_until_level(cluster, 10 * SECOND));
+    for (unsigned i = 0; i < 5; i++) ck_assert_uint_eq(role_of(cluster, i), CONFIGURATION_VOTER);
+    cluster_close(cluster);
+}
+END_TEST
+
 /* Ask a node, whoever leads, for a change that may or may not make sense. */
 static void ask_for_something(struct cluster *cluster, struct random *random)
 {
@@ -484,7 +522,7 @@ START_TEST(
 {
     unsigned changes = 0;
     for (unsigned round = 0; round < unit_rounds(10); round++) {
-        struct cluster *cluster = start(6, 3, 0x400 + round);
+        struct cluster *cluster = start_compacting(6, 3, 0x400 + round, round % 2 == 0 ? COMPACT_AFTER_BYTES : 0);
         bool removed[6] = {false}; /* told so, and ended */
         struct random *random = cluster_random(cluster);
         sim_net_faults_set(cluster_net(cluster), &(struct sim_net_faults){.delay_ns_min = 20000,
@@ -541,6 +579,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, two_changes_at_once_are_one_after_the_other);
     tcase_add_test(tests, change_goes_on_after_its_leader_died_at_any_moment);
     tcase_add_test(tests, change_in_a_partition_loses_nothing_that_was_acknowledged);
+    tcase_add_test(tests, newcomer_behind_a_compacted_log_gets_the_members_with_the_snapshot);
     tcase_add_test(tests, any_changes_under_any_faults_lose_nothing_and_end);
     tcase_add_test(tests, members_and_addresses_come_from_the_log_after_a_restart);
     tcase_add_test(tests, node_that_slept_through_many_changes_finds_back);
