@@ -16,7 +16,7 @@
  * everywhere; what is committed is durable on a majority; a read sees all that was committed when it was asked (R5).
  *
  * Left out of the network, because they change nothing and never will: answers to a term that is durably over where they
- * go. A delivery that changes nothing is not tried.
+ * go; at the end each is delivered to each state that there was, to be sure. A delivery that changes nothing is not tried.
  * Source: model checking of real code after MODIST and TLC's state hashing; states are told apart by 128-bit hashes. */
 #include <inttypes.h>
 #include <signal.h>
@@ -54,6 +54,8 @@ static const struct bounds {
     {"quorum-lost", "elected terms=2 blocks=2 quorum-lost=1", 1},
     {"replaced", "elected terms=2 blocks=2 change=VVL>V-V", 1},
     {"removed-crash", "elected terms=2 blocks=1 change=VVV>VV- crash=1", 1},
+    {"new-heartbeats", "elected terms=2 blocks=2 rounds=1", 1},
+    {"replaced-cut", "elected terms=3 blocks=1 change=VVL>V-V", 1},
     {"crash-of-three", "elected terms=3 blocks=1 crash=1", 2},
     {"two-crashes", "elected terms=2 blocks=2 crash=2", 2},
     {"repeated", "elected terms=2 blocks=2 crash=1 repeat=1", 2},
@@ -299,16 +301,13 @@ static void show_action(FILE *out, struct action a)
     fprintf(out, "\n");
 }
 
-static void show_members(FILE *out, const uint32_t *members)
+static void show_member(FILE *out, const struct local_view *v)
 {
-    for (uint32_t i = 0; i < run.members; i++) {
-        const struct local_view *v = local_view_of(members[i]);
-        fprintf(out, "  %u %s term %u, last %u commit %u, log", v->id, show_role(v->role), v->term, v->last, v->commit);
-        for (uint32_t k = 1; k <= v->last; k++) fprintf(out, " %u", v->log[k].term);
-        fprintf(out, "; durable: term %u, log", v->durable_term);
-        for (uint32_t k = 1; k <= v->disk_last; k++) fprintf(out, " %u", v->disk[k].term);
-        fprintf(out, "\n");
-    }
+    fprintf(out, "  %u %s term %u, last %u commit %u, log", v->id, show_role(v->role), v->term, v->last, v->commit);
+    for (uint32_t k = 1; k <= v->last; k++) fprintf(out, " %u", v->log[k].term);
+    fprintf(out, "; durable: term %u, log", v->durable_term);
+    for (uint32_t k = 1; k <= v->disk_last; k++) fprintf(out, " %u", v->disk[k].term);
+    fprintf(out, "\n");
 }
 
 static struct local_event event_of(struct action a)
@@ -373,7 +372,7 @@ static void report(const char *rule, bool aborted)
     else
         show_taken(stdout, members, shown_action(last, shown));
     printf("# broken: %s\n", rule);
-    show_members(stdout, members);
+    for (uint32_t i = 0; i < run.members; i++) show_member(stdout, local_view_of(members[i]));
     fflush(stdout);
     free(path);
 }
@@ -489,19 +488,6 @@ static void check_reads(struct global *g, uint32_t member, const struct local_ou
 
 /* ---- what can happen ---- */
 
-/* It can never change anything where it goes: an answer, and that term is durably over there. */
-static bool is_dead(const struct local_packet *p, const struct local_view *to)
-{
-    switch ((enum raft_message_type)p->message.type) {
-    case RAFT_PREVOTE_REPLY:
-        return p->message.as.vote_reply.campaign_term <= to->durable_term && p->message.term <= to->durable_term;
-    case RAFT_VOTE_REPLY:
-    case RAFT_ACK:
-    case RAFT_TIMEOUT_NOW: return p->message.term < to->durable_term;
-    default: return false;
-    }
-}
-
 static void remove_packet(struct global *g, uint32_t packet)
 {
     uint32_t at = 0;
@@ -514,8 +500,8 @@ static void forget_dead(struct global *g)
 {
     uint16_t kept = 0;
     for (uint16_t i = 0; i < g->packet_count; i++) {
-        const struct local_packet *p = local_packet_of(g->packets[i]);
-        if (!is_dead(p, local_view_of(g->members[p->message.to - 1]))) g->packets[kept++] = g->packets[i];
+        const struct raft_message *m = &local_packet_of(g->packets[i])->message;
+        if (!local_is_dead(g->packets[i], local_view_of(g->members[m->to - 1]))) g->packets[kept++] = g->packets[i];
     }
     g->packet_count = kept;
 }
@@ -581,22 +567,22 @@ static void expand(const struct global *g)
         if (g->left[FAULT_REPEAT] > 0) try_action(g, a);
     }
     for (uint8_t m = 0; m < run.members; m++) {
-        const struct local_view *v = local_view_of(g->members[m]);
-        bool leads = v->role == RAFT_LEADER;
-        if (v->pending > 0) try_action(g, (struct action){.type = LOCAL_DISK, .member = m});
-        if (v->may_campaign) try_action(g, (struct action){.type = LOCAL_TIMEOUT, .member = m});
-        if (run.lease && v->is_fresh) try_action(g, (struct action){.type = LOCAL_STALE, .member = m});
-        if (v->may_propose) try_action(g, (struct action){.type = LOCAL_PROPOSE, .member = m});
-        if (leads && v->round < run.rounds) try_action(g, (struct action){.type = LOCAL_HEARTBEAT, .member = m});
+        const struct local_view v = *local_view_of(g->members[m]); /* a copy: views move when states come */
+        bool leads = v.role == RAFT_LEADER;
+        if (v.pending > 0) try_action(g, (struct action){.type = LOCAL_DISK, .member = m});
+        if (v.may_campaign) try_action(g, (struct action){.type = LOCAL_TIMEOUT, .member = m});
+        if (run.lease && v.is_fresh) try_action(g, (struct action){.type = LOCAL_STALE, .member = m});
+        if (v.may_propose) try_action(g, (struct action){.type = LOCAL_PROPOSE, .member = m});
+        if (leads && v.round < run.rounds) try_action(g, (struct action){.type = LOCAL_HEARTBEAT, .member = m});
         if (leads && g->left[FAULT_QUORUM_LOST] > 0)
             try_action(g, (struct action){.type = LOCAL_QUORUM_LOST, .member = m});
-        if (leads && g->left[FAULT_READ] > 0 && !v->reads)
+        if (leads && g->left[FAULT_READ] > 0 && !v.reads)
             try_action(g, (struct action){.type = LOCAL_READ, .member = m});
-        if (v->may_transfer && g->left[FAULT_TRANSFER] > 0)
+        if (v.may_transfer && g->left[FAULT_TRANSFER] > 0)
             for (uint8_t to = 0; to < run.members; to++)
                 if (to != m) try_action(g, (struct action){.type = LOCAL_TRANSFER, .member = m, .argument = to + 1u});
         if (leads && g->left[FAULT_CHANGE] > 0) try_action(g, (struct action){.type = LOCAL_CHANGE, .member = m});
-        for (uint32_t done = 0; g->left[FAULT_CRASH] > 0 && done <= v->pending; done++)
+        for (uint32_t done = 0; g->left[FAULT_CRASH] > 0 && done <= v.pending; done++)
             try_action(g, (struct action){.type = LOCAL_CRASH, .member = m, .argument = done});
     }
 }
@@ -607,8 +593,8 @@ static void prologue_take(struct action a)
 {
     struct global next;
     lk_assert(prologue_count < sizeof prologue / sizeof prologue[0]);
-    prologue[prologue_count++] = a;
     bool changed = take_action(&start_state, a, &next);
+    prologue[prologue_count++] = a; /* now: what breaks a rule is shown apart */
     if (changed)
         memcpy(&start_state, &next, bytes_of(&next));
     else
@@ -681,6 +667,20 @@ static bool read_bounds(const struct bounds *bounds)
     return run.terms < LOCAL_TERMS_MAX && run.blocks + run.terms + 2 <= LOCAL_BLOCKS_MAX;
 }
 
+/* What was left out of the network really means nothing. */
+static void check_dead(void)
+{
+    uint32_t state, packet;
+    if (local_check_dead(&state, &packet)) return;
+    printf("# %s: broken: an answer to a term that is over changes something\n# in this state:\n", run.name);
+    const struct local_view *v = local_view_of(state);
+    show_member(stdout, v);
+    show_action(stdout, (struct action){.type = LOCAL_DELIVER, .member = v->id - 1, .argument = packet});
+    local_replay(state, (struct local_event){.type = LOCAL_DELIVER, .argument = packet}, stdout);
+    fflush(stdout);
+    exit(is_planted ? 0 : 1);
+}
+
 /* True: to its end. */
 static bool explore(enum local_plant plant)
 {
@@ -713,6 +713,9 @@ static bool explore(enum local_plant plant)
         expand(&g);
     }
     bool complete = expanded == record_count;
+    is_reporting = true; /* an assertion from here on has no path */
+    check_dead();
+    is_reporting = false;
     uint32_t states, packets, steps;
     local_counts(&states, &packets, &steps);
     printf("%-14s %9u states%s, of a member %u, packets %u, steps of the core %u: %s\n", run.name, record_count,

@@ -168,6 +168,16 @@ static void normalise(void)
     lk_assert(raft->reply_count == 0 && !raft->must_take);
 }
 
+/* R6: the newest configuration of the log is in force. */
+static bool is_newest_in_force(void)
+{
+    struct raft_configuration in_force;
+    uint8_t at = member.last;
+    while (at > 0 && member.log[at].configuration == 0) at--;
+    raft_configuration_read(raft, false, &in_force);
+    return raft_configuration_is_same(&in_force, &configurations[member.log[at].configuration]);
+}
+
 static void note_view(uint32_t state)
 {
     if (state >= views_max) {
@@ -206,6 +216,7 @@ static uint32_t save(void)
     carry_core(&c);
     lk_assert((size_t)(c.at - bytes) <= sizeof bytes);
     bool is_new;
+    if (!is_newest_in_force()) broken("R6: the newest configuration of the log is not in force");
     uint32_t state = intern_add(&states, bytes, (uint32_t)(c.at - bytes), &is_new);
     if (is_new) note_view(state);
     return state;
@@ -466,7 +477,7 @@ static void take(const struct raft_result *result, bool silent)
 {
     raft_take(raft, raft->now_ns, effects);
     raft_check(raft);
-    if (trace != NULL) show_step(trace, member.id, result, effects, &trace_before);
+    if (trace != NULL) show_step(trace, member.id, raft, result, effects, &trace_before);
     check_commit();
     for (uint32_t i = 0; i < effects->send_count; i++) {
         check_promise(&effects->sends[i].message);
@@ -773,6 +784,34 @@ void local_replay(uint32_t state, struct local_event event, FILE *out)
     trace = out;
     compute(state, event);
     trace = NULL;
+}
+
+bool local_is_dead(uint32_t packet, const struct local_view *to)
+{
+    const struct raft_message *m = &local_packet_of(packet)->message;
+    if (m->to != to->id) return false;
+    switch ((enum raft_message_type)m->type) {
+    case RAFT_PREVOTE_REPLY: return m->as.vote_reply.campaign_term <= to->durable_term && m->term <= to->durable_term;
+    case RAFT_VOTE_REPLY:
+    case RAFT_ACK:
+    case RAFT_TIMEOUT_NOW: return m->term < to->durable_term;
+    default: return false;
+    }
+}
+
+bool local_check_dead(uint32_t *ret_state, uint32_t *ret_packet)
+{
+    uint32_t state_count = states.count, packet_count = packets.count;
+    for (uint32_t state = 0; state < state_count; state++)
+        for (uint32_t packet = 0; packet < packet_count; packet++) {
+            if (!local_is_dead(packet, &views[state])) continue;
+            compute(state, (struct local_event){.type = LOCAL_DELIVER, .argument = packet});
+            if (outcome.after == state && outcome.sent_count == 0 && outcome.broken == NULL) continue;
+            *ret_state = state;
+            *ret_packet = packet;
+            return false;
+        }
+    return true;
 }
 
 void local_counts(uint32_t *ret_states, uint32_t *ret_packets, uint32_t *ret_steps)

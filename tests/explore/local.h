@@ -103,11 +103,17 @@ struct local_packet {
 void local_open(const struct local_options *options);
 /* A member that has just started for the first time. */
 uint32_t local_first(raft_member id);
-const struct local_view *local_view_of(uint32_t state);
+const struct local_view *local_view_of(uint32_t state); /* until the next local_step that is computed */
 const struct local_packet *local_packet_of(uint32_t packet);
 /* Configuration `number` of a block; 0: the one that the cluster was born with. */
 const struct raft_configuration *local_configuration(uint8_t number);
 const struct local_outcome *local_step(uint32_t state, struct local_event event);
+/* Whether the packet can never change anything where it goes: an answer, and that term is durably over there. What is dead
+ * is left out of the exploration. */
+bool local_is_dead(uint32_t packet, const struct local_view *to);
+/* That this is so: deliver each dead packet to each state that there was. False: one changed something; *ret_state and
+ * *ret_packet say which. */
+bool local_check_dead(uint32_t *ret_state, uint32_t *ret_packet);
 /* The same, computed anew; everything visible goes to `out`. */
 void local_replay(uint32_t state, struct local_event event, FILE *out);
 

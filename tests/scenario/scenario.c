@@ -4,7 +4,7 @@
  *   scenario --rewrite FILE...  write what happens now, to be reviewed as a diff
  * A transcript has lines `# comment`, `> command` and, below each command, what it made visible. The words of a command:
  *
- *   cores N [learners L]            N cores, the last L learn; not started
+ *   cores N [learners L] [outside M]   N cores, the last L learn, or the last M are no members yet; not started
  *   lay ID TERMS [commit C] [term T] [vote V]   durable log of a core not started: "1 1 2", or "1x3 2"
  *   start [ID]                      all, or one (again, after a crash)
  *   first-block on|off              whether new leaders propose by themselves
@@ -24,6 +24,10 @@
  *   read ID | transfer ID TARGET | crash ID [PERSISTS DONE] | room ID BYTES | ring ID FIRST | fail-disk ID
  *   contact ID LEADER TERM          the header of a large append came
  *   hangup ID FROM                  the connection from FROM has ended
+ *   change ID LETTERS [forced]      to a letter for each core: V voter, L learner, - no member
+ *   leave at-once|later | leave ID  whether leaders leave joint configurations by themselves; it does so now
+ *   compact ID INDEX                the log up to there is only in a snapshot
+ *   piece ID [unreadable] | install ID   the piece asked for is read; a complete snapshot goes one step on
  *   inject A>B TYPE TERM [...]      APPEND PREV/TERM TERMS commit C; HEARTBEAT MATCH/TERM commit C; VOTE, PREVOTE LAST/TERM;
  *                                   TIMEOUT_NOW
  *   state | network                 show it
@@ -75,7 +79,7 @@ static struct show_before shown[CLUSTER_CORES_MAX + 1];
 
 static void watch(struct cluster_core *core, const struct raft_result *result, const struct raft_effects *fx)
 {
-    show_step(quiet ? NULL : out, core->id, result, fx, &shown[core->id]);
+    show_step(quiet ? NULL : out, core->id, core->raft, result, fx, &shown[core->id]);
 }
 
 static void show_terms(const struct cluster_block *log, raft_index last)
@@ -109,6 +113,13 @@ static void show_state(void)
             s.validated_index, s.writable ? ", writable" : "", s.transferring ? ", transferring" : "");
         show_terms(core->log, core->last);
         say("\n");
+        struct raft_configuration in_force;
+        raft_configuration_read(core->raft, false, &in_force);
+        if (s.configuration_index != 0 || s.joint) {
+            say("    goes by ");
+            if (!quiet) show_configuration(out, &in_force);
+            say(" of block %" U "\n", s.configuration_index);
+        }
         for (uint32_t k = 0; k < s.peer_count; k++)
             say("    peer %" U " %s, match %" U " next %" U ", in flight %u appends, %" U " bytes\n", s.peers[k].id,
                 states[s.peers[k].state], s.peers[k].match, s.peers[k].next, s.peers[k].inflight_appends,
@@ -310,6 +321,41 @@ static void propose(void)
     cluster_take(core);
 }
 
+static void change(void)
+{
+    static const char *const answers[] = {
+        [RAFT_CHANGE_NOT_LEADER] = "it does not lead",
+        [RAFT_CHANGE_NOT_YET] = "not yet",
+        [RAFT_CHANGE_RUNS] = "another change runs",
+        [RAFT_CHANGE_SAME] = "it is so already",
+        [RAFT_CHANGE_INVALID] = "no such configuration can be",
+        [RAFT_CHANGE_NO_LEARNER] = "who would vote is no learner",
+        [RAFT_CHANGE_LAGS] = "who would vote is silent or behind",
+        [RAFT_CHANGE_LOSES_QUORUM] = "the quorum would be lost",
+    };
+    struct cluster_core *core = next_running_core();
+    const char *letters = next_word();
+    struct raft_configuration target = {0};
+    for (uint32_t i = 0; letters[i] != '\0'; i++) {
+        if (i == c->count || strchr("VL-", letters[i]) == NULL) wrong("a letter for each core: V, L or -");
+        if (letters[i] == '-') continue;
+        target.members[target.count].id = i + 1;
+        target.members[target.count++].role = letters[i] == 'V' ? RAFT_VOTER : RAFT_LEARNER;
+    }
+    enum raft_change may = cluster_change(core, &target, is_next("forced"));
+    if (may != RAFT_CHANGE_MAY) say("  %" U " refuses: %s\n", core->id, answers[may]);
+}
+
+static void leave(void)
+{
+    if (is_next("at-once"))
+        c->leave_at_once = true;
+    else if (is_next("later"))
+        c->leave_at_once = false;
+    else
+        cluster_leave_joint(next_running_core());
+}
+
 static void start(struct cluster_core *core)
 {
     if (core->up) wrong("this core runs");
@@ -325,6 +371,7 @@ static void run_command(void)
         uint64_t count = next_number();
         cluster_close(c);
         c = cluster_open((uint32_t)count, is_next("learners") ? (uint32_t)next_number() : 0, 1);
+        if (is_next("outside")) cluster_leave_out(c, (uint32_t)next_number());
         c->watch = watch;
         memset(shown, 0, sizeof shown);
     } else if (c == NULL) {
@@ -398,6 +445,18 @@ static void run_command(void)
         struct cluster_core *core = next_running_core();
         struct raft_event event = {.type = RAFT_EVENT_HANGUP, .as.hangup = {.from = next_number()}};
         cluster_step(core, &event, false);
+    } else if (strcmp(verb, "change") == 0) {
+        change();
+    } else if (strcmp(verb, "leave") == 0) {
+        leave();
+    } else if (strcmp(verb, "compact") == 0) {
+        struct cluster_core *core = next_running_core();
+        cluster_compact(core, next_number());
+    } else if (strcmp(verb, "piece") == 0) {
+        struct cluster_core *core = next_running_core();
+        if (!cluster_piece_done(core, !is_next("unreadable"), false)) wrong("nothing was asked for");
+    } else if (strcmp(verb, "install") == 0) {
+        if (!cluster_install_step(next_running_core(), false)) wrong("there is no complete snapshot");
     } else if (strcmp(verb, "inject") == 0) {
         inject();
     } else if (strcmp(verb, "state") == 0) {

@@ -22,6 +22,11 @@ static const char *const role_names[] = {
     [RAFT_LEADER] = "leader",
 };
 
+static const char *const member_names[] = {
+    [RAFT_VOTER] = "voter",       [RAFT_LEARNER] = "learner", [RAFT_INCOMING] = "incoming",
+    [RAFT_OUTGOING] = "outgoing", [RAFT_LEAVING] = "leaving",
+};
+
 const char *show_type(uint8_t type)
 {
     return type < RAFT_MESSAGE_TYPES && type_names[type] != NULL ? type_names[type] : "?";
@@ -63,18 +68,41 @@ void show_message(FILE *out, const struct raft_message *m)
                     m->as.ack.hint_term);
         if (m->as.ack.full) fprintf(out, ", full");
         break;
+    case RAFT_INSTALL:
+        fprintf(out, ", snapshot %" U "/%" U " from byte %" U " of %" U, m->as.install.snapshot.index,
+                m->as.install.snapshot.term, m->as.install.offset, m->as.install.snapshot.bytes);
+        break;
+    case RAFT_INSTALL_ACK:
+        fprintf(out, ", snapshot %" U " held up to byte %" U, m->as.install_ack.index, m->as.install_ack.offset);
+        break;
     default: break;
     }
     fprintf(out, "\n");
 }
 
-static void show_effects(FILE *out, raft_member id, const struct raft_result *result, const struct raft_effects *fx,
-                         const struct show_before *before)
+void show_configuration(FILE *out, const struct raft_configuration *configuration)
+{
+    for (uint32_t i = 0; i < configuration->count; i++)
+        fprintf(out, "%s%" U " %s", i > 0 ? ", " : "", configuration->members[i].id,
+                member_names[configuration->members[i].role]);
+    if (configuration->count == 0) fprintf(out, "nobody");
+}
+
+static void show_effects(FILE *out, raft_member id, const struct raft *raft, const struct raft_result *result,
+                         const struct raft_effects *fx, const struct show_before *before)
 {
     if (result->error != 0) fprintf(out, "  %" U " refuses: %s\n", id, lockstep_error_text(result->error));
     if (result->cut != 0) fprintf(out, "  %" U " cuts at %" U "\n", id, result->cut);
     if (result->accept_first != 0)
         fprintf(out, "  %" U " accepts %" U "..%" U "\n", id, result->accept_first, result->accept_last);
+    if (result->install) fprintf(out, "  %" U " keeps the piece\n", id);
+    if (fx->configuration_changed) {
+        struct raft_configuration in_force;
+        raft_configuration_read(raft, false, &in_force);
+        fprintf(out, "  %" U " goes by ", id);
+        show_configuration(out, &in_force);
+        fprintf(out, "\n");
+    }
     if (fx->role_changed)
         fprintf(out, "  %" U " is %s in term %" U ", leader %" U "\n", id, show_role(fx->role), fx->term, fx->leader);
     if (fx->transfer_done != 0) fprintf(out, "  %" U " transfer %s\n", id, fx->transfer_done > 0 ? "done" : "failed");
@@ -90,6 +118,10 @@ static void show_effects(FILE *out, raft_member id, const struct raft_result *re
     for (uint32_t i = 0; i < fx->load_count; i++)
         fprintf(out, "  %" U " loads %" U "..%" U " for %" U "\n", id, fx->loads[i].first, fx->loads[i].last,
                 fx->loads[i].peer);
+    for (uint32_t i = 0; i < fx->piece_count; i++)
+        fprintf(out, "  %" U " reads a piece of snapshot %" U " from byte %" U " for %" U "\n", id, fx->pieces[i].index,
+                fx->pieces[i].offset, fx->pieces[i].peer);
+    if (fx->leave_joint) fprintf(out, "  %" U " may leave the joint configuration\n", id);
     if (fx->persist_seq == 0) return;
     fprintf(out, "  %" U " persists #%" U, id, fx->persist_seq);
     if (fx->persist_hard_state) fprintf(out, ", term %" U " vote %" U, fx->hard_state.term, fx->hard_state.vote);
@@ -97,9 +129,9 @@ static void show_effects(FILE *out, raft_member id, const struct raft_result *re
     fprintf(out, "\n");
 }
 
-void show_step(FILE *out, raft_member id, const struct raft_result *result, const struct raft_effects *fx,
-               struct show_before *before)
+void show_step(FILE *out, raft_member id, const struct raft *raft, const struct raft_result *result,
+               const struct raft_effects *fx, struct show_before *before)
 {
-    if (out != NULL) show_effects(out, id, result, fx, before);
+    if (out != NULL) show_effects(out, id, raft, result, fx, before);
     *before = (struct show_before){.commit = fx->commit, .ready = fx->reads_ready, .failed = fx->reads_failed};
 }

@@ -20,8 +20,11 @@ const char *show_role(enum raft_role role);
 /* "VOTE term 2, for 2, last 3/1", and the line's end. */
 void show_message(FILE *out, const struct raft_message *m);
 
+/* "1 voter, 2 voter, 4 learner" */
+void show_configuration(FILE *out, const struct raft_configuration *configuration);
+
 /* All that a step and the take after it made visible, a line each. out may be NULL: then only `before` moves on. */
-void show_step(FILE *out, raft_member id, const struct raft_result *result, const struct raft_effects *fx,
-               struct show_before *before);
+void show_step(FILE *out, raft_member id, const struct raft *raft, const struct raft_result *result,
+               const struct raft_effects *fx, struct show_before *before);
 
 #endif

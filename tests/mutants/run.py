@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Small deliberate bugs, and what finds each.
+
+  run.py              every mutant: apply to a copy of the tree, build, look for it; exit 1 if one survives
+  run.py NAME...      these
+  run.py --few        the five that ./dev test runs
+  run.py --check      only whether every one still applies to the tree as it is
+  run.py --by LIST    look with these, in this order, instead of what the patch names
+  run.py --seeds N    so many seeds at most (60)
+
+A mutant is a patch, NAME.patch, with three lines before it: `What:` it does wrong, `Rule:` it breaks, `By:` who finds it
+(a name or more of FINDERS, the quickest first; explore:NAME is one of its bounds,
+unit:PROGRAM a unit test). The copy and its build stay in build/mutants.
+"""
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+FEW = ["grant-before-disk", "ack-before-flush", "old-term-counted", "commit-not-capped", "configuration-late"]
+NOT_COPIED = {".git", "build", "install", "node_modules", "__pycache__"}
+
+
+class Finder:
+    """How a mutant is looked for: what to build, and a run that says after how many seeds something was found."""
+
+    def __init__(self, targets, find):
+        self.targets = targets
+        self.find = find
+
+
+def run(command, seconds, environment=None):
+    """(exit code, all that it said); a hang is an exit too."""
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False,
+                              env={**os.environ, "CK_FORK": "no", **(environment or {})})
+        return done.returncode, done.stdout.decode(errors="replace")
+    except subprocess.TimeoutExpired as late:
+        return 124, (late.stdout or b"").decode(errors="replace")
+
+
+def find_by_exploration(build, seeds, bounds):
+    which = ["--run", bounds] if bounds else ["--short"]
+    code, said = run([build / "tests/explore/explore", *which], 300)
+    if code != 1:
+        return None, said
+    broken = re.findall(r"^# broken: (.*)$|assertion failed: (.*)$", said, re.M)
+    path = re.search(r"^# (\S+): broken", said, re.M)
+    return f"explore {path.group(1) if path else ''}: {(broken[0][0] or broken[0][1]) if broken else 'found'}", said
+
+
+def find_by_simulation(build, seeds, _):
+    code, said = run([build / "tests/sim/lockstep-sim", "--machine", build / "kv.so", "--seeds", str(seeds)], 900)
+    failed = re.search(r"seed 0x([0-9a-f]+) failed", said)
+    if code != 1 or failed is None:
+        return None, said
+    why = re.findall(r"assertion failed: .*|^(?:broken|violated|C\d+)[^\n]*", said, re.M)
+    return f"sim seed {int(failed.group(1), 16)}{': ' + why[0] if why else ''}", said
+
+
+def find_by_random_cores(build, seeds, _):
+    first = 0x10AD
+    code, said = run([build / "tests/unit/raft/test_raft_random"], 600, {"LOCKSTEP_SEEDS": str(5 * seeds)})
+    failed = re.search(r"LOCKSTEP_SEED=0x([0-9a-f]+)", said)
+    if code == 0 or failed is None:
+        return None, said
+    why = re.search(r"assertion failed: .*", said)
+    return f"raft_random seed {int(failed.group(1), 16) - first + 1}: {why.group(0) if why else 'found'}", said
+
+
+def find_by_unit(build, seeds, program):
+    code, said = run([build / program], 60)
+    if code == 0:
+        return None, said
+    why = re.search(r"assertion failed: .*|:[FE]:.*", said)
+    return f"{program.split('/')[-1]}: {why.group(0).strip(': ') if why else 'found'}", said
+
+
+FINDERS = {
+    "unit": Finder([], find_by_unit),
+    "explore": Finder(["tests/explore/explore"], find_by_exploration),
+    "sim": Finder(["tests/sim/lockstep-sim", "kv.so"], find_by_simulation),
+    "raft_random": Finder(["tests/unit/raft/test_raft_random"], find_by_random_cores),
+}
+
+
+class Mutant:
+    def __init__(self, path):
+        self.path = path
+        self.name = path.stem
+        text = path.read_text(encoding="utf-8")
+        self.fields = dict(re.findall(r"^(What|Rule|By): (.*)$", text, re.M))
+        self.by = self.fields.get("By", "").replace(",", " ").split()
+        self.files = re.findall(r"^\+\+\+ b/(.*)$", text, re.M)
+
+    def faults(self):
+        """What is wrong with the patch itself."""
+        for field in ("What", "Rule", "By"):
+            if field not in self.fields:
+                yield f"{self.path.name}: no line `{field}:`"
+        for finder in self.by:
+            if finder.split(":")[0] not in FINDERS:
+                yield f"{self.path.name}: there is no finder {finder}"
+
+    def apply(self, tree, *options):
+        # a copy in build/ lies inside a work tree, and git would leave out what that ignores
+        environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(pathlib.Path(tree).parent)}
+        done = subprocess.run(["git", "apply", *options, str(self.path)], cwd=tree, env=environment, check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return done.returncode == 0, done.stdout.decode(errors="replace")
+
+
+def read_mutants(names):
+    mutants = [Mutant(path) for path in sorted(HERE.glob("*.patch"))]
+    unknown = set(names) - {mutant.name for mutant in mutants}
+    if unknown:
+        sys.exit(f"mutants: there is no {', '.join(sorted(unknown))}")
+    return [mutant for mutant in mutants if not names or mutant.name in names]
+
+
+def check(mutants):
+    wrong = 0
+    for mutant in mutants:
+        faults = list(mutant.faults())
+        applies, said = mutant.apply(ROOT, "--check")
+        if not applies:
+            faults.append(f"{mutant.path.name}: does not apply any more:\n{said}")
+        for fault in faults:
+            print(fault)
+        wrong += bool(faults)
+    print(f"mutants: {len(mutants)}, {wrong} wrong")
+    return 1 if wrong or not mutants else 0
+
+
+def copy_tree(tree):
+    """The tree as it is, in build/mutants; files that did not change keep their times, so that little is built."""
+    kept = set()
+    for folder, below, names in os.walk(ROOT):
+        below[:] = [name for name in below if name not in NOT_COPIED]
+        to = tree / os.path.relpath(folder, ROOT)
+        to.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            source, copy = pathlib.Path(folder, name), to / name
+            kept.add(copy)
+            if not copy.exists() or copy.read_bytes() != source.read_bytes():
+                shutil.copyfile(source, copy)
+                shutil.copymode(source, copy)
+    for folder, _, names in os.walk(tree):
+        for name in names:
+            if pathlib.Path(folder, name) not in kept:
+                pathlib.Path(folder, name).unlink()
+
+
+def build_targets(build, targets):
+    return run(["ninja", "-C", build, *targets], 1800)
+
+
+def look_for(mutant, finders, tree, build, seeds):
+    """(what found it, or None; why not)"""
+    applies, said = mutant.apply(tree)
+    if not applies:
+        return None, f"does not apply: {said}"
+    try:
+        told = ""
+        for finder in finders:
+            name, _, part = finder.partition(":")
+            code, said = build_targets(build, FINDERS[name].targets or [part])
+            if code != 0:
+                return None, "does not build:\n" + said[-3000:]
+            found, said = FINDERS[name].find(build, seeds, part)
+            if found:
+                return found, said
+            told += f"--- {name}\n{said[-600:]}"
+        return None, told
+    finally:
+        mutant.apply(tree, "--reverse")
+
+
+def hunt(mutants, by, seeds):
+    tree, build = ROOT / "build/mutants/tree", ROOT / "build/mutants/build"
+    copy_tree(tree)
+    if not (build / "build.ninja").exists():
+        code, said = run(["meson", "setup", "-Dtests=enabled", build, tree], 300)
+        if code != 0:
+            print(said)
+            return 2
+    survivors = []
+    for mutant in mutants:
+        begin = time.monotonic()
+        found, said = look_for(mutant, by or mutant.by, tree, build, seeds)
+        print(f"{mutant.name:30} {time.monotonic() - begin:6.1f} s  {found or 'SURVIVES'}", flush=True)
+        if not found:
+            print(said)
+            survivors.append(mutant.name)
+    print(f"mutants: {len(mutants)}, {len(mutants) - len(survivors)} found" +
+          (f"; these survive: {' '.join(survivors)}" if survivors else ""))
+    return 1 if survivors else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--few", action="store_true")
+    parser.add_argument("--by", type=lambda text: text.split(","), default=[])
+    parser.add_argument("--seeds", type=int, default=60)
+    options = parser.parse_args()
+    mutants = read_mutants(FEW if options.few else options.names)
+    if options.check:
+        return check(mutants)
+    if options.few and os.environ.get("LOCKSTEP_SHORT"):
+        print("the build without sanitizers runs these")
+        return 77
+    return hunt(mutants, options.by, options.seeds)
+
+
+sys.exit(main())
