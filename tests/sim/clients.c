@@ -174,6 +174,12 @@ static void payload_free(struct operation *operation)
     operation->what.payload = NULL;
 }
 
+/* No try of it did anything, and none is on its way. */
+static bool is_surely_none(const struct operation *operation)
+{
+    return operation->possible == 0 && operation->travelling == 0;
+}
+
 /* It ends: its effect is known, or unknown, or surely none. */
 static void end(struct world *world, struct client *client, bool known, bool none)
 {
@@ -215,7 +221,7 @@ static void hear(struct world *world, struct client *client)
         if (c->error == LOCKSTEP_ENOTFOUND) client->session = 0;
         end(world, client, false, false);
     } else if (late || (c->error == LOCKSTEP_EUNKNOWN && !again)) {
-        end(world, client, false, operation->possible == 0);
+        end(world, client, false, is_surely_none(operation));
     } else {
         unsigned leader = SIM_NODES_MAX;
         struct member *m = &world->members[c->node];
@@ -252,7 +258,7 @@ void clients_work(struct world *world)
         case CLIENT_HEARS: hear(world, client); break;
         case CLIENT_BACKS_OFF:
             if (world->now_ns >= client->give_up_ns)
-                end(world, client, false, world->operations[client->operation].possible == 0);
+                end(world, client, false, is_surely_none(&world->operations[client->operation]));
             else
                 call(world, client);
             break;
