@@ -7,10 +7,16 @@
 #include "cli/cli.h"
 #include "cli/output.h"
 
-enum { LOCAL, MIN_INDEX, ENTITY };
+enum { CONSISTENCY, MAX_STALENESS, LOCAL, MIN_INDEX, ENTITY };
 static const struct cli_flag flags[] = {
-    [LOCAL] = {"local", NULL, "the state of the node that is asked, as it is; else what is linearizable"},
-    [MIN_INDEX] = {"min-index", "N", "answer only from a state that has applied this index"},
+    [CONSISTENCY] =
+        {"consistency", "HOW",
+         "linearizable (usual: the leader answers), follower (the same, but the node that is asked answers), "
+         "bounded-stale, or local"},
+    [MAX_STALENESS] = {"max-staleness", "TIME",
+                       "with bounded-stale: the state may be so old, 10s at most; 1s if not given"},
+    [LOCAL] = {"local", NULL, "the state of the node that is asked, as it is: --consistency local"},
+    [MIN_INDEX] = {"min-index", "N", "answer only from a state that has applied this index; wait for it"},
     [ENTITY] = {"entity", "N", "the entity that is asked; 0 is the machine itself"},
     {NULL, NULL, NULL},
 };
@@ -67,12 +73,39 @@ static char *read_all(size_t *ret_bytes)
     return text;
 }
 
+static int consistency_read(const struct cli *cli, struct lockstep_query *query)
+{
+    static const char *const names[] = {[LOCKSTEP_LINEARIZABLE] = "linearizable",
+                                        [LOCKSTEP_LOCAL] = "local",
+                                        [LOCKSTEP_FOLLOWER] = "follower",
+                                        [LOCKSTEP_BOUNDED_STALE] = "bounded-stale"};
+    const char *text = cli->values[CONSISTENCY];
+    unsigned how = LOCKSTEP_LINEARIZABLE;
+    uint64_t staleness_ns = 1000000000;
+    if (cli->values[LOCAL] != NULL) how = LOCKSTEP_LOCAL;
+    if (text != NULL) {
+        for (how = 0; how < sizeof names / sizeof names[0] && strcmp(text, names[how]) != 0;) how++;
+        if (how == sizeof names / sizeof names[0])
+            return cli_fail(cli, EXIT_USAGE, "--consistency", "write linearizable, follower, bounded-stale or local",
+                            "'%.60s' is none", text);
+        if (cli->values[LOCAL] != NULL && how != LOCKSTEP_LOCAL)
+            return cli_fail(cli, EXIT_USAGE, "--local", "leave one of them out", "--consistency says %s", text);
+    }
+    int rc = cli_duration(cli, MAX_STALENESS, 1000000, 10000000000, &staleness_ns);
+    if (rc != EXIT_OK) return rc;
+    if (cli->values[MAX_STALENESS] != NULL && how != LOCKSTEP_BOUNDED_STALE)
+        return cli_fail(cli, EXIT_USAGE, "--max-staleness", "add --consistency bounded-stale", "it is for that alone");
+    query->consistency = (enum lockstep_consistency)how;
+    query->max_staleness_ms = (uint32_t)(staleness_ns / 1000000);
+    return EXIT_OK;
+}
+
 static int query_run(struct cli *cli)
 {
     struct query_run run = {.cli = cli};
     struct lockstep_query query = {0};
-    if (cli->values[LOCAL] != NULL) query.consistency = LOCKSTEP_LOCAL;
-    int rc = cli_number(cli, MIN_INDEX, 0, UINT64_MAX, &query.min_index);
+    int rc = consistency_read(cli, &query);
+    if (rc == EXIT_OK) rc = cli_number(cli, MIN_INDEX, 0, UINT64_MAX, &query.min_index);
     if (rc == EXIT_OK) rc = cli_number(cli, ENTITY, 0, UINT64_MAX, &query.entity);
     if (rc != EXIT_OK) return rc;
     bool from_input = cli->word_count == 1 && strcmp(cli->words[0], "-") == 0;
@@ -103,6 +136,7 @@ const struct command command_query = {
     .text = "read the machine's state",
     .details = "The words are joined by one space; - reads the query from standard input. With the machine kv:\n"
                "  lockstep query get colour\n"
+               "  lockstep query --consistency bounded-stale --max-staleness 500ms get colour\n"
                "Exit: 5 where the machine refuses.\n",
     .talks = true,
     .flags = flags,

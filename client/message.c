@@ -177,7 +177,8 @@ size_t message_query_bytes(const struct lockstep_query *query)
                                     .query_bytes = query->query_bytes,
                                     .entity = query->entity,
                                     .consistency = (uint32_t)query->consistency,
-                                    .min_index = query->min_index};
+                                    .min_index = query->min_index,
+                                    .max_staleness_ms = query->max_staleness_ms};
     return query_request_bytes(&request);
 }
 
@@ -187,7 +188,8 @@ size_t message_query_write(uint8_t *to, const struct lockstep_query *query)
                                     .query_bytes = query->query_bytes,
                                     .entity = query->entity,
                                     .consistency = (uint32_t)query->consistency,
-                                    .min_index = query->min_index};
+                                    .min_index = query->min_index,
+                                    .max_staleness_ms = query->max_staleness_ms};
     return (size_t)(query_request_put(to, &request) - to);
 }
 

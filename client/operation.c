@@ -671,7 +671,7 @@ int lockstep_outcome(struct lockstep_client *client, uint64_t session, uint64_t 
 int lockstep_query(struct lockstep_client *client, const struct lockstep_query *query,
                    lockstep_result_callback *callback, void *context)
 {
-    if (query->consistency != LOCKSTEP_LINEARIZABLE && query->consistency != LOCKSTEP_LOCAL) return LOCKSTEP_EINVAL;
+    if ((unsigned)query->consistency > LOCKSTEP_BOUNDED_STALE) return LOCKSTEP_EINVAL;
     struct operation *operation;
     int rc = operation_start(client, OPERATION_QUERY, message_query_bytes(query), query->deadline_ms, &operation);
     if (rc != 0) return rc;

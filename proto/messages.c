@@ -262,6 +262,7 @@ int query_request_read(const uint8_t *bytes, size_t count, struct query_request 
         case FIELD(2, WIRE_FIXED64): ret->entity = field.value; break;
         case FIELD(3, WIRE_VARINT): ret->consistency = (uint32_t)field.value; break;
         case FIELD(4, WIRE_FIXED64): ret->min_index = field.value; break;
+        case FIELD(5, WIRE_VARINT): ret->max_staleness_ms = (uint32_t)field.value; break;
         default: break;
         }
     }
@@ -271,7 +272,8 @@ int query_request_read(const uint8_t *bytes, size_t count, struct query_request 
 size_t query_request_bytes(const struct query_request *request)
 {
     return wire_bytes_bytes(request->query_bytes) + wire_fixed64_bytes(request->entity) +
-           wire_uint_bytes(request->consistency) + wire_fixed64_bytes(request->min_index);
+           wire_uint_bytes(request->consistency) + wire_fixed64_bytes(request->min_index) +
+           wire_uint_bytes(request->max_staleness_ms);
 }
 
 uint8_t *query_request_put(uint8_t *to, const struct query_request *request)
@@ -279,7 +281,8 @@ uint8_t *query_request_put(uint8_t *to, const struct query_request *request)
     to = wire_put_bytes(to, 1, request->query, request->query_bytes);
     to = wire_put_fixed64(to, 2, request->entity);
     to = wire_put_uint(to, 3, request->consistency);
-    return wire_put_fixed64(to, 4, request->min_index);
+    to = wire_put_fixed64(to, 4, request->min_index);
+    return wire_put_uint(to, 5, request->max_staleness_ms);
 }
 
 int query_response_read(const uint8_t *bytes, size_t count, struct query_response *ret)

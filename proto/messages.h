@@ -88,6 +88,7 @@ struct query_request {
     uint64_t entity;
     uint32_t consistency; /* enum Consistency */
     uint64_t min_index;
+    uint32_t max_staleness_ms;
 };
 int query_request_read(const uint8_t *bytes, size_t count, struct query_request *ret);
 size_t query_request_bytes(const struct query_request *request);

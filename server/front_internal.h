@@ -49,10 +49,10 @@ struct connection {
     bool drained;     /* GOAWAY was sent */
     bool closing;     /* uv_close was called */
     struct grpc_conn *grpc;
-    struct buffer in, out;      /* sniffing and HTTP/1.1 alone */
-    struct pool_budget held;    /* of messages that wait to be proposed */
-    struct pool_budget answers; /* of what its streams are answered */
-    uint32_t asked;             /* its commands and queries in the node, also of calls that have ended */
+    struct buffer in, out;         /* sniffing and HTTP/1.1 alone */
+    struct pool_budget held;       /* of messages that wait to be proposed */
+    struct pool_budget answers;    /* of what its streams are answered */
+    uint32_t asked, asked_queries; /* its commands and queries in the node, also of calls that have ended */
     uv_write_t write;
     uint8_t *write_bytes; /* of the write under way */
     uint64_t active_ns;   /* last bytes in, or last call open */

@@ -489,6 +489,7 @@ static void alive_turn(struct node *node)
         node_take_and_perform(node);
     }
     answers(node);
+    node_reads_turn(node);
     node_forwards_turn(node);
     storage_reclaim(node->storage);
     struct host_status host;
@@ -526,6 +527,7 @@ uint64_t node_deadline_ns(const struct node *node)
 {
     uint64_t deadline = node->deadline_ns;
     if (node->forward_count > 0 && node->forward_sweep_ns < deadline) deadline = node->forward_sweep_ns;
+    if (node_reads_deadline_ns(node) < deadline) deadline = node_reads_deadline_ns(node);
     if (node->proposals.session_due_ns < deadline) deadline = node->proposals.session_due_ns;
     if (node->stopping && node->stop_deadline_ns < deadline) deadline = node->stop_deadline_ns;
     if (node->members.look_ns < deadline) deadline = node->members.look_ns;

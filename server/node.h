@@ -150,12 +150,20 @@ struct node_command {
  * ENOTLEADER (node_leader says who) · EFULL back off · EUNAVAILABLE no leader, starting, draining · ETOOBIG · EINVAL */
 int node_propose(struct node *node, const struct node_command *command, bool may_forward, uint64_t tag);
 
-enum node_consistency { NODE_LINEARIZABLE = 0, NODE_LOCAL = 1 };
+enum node_consistency {
+    NODE_LINEARIZABLE = 0, /* the leader's state, confirmed by a read round or the lease */
+    NODE_LOCAL = 1,        /* this node's state as it is */
+    NODE_FOLLOWER = 2,     /* linearizable, from this node's state: the leader is asked for an index alone */
+    NODE_BOUNDED_STALE =
+        3, /* this node's state, if it shows all that was acknowledged max_staleness_ns ago; else as FOLLOWER */
+};
 struct node_query {
     uint64_t entity;
     enum node_consistency consistency;
-    raft_index min_index;
-    uint64_t session, seq; /* session not 0: the question is what became of this command; no query then */
+    raft_index min_index;      /* and at least this: waited for until the deadline, then ETIMEDOUT */
+    uint64_t max_staleness_ns; /* BOUNDED_STALE */
+    uint64_t deadline_ns;      /* 0: 10 s from now */
+    uint64_t session, seq;     /* session not 0: the question is what became of this command; no query then */
     const uint8_t *query;
     uint32_t query_bytes;
 };

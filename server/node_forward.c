@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* node_forward.c - commands and queries that a follower sends on to the leader, once, over the peer link.
+/* node_forward.c - what a follower asks of the leader, once, over the peer link: commands and queries that it sends on, and
+ * the index that a read of its own has to wait for.
  * Thread: loop. Owns: the table of forwards that wait for the leader's answer.
  *   request  {id u64, kind u8, consistency u8, flags u16, reserved u32, session u64, seq u64, entity u64,
  *             min_index u64} and the payload
@@ -13,7 +14,7 @@
 
 #include "server/node_internal.h"
 
-enum { FORWARD_COMMAND = 1, FORWARD_QUERY = 2 };
+enum { FORWARD_COMMAND = 1, FORWARD_QUERY = 2, FORWARD_INDEX = 3 /* what is committed? */ };
 
 struct forward_request {
     uint64_t id;
@@ -75,6 +76,8 @@ static void settle(struct node *node, struct node_forward_entry *entry, const st
                                        .reply = bytes,
                                        .reply_bytes = count};
         node->owner.proposed(node->owner.context, done.tag, &outcome);
+    } else if (done.kind == FORWARD_INDEX) {
+        node_reads_index(node, done.tag, reply->error, reply->index);
     } else {
         struct node_answer answer = {.error = reply->error,
                                      .code = reply->code,
@@ -138,6 +141,12 @@ int node_forward_query(struct node *node, const struct node_query *query, uint64
                                       .entity = query->entity,
                                       .min_index = query->min_index};
     return forward(node, &request, query->query, query->query_bytes, tag);
+}
+
+int node_forward_index(struct node *node, uint64_t ticket)
+{
+    struct forward_request request = {.kind = FORWARD_INDEX};
+    return forward(node, &request, NULL, 0, ticket);
 }
 
 static void reply_send(struct node *node, uint8_t slot, const struct forward_reply *reply, const uint8_t *bytes,
@@ -206,6 +215,8 @@ static void requested(struct node *node, const struct transport_frame *frame)
             .query_bytes = (uint32_t)bytes,
         };
         rc = node_query_from(node, &query, (uint8_t)frame->slot, request.id);
+    } else if (request.kind == FORWARD_INDEX) {
+        rc = node_index_from(node, (uint8_t)frame->slot, request.id);
     } else {
         node->frames_refused++;
         return;

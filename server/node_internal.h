@@ -7,7 +7,7 @@
  *   node_peers.c      frames of peers, blocks taken over from the leader, old blocks loaded for peers that lag
  *   node_snapshot.c   snapshots: taken, brought to peers, taken in place of the log; the log's base
  *   node_proposals.c  the open block, sealing, outcomes
- *   node_reads.c      queries: local, and after a read round
+ *   node_reads.c      queries, and what each waits for
  *   node_forward.c    commands and queries sent on to the leader
  * Thread: loop, but for node_control_work. */
 #ifndef LOCKSTEP_SERVER_NODE_INTERNAL_H
@@ -35,6 +35,7 @@ enum {
 
 #define NODE_MS                 UINT64_C(1000000)
 #define NODE_FORWARD_TIMEOUT_NS (15000 * NODE_MS) /* longer than any default deadline: the front gave up before */
+#define NODE_READ_WAIT_NS       (10000 * NODE_MS) /* for min_index, if the query has no deadline */
 #define NODE_FORWARD_SWEEP_NS   (100 * NODE_MS)
 #define NODE_BIRTH_RETRY_NS     (50 * NODE_MS)
 #define NODE_MEMBERS_LOOK_NS    (250 * NODE_MS)
@@ -72,21 +73,36 @@ struct node_query_entry {
     uint32_t next_free;
 };
 
-/* A linearizable query before its read round is done; its bytes stand behind it in the queue. */
+/* A query that waits; its bytes stand behind it in the queue. */
 struct node_read {
-    uint64_t ticket; /* 0 = no round asked for yet */
+    uint64_t ticket;      /* 0 = nothing asked for yet */
+    uint64_t asked_ns;    /* when that was asked for */
+    uint64_t deadline_ns; /* of waiting for min_index to be committed here */
     uint64_t entity;
     raft_index min_index;
     uint64_t session, seq;
-    uint32_t query; /* entry in the table */
+    uint32_t query; /* entry in the table; UINT32_MAX: none any more */
     uint32_t bytes;
+    bool index_only; /* a follower asks: the index is the answer */
+};
+
+enum { NODE_READS_ROUNDS, NODE_READS_INDEXES, NODE_READS_PARKED, NODE_READ_QUEUES };
+
+struct node_read_queue {
+    uint8_t *bytes;                /* a ring of struct node_read + query, each contiguous */
+    uint64_t head, tail, ticketed; /* positions: ticketed = first read without a ticket */
 };
 
 struct node_reads {
     struct node_query_entry *table; /* queries_max */
     uint32_t free;                  /* first free entry, UINT32_MAX = none */
-    uint8_t *bytes;                 /* a ring of struct node_read + query, each contiguous */
-    uint64_t head, tail, ticketed;  /* positions: ticketed = first read without a ticket */
+    struct node_read_queue queues[NODE_READ_QUEUES];
+    uint64_t index_ticket;  /* of the newest question for an index */
+    bool index_asked;       /* and it is on its way */
+    raft_index known_index; /* shows all that was acknowledged before known_ns; 0 = nothing known */
+    uint64_t known_ns;
+    raft_index parked_commit; /* as of the last look at what is parked */
+    uint64_t parked_due_ns;   /* the earliest deadline there */
 };
 
 /* A command or query that waits for the leader's answer. */
@@ -335,6 +351,12 @@ int node_reads_open(struct node *node);
 void node_reads_close(struct node *node);
 int node_query_from(struct node *node, const struct node_query *query, uint8_t origin, uint64_t tag);
 void node_reads_ask_round(struct node *node);
+/* A follower asks what this leader has committed: the answer's index. */
+int node_index_from(struct node *node, uint8_t origin, uint64_t tag);
+/* The leader's answer to the question with this ticket, or none. */
+void node_reads_index(struct node *node, uint64_t ticket, int error, raft_index index);
+void node_reads_turn(struct node *node);
+uint64_t node_reads_deadline_ns(const struct node *node);
 void node_reads_release(struct node *node, uint64_t ready_ticket, uint64_t failed_ticket, raft_index index);
 void node_reads_answer(struct node *node, const struct host_answer *answer);
 
@@ -343,6 +365,7 @@ int node_forwards_open(struct node *node);
 void node_forwards_close(struct node *node);
 int node_forward_command(struct node *node, const struct node_command *command, uint64_t tag);
 int node_forward_query(struct node *node, const struct node_query *query, uint64_t tag);
+int node_forward_index(struct node *node, uint64_t ticket);
 void node_forward_frame(struct node *node, const struct transport_frame *frame);
 void node_forward_outcome(struct node *node, uint8_t origin, uint64_t id, const struct node_outcome *outcome);
 void node_forward_answer(struct node *node, uint8_t origin, uint64_t id, const struct node_answer *answer);

@@ -44,12 +44,23 @@ bool has_its_share(const struct connection *connection)
     return connection->asked >= connection->front->options.proposals_max / FRONT_CONN_SHARE;
 }
 
+static bool is_query(enum work_kind kind)
+{
+    return kind == WORK_QUERY || kind == WORK_OUTCOME;
+}
+
 uint32_t work_take(struct front *front, enum work_kind kind, struct call *call)
 {
     uint32_t work = front->work_free;
     struct connection *connection = call->connection;
-    if (work == WORK_NONE || (kind != WORK_BATCH && has_its_share(connection))) return WORK_NONE;
-    if (kind != WORK_BATCH) connection->asked++;
+    if (work == WORK_NONE) return WORK_NONE;
+    if (is_query(kind)) {
+        if (connection->asked_queries >= front->options.queries_max / FRONT_CONN_SHARE) return WORK_NONE;
+        connection->asked_queries++;
+    } else if (kind != WORK_BATCH) {
+        if (has_its_share(connection)) return WORK_NONE;
+        connection->asked++;
+    }
     front->work_free = front->works[work].next_free;
     front->works[work] = (struct work){.kind = kind, .call = call, .connection = connection};
     front->works_waiting++;
@@ -61,7 +72,10 @@ void work_free(struct front *front, uint32_t work)
     struct work *w = &front->works[work];
     lk_assert(w->kind != WORK_FREE);
     if (w->call != NULL) front->works_waiting--;
-    if (w->connection != NULL && w->kind != WORK_BATCH) w->connection->asked--;
+    if (w->connection != NULL && is_query(w->kind))
+        w->connection->asked_queries--;
+    else if (w->connection != NULL && w->kind != WORK_BATCH)
+        w->connection->asked--;
     *w = (struct work){.kind = WORK_FREE, .next_free = front->work_free};
     front->work_free = work;
 }
@@ -69,7 +83,7 @@ void work_free(struct front *front, uint32_t work)
 void work_disown(struct connection *connection)
 {
     struct front *front = connection->front;
-    if (connection->asked == 0) return;
+    if (connection->asked == 0 && connection->asked_queries == 0) return;
     for (uint32_t i = 0; i < front->work_count; i++)
         if (front->works[i].connection == connection) front->works[i].connection = NULL;
 }

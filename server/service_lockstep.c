@@ -60,7 +60,7 @@ void query_message(struct call *call, const uint8_t *bytes, size_t n)
 {
     struct front *front = call->connection->front;
     struct query_request request;
-    if (query_request_read(bytes, n, &request) != 0 || request.consistency > NODE_LOCAL) {
+    if (query_request_read(bytes, n, &request) != 0 || request.consistency > NODE_BOUNDED_STALE) {
         call_fail(call, LOCKSTEP_EINVAL, "the request");
         return;
     }
@@ -72,6 +72,9 @@ void query_message(struct call *call, const uint8_t *bytes, size_t n)
     struct node_query query = {.entity = request.entity,
                                .consistency = (enum node_consistency)request.consistency,
                                .min_index = request.min_index,
+                               .max_staleness_ns = (uint64_t)request.max_staleness_ms * FRONT_MS,
+                               /* a little earlier, so that the node says what it waited for */
+                               .deadline_ns = call->deadline_ns - (uint64_t)FRONT_TICK_MS * FRONT_MS,
                                .query = request.query,
                                .query_bytes = (uint32_t)request.query_bytes};
     int rc = node_query(front->node, &query, call->may_forward, work);
@@ -91,6 +94,11 @@ void query_answered(struct front *front, struct work *work, const struct node_an
     call->work = WORK_NONE;
     if (answer->error == LOCKSTEP_EINVAL) {
         call_finish(call, GRPC_UNIMPLEMENTED, "this machine does not answer this query");
+        return;
+    }
+    if (answer->error == LOCKSTEP_ETIMEDOUT) {
+        call_finish(call, GRPC_DEADLINE_EXCEEDED,
+                    "this node did not reach the index that was asked for in time; wait longer, or ask another node");
         return;
     }
     if (answer->error != 0) {

@@ -71,11 +71,12 @@ class Client {
     }
   }
 
-  // Read the machine's state: linearizable, or the state of the node that is asked ('CONSISTENCY_LOCAL').
-  async query(text, consistency = 'CONSISTENCY_LINEARIZABLE') {
+  // Read the machine's state: linearizable, or as any node may answer it: 'CONSISTENCY_FOLLOWER' (linearizable, too),
+  // 'CONSISTENCY_BOUNDED_STALE' with max_staleness_ms, 'CONSISTENCY_LOCAL'.
+  async query(text, consistency = 'CONSISTENCY_LINEARIZABLE', max_staleness_ms = 0) {
     const attempts = { unsure: false, why: 'no endpoint answers' };
     try {
-      const request = { query: Buffer.from(text), consistency };
+      const request = { query: Buffer.from(text), consistency, max_staleness_ms };
       return this.answer(await this.run('Query', request, Date.now() + this.timeout, attempts));
     } catch (error) {
       throw error instanceof Refused ? error : new NotApplied(attempts.why);

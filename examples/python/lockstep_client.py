@@ -84,11 +84,12 @@ class Client:
                         continue  # surely not applied in the session that has ended: a new one, and a new number
                 raise (OutcomeUnknown if attempts.unsure else Error)(attempts.why) from error
 
-    def query(self, text, consistency=pb.CONSISTENCY_LINEARIZABLE):
-        """Read the machine's state. Returns a QueryResponse."""
+    def query(self, text, consistency=pb.CONSISTENCY_LINEARIZABLE, max_staleness_ms=0):
+        """Read the machine's state. Returns a QueryResponse. CONSISTENCY_FOLLOWER, _BOUNDED_STALE and _LOCAL are answered
+        by any node."""
         attempts = Attempts()
         try:
-            request = pb.QueryRequest(query=text, consistency=consistency)
+            request = pb.QueryRequest(query=text, consistency=consistency, max_staleness_ms=max_staleness_ms)
             return self._answer(self._run("Query", request, time.monotonic() + self.timeout, attempts))
         except grpc.RpcError as error:
             raise Error(attempts.why) from error

@@ -116,6 +116,8 @@ struct lockstep_proposal {
 enum lockstep_consistency {
     LOCKSTEP_LINEARIZABLE = 0, /* sees every proposal that was answered before this query began */
     LOCKSTEP_LOCAL = 1,        /* the state of the node that is asked, as it is */
+    LOCKSTEP_FOLLOWER = 2, /* as LINEARIZABLE, answered by the node that is asked: it asks the leader for an index */
+    LOCKSTEP_BOUNDED_STALE = 3, /* sees at least every proposal that was answered max_staleness_ms before */
 };
 
 struct lockstep_query {
@@ -123,8 +125,10 @@ struct lockstep_query {
     size_t query_bytes;
     uint64_t entity;
     enum lockstep_consistency consistency;
-    uint32_t deadline_ms; /* 0: the client's */
-    uint64_t min_index;   /* answer only from a state that has applied this index */
+    uint32_t deadline_ms;      /* 0: the client's */
+    uint64_t min_index;        /* answer only from a state that has applied this index; waited for */
+    uint32_t max_staleness_ms; /* with LOCKSTEP_BOUNDED_STALE */
+    uint32_t reserved;
 };
 
 /* How a proposal or a query ended. Pointers are valid during the callback (after a _wait: until the next call on the

@@ -291,6 +291,7 @@ static void owner_queried(void *context, uint64_t tag, const struct node_answer 
     if (q->done) violated(m->cluster, "a query was answered twice");
     q->done = true;
     q->error = answer->error;
+    q->index = answer->index;
     if (answer->error == 0 && q->of_command)
         q->applied_count = answer->position;
     else if (answer->error == 0)
@@ -837,6 +838,11 @@ static uint32_t ask(struct cluster *cluster, unsigned i, const struct node_query
 uint32_t cluster_query(struct cluster *cluster, unsigned i, enum node_consistency consistency, bool may_forward)
 {
     return ask(cluster, i, &(struct node_query){.consistency = consistency}, may_forward);
+}
+
+uint32_t cluster_query_with(struct cluster *cluster, unsigned i, const struct node_query *query, bool may_forward)
+{
+    return ask(cluster, i, query, may_forward);
 }
 
 uint32_t cluster_query_outcome(struct cluster *cluster, unsigned i, uint32_t number)

@@ -95,11 +95,13 @@ const struct cluster_proposal *cluster_proposal(const struct cluster *cluster, u
 
 /* A query at node i: answered with the number of commands that the machine has applied. */
 uint32_t cluster_query(struct cluster *cluster, unsigned i, enum node_consistency consistency, bool may_forward);
+uint32_t cluster_query_with(struct cluster *cluster, unsigned i, const struct node_query *query, bool may_forward);
 struct cluster_query {
     bool done;
     bool of_command; /* cluster_query_outcome() */
     int error;
     uint64_t applied_count;
+    raft_index index; /* applied when it ran */
 };
 /* What became of the command that proposal `number` had? The answer is the query's error; applied_count its position. */
 uint32_t cluster_query_outcome(struct cluster *cluster, unsigned i, uint32_t number);

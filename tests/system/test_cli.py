@@ -109,6 +109,26 @@ class WithCluster(Case):
         answer = lines(self.run_to("query", "get n", "-o", "json")[1])[0]
         self.assertEqual((answer["code"], answer["reply"]), (0, "7"))
 
+    def test_every_node_answers_reads_as_fresh_as_they_are_asked_for(self):
+        for number in range(3):
+            self.assertEqual(self.run_to("propose", "put", "fresh", str(number))[0], 0)
+            for node in self.nodes.nodes:
+                for how in (["--consistency", "follower"], ["--consistency", "linearizable"],
+                            ["--consistency", "bounded-stale", "--max-staleness", "1ms"]):
+                    answer = run("query", *how, "get fresh", "--to", node.client_endpoint)
+                    self.assertEqual(answer[:2], (0, f"{number}\n"), (how, node.name, answer))
+        code, out, _ = run("query", "get fresh", "--consistency", "follower", "-o", "json", "--to",
+                           self.nodes.followers(self.nodes.leader())[0].client_endpoint)
+        self.assertEqual(code, 0)
+        self.assertNotEqual(lines(out)[0]["endpoint"], self.nodes.leader().client_endpoint)
+        code, _, err = self.run_to("query", "--consistency", "bounded", "get fresh")
+        self.assertEqual(code, 2)
+        self.assertIn("linearizable, follower, bounded-stale or local", err)
+        self.assertEqual(self.run_to("query", "--max-staleness", "1s", "get fresh")[0], 2)
+        index = lines(self.run_to("query", "get fresh", "-o", "json")[1])[0]["index"]
+        code, _, err = self.run_to("query", "--local", "--min-index", str(index + 1000), "get fresh", "--timeout", "1s")
+        self.assertEqual(code, 3, err)
+
     def test_lines_of_standard_input_are_applied_in_order(self):
         text = "".join(f"append log {i}.\n" for i in range(5000)) + "get log"
         code, out, err = self.run_to("propose", "-", "-o", "json", stdin=text.encode())

@@ -194,15 +194,18 @@ START_TEST(queries_are_what_protobuf_says)
 {
     uint8_t bytes[256];
     ck_assert(arena_open(&arena, 1 << 16));
-    struct query_request sent = {.query = (const uint8_t *)"get k", .query_bytes = 5, .consistency = 1, .min_index = 9};
+    struct query_request sent = {
+        .query = (const uint8_t *)"get k", .query_bytes = 5, .consistency = 1, .min_index = 9, .max_staleness_ms = 7};
     size_t n = (size_t)(query_request_put(bytes, &sent) - bytes);
     ck_assert_uint_eq(n, query_request_bytes(&sent));
     Lockstep__V1__QueryRequest *judge = decode(&lockstep__v1__query_request__descriptor, bytes, n);
     ck_assert_int_eq((int)judge->consistency, LOCKSTEP__V1__CONSISTENCY__CONSISTENCY_LOCAL);
     ck_assert_uint_eq(judge->min_index, 9);
+    ck_assert_uint_eq(judge->max_staleness_ms, 7);
     struct query_request read;
     ck_assert_int_eq(query_request_read(bytes, n, &read), 0);
     ck_assert_uint_eq(read.min_index, 9);
+    ck_assert_uint_eq(read.max_staleness_ms, 7);
     ck_assert_mem_eq(read.query, "get k", 5);
     struct query_response answer = {.reply = (const uint8_t *)"v", .reply_bytes = 1, .code = 3, .index = 4}, got;
     n = (size_t)(query_response_put(bytes, &answer) - bytes);

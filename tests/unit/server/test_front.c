@@ -287,13 +287,19 @@ START_TEST(queries_are_asked_and_answered)
 {
     set_up();
     uint8_t bytes[64];
-    struct query_request request = {
-        .query = (const uint8_t *)"get k", .query_bytes = 5, .entity = 6, .consistency = 1, .min_index = 77};
+    struct query_request request = {.query = (const uint8_t *)"get k",
+                                    .query_bytes = 5,
+                                    .entity = 6,
+                                    .consistency = 3,
+                                    .min_index = 77,
+                                    .max_staleness_ms = 250};
     size_t n = (size_t)(query_request_put(bytes, &request) - bytes);
     client_call(client, 0, LOCKSTEP "Query", bytes, n, false);
     rig_settle(&rig);
     ck_assert(rig.node.asked[0].is_query);
-    ck_assert_int_eq((int)rig.node.asked[0].query.consistency, NODE_LOCAL);
+    ck_assert_int_eq((int)rig.node.asked[0].query.consistency, NODE_BOUNDED_STALE);
+    ck_assert_uint_eq(rig.node.asked[0].query.max_staleness_ns, 250000000);
+    ck_assert_uint_gt(rig.node.asked[0].query.deadline_ns, front_now_ns(rig.front));
     ck_assert_uint_eq(rig.node.asked[0].query.min_index, 77);
     ck_assert_uint_eq(rig.node.asked[0].query.entity, 6);
     fake_answer(&rig.node, 1, 0);
@@ -304,7 +310,7 @@ START_TEST(queries_are_asked_and_answered)
     ck_assert_mem_eq(response.reply, "get k", 5);
     ck_assert_uint_eq(response.index, 5);
     client_call(client, 0, LOCKSTEP "Query", bytes, n, false);
-    client_call(client, 1, LOCKSTEP "Query", "\x18\x02", 2, false); /* consistency 2 does not exist */
+    client_call(client, 1, LOCKSTEP "Query", "\x18\x04", 2, false); /* consistency 4 does not exist */
     rig_settle(&rig);
     fake_answer(&rig.node, 1, LOCKSTEP_EINVAL);
     rig_settle(&rig);

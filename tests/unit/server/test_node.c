@@ -511,6 +511,113 @@ START_TEST(a_leader_without_a_quorum_answers_no_linearizable_query) /* R5, T46 *
 }
 END_TEST
 
+START_TEST(a_follower_read_sees_what_was_acknowledged_before_it) /* R5 */
+{
+    struct cluster *cluster = start(3, 31);
+    unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
+    for (unsigned k = 0; k < 200; k++) {
+        uint32_t p = cluster_propose(cluster, leader, false);
+        if (k % 3 == 0) cluster_propose(cluster, leader, false);
+        while (cluster_proposal(cluster, p)->state == PROPOSAL_WAITING) cluster_run(cluster, CLUSTER_MS / 10);
+        uint32_t q = cluster_query(cluster, follower, NODE_FOLLOWER, false);
+        for (unsigned i = 0; i < 1000 && !cluster_query_result(cluster, q)->done; i++) cluster_run(cluster, CLUSTER_MS);
+        ck_assert_int_eq(cluster_query_result(cluster, q)->error, 0);
+        ck_assert_uint_ge(cluster_query_result(cluster, q)->applied_count, cluster_proposal(cluster, p)->position);
+    }
+    /* At the leader it is the same as LINEARIZABLE. */
+    uint32_t q = cluster_query(cluster, leader, NODE_FOLLOWER, false);
+    cluster_run(cluster, SECOND);
+    ck_assert_int_eq(cluster_query_result(cluster, q)->error, 0);
+    cluster_close(cluster);
+}
+END_TEST
+
+static void isolate(struct cluster *cluster, unsigned node)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        sim_net_cut(cluster_net(cluster), i, node, true);
+        sim_net_cut(cluster_net(cluster), node, i, true);
+    }
+}
+
+START_TEST(a_follower_that_hears_nothing_answers_no_follower_read)
+{
+    struct cluster *cluster = start(3, 32);
+    unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
+    propose_many(cluster, leader, 16);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    isolate(cluster, follower);
+    uint32_t q = cluster_query(cluster, follower, NODE_FOLLOWER, false);
+    cluster_propose(cluster, leader, false); /* the others go on */
+    cluster_run(cluster, 2 * SECOND);
+    ck_assert(cluster_query_result(cluster, q)->done);
+    ck_assert_int_eq(cluster_query_result(cluster, q)->error, LOCKSTEP_EUNAVAILABLE);
+    q = cluster_query(cluster, follower, NODE_FOLLOWER, false); /* it knows no leader now */
+    ck_assert_int_eq(cluster_query_result(cluster, q)->error, LOCKSTEP_EUNAVAILABLE);
+    q = cluster_query(cluster, follower, NODE_LOCAL, false);
+    cluster_run(cluster, SECOND);
+    ck_assert_uint_eq(cluster_query_result(cluster, q)->applied_count, 16);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(a_bounded_stale_read_is_answered_by_what_is_known_until_that_is_too_old)
+{
+    struct cluster *cluster = start(3, 33);
+    unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
+    const struct node_query stale = {.consistency = NODE_BOUNDED_STALE, .max_staleness_ns = 5 * SECOND};
+    const struct node_query fresh = {.consistency = NODE_BOUNDED_STALE};
+    propose_many(cluster, leader, 16);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    uint32_t q = cluster_query_with(cluster, follower, &fresh, false); /* the leader is asked */
+    cluster_run(cluster, SECOND);
+    ck_assert_int_eq(cluster_query_result(cluster, q)->error, 0);
+    isolate(cluster, follower);
+    cluster_run(cluster, 2 * SECOND);
+    q = cluster_query_with(cluster, follower, &stale, false); /* 3 s old: good for 5 */
+    cluster_run(cluster, CLUSTER_MS);
+    ck_assert(cluster_query_result(cluster, q)->done);
+    ck_assert_int_eq(cluster_query_result(cluster, q)->error, 0);
+    ck_assert_uint_eq(cluster_query_result(cluster, q)->applied_count, 16);
+    cluster_run(cluster, 3 * SECOND);
+    q = cluster_query_with(cluster, follower, &stale, false);
+    cluster_run(cluster, SECOND);
+    ck_assert_int_eq(cluster_query_result(cluster, q)->error, LOCKSTEP_EUNAVAILABLE);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(a_query_waits_for_its_min_index_until_its_deadline)
+{
+    struct cluster *cluster = start(3, 34);
+    unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
+    struct node_status status;
+    node_status_read(cluster_node(cluster, leader), &status);
+    const raft_index next = status.raft.last_index + 1;
+    for (unsigned i = 0; i < 2; i++) { /* at a follower, at the leader */
+        const struct node_query ahead = {.min_index = next + i, .consistency = i ? NODE_LINEARIZABLE : NODE_LOCAL};
+        unsigned at = i == 0 ? follower : leader;
+        uint32_t q = cluster_query_with(cluster, at, &ahead, false);
+        uint32_t other = cluster_query(cluster, at, NODE_LOCAL, false);
+        cluster_run(cluster, SECOND);
+        ck_assert(!cluster_query_result(cluster, q)->done);
+        ck_assert_int_eq(cluster_query_result(cluster, other)->error, 0); /* it holds up nobody */
+        cluster_propose(cluster, leader, false);
+        cluster_run(cluster, SECOND);
+        ck_assert(cluster_query_result(cluster, q)->done);
+        ck_assert_int_eq(cluster_query_result(cluster, q)->error, 0);
+        ck_assert_uint_ge(cluster_query_result(cluster, q)->index, next + i);
+    }
+    const struct node_query never = {.min_index = UINT64_MAX, .consistency = NODE_LOCAL};
+    uint32_t q = cluster_query_with(cluster, follower, &never, false);
+    cluster_run(cluster, 9 * SECOND);
+    ck_assert(!cluster_query_result(cluster, q)->done);
+    cluster_run(cluster, 2 * SECOND);
+    ck_assert_int_eq(cluster_query_result(cluster, q)->error, LOCKSTEP_ETIMEDOUT);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(a_stopping_leader_finishes_its_work_and_hands_over)
 {
     struct cluster *cluster = start(3, 15);
@@ -661,6 +768,10 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_leader_that_is_cut_off_says_unknown_and_acknowledges_nothing);
     tcase_add_test(tests, a_linearizable_query_sees_what_was_acknowledged_before_it);
     tcase_add_test(tests, a_leader_without_a_quorum_answers_no_linearizable_query);
+    tcase_add_test(tests, a_follower_read_sees_what_was_acknowledged_before_it);
+    tcase_add_test(tests, a_follower_that_hears_nothing_answers_no_follower_read);
+    tcase_add_test(tests, a_bounded_stale_read_is_answered_by_what_is_known_until_that_is_too_old);
+    tcase_add_test(tests, a_query_waits_for_its_min_index_until_its_deadline);
     tcase_add_test(tests, a_stopping_leader_finishes_its_work_and_hands_over);
     tcase_add_test(tests, a_leader_that_stops_before_its_term_is_established_hands_over_once_it_is);
     tcase_add_test(tests, five_nodes_go_on_without_two);
