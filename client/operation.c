@@ -462,7 +462,7 @@ void attempt_read(const struct grpc_client_result *result, struct attempt *ret)
             retry_after = true;
         }
     }
-    ret->error = attempt_error(result->status);
+    ret->error = attempt_error((enum grpc_status)result->status);
     bool not_leader = ret->leader.bytes > 0 || ret->not_appended;
     if (result->status == GRPC_FAILED_PRECONDITION && !not_leader) ret->error = LOCKSTEP_EINVAL;
     if (result->status == GRPC_RESOURCE_EXHAUSTED && !retry_after) ret->error = LOCKSTEP_ETOOBIG;
