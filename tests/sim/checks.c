@@ -502,16 +502,17 @@ static void note_message(struct world *world, unsigned from, unsigned to, const 
                        (unsigned long long)*said);
     *said = message->term;
     switch (message->type) {
-    case RAFT_VOTE: note_vote(world, from, message->term, message->from); /* fall through */
+    case RAFT_VOTE:
     case RAFT_PREVOTE:
+        if (message->type == RAFT_VOTE) note_vote(world, from, message->term, message->from);
         trace_event(trace, world->now_ns, from, TRACE_SEND_VOTE, to, message->type == RAFT_PREVOTE,
                     message->as.vote.campaign_term, message->as.vote.last_index, message->as.vote.last_term,
                     message->as.vote.transfer);
         break;
     case RAFT_VOTE_REPLY:
-        if (message->as.vote_reply.granted)
-            note_vote(world, from, message->as.vote_reply.campaign_term, message->to); /* fall through */
     case RAFT_PREVOTE_REPLY:
+        if (message->type == RAFT_VOTE_REPLY && message->as.vote_reply.granted)
+            note_vote(world, from, message->as.vote_reply.campaign_term, message->to);
         trace_event(trace, world->now_ns, from, TRACE_SEND_VOTE_REPLY, to, message->type == RAFT_PREVOTE_REPLY,
                     message->as.vote_reply.campaign_term, message->as.vote_reply.granted, message->term);
         break;

@@ -35,7 +35,7 @@ static void plan_sizes(struct sim_plan *plan, struct random *r)
     uint64_t pick = random_below(r, 100);
     plan->nodes = pick < 8 ? 1 : pick < 62 ? 3 : pick < 94 ? 5 : 7;
     plan->listed = plan->nodes;
-    plan->ring_bytes = (64 * 1024) << random_below(r, 4);
+    plan->ring_bytes = UINT64_C(65536) << random_below(r, 4);
     plan->journal_bytes = plan->ring_bytes * random_between(r, 4, 8);
     plan->block_bytes_max = (uint32_t)(plan->ring_bytes / 4 >> random_below(r, 3));
     if (random_chance(r, 3, 4)) plan->snapshot_after_bytes = spread(r, 4096, 4 * plan->ring_bytes);

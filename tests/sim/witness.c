@@ -46,7 +46,7 @@ static void answer(struct lockstep_replies *replies, enum lockstep_outcome outco
                    size_t count)
 {
     struct witness *w = of_replies(replies);
-    if (w->command != NULL) checks_applied(w->m, w->command, outcome, code, bytes, count);
+    if (w->command != NULL) checks_applied(w->m, w->command, (int)outcome, code, bytes, count);
     w->command = NULL;
     w->outer_replies->answer(w->outer_replies, outcome, code, bytes, count);
 }
