@@ -41,6 +41,8 @@ struct shared {
 
 static struct options options;
 static struct shared *shared;
+static struct copies *copies; /* for the life of the process */
+static struct workload *workload;
 static uint64_t seed_now;
 
 static void usage(FILE *to)
@@ -97,7 +99,7 @@ static void catch_death(void)
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) signal(numbers[i], died);
 }
 
-static void seed_run(uint64_t seed, struct copies *copies, struct workload *workload)
+static void seed_run(uint64_t seed)
 {
     struct sim_plan plan;
     struct run_result result;
@@ -136,7 +138,7 @@ static void seed_run(uint64_t seed, struct copies *copies, struct workload *work
 
 static uint64_t end_us; /* no seed begins later */
 
-static void work(unsigned job, struct copies *copies, struct workload *workload)
+static _Noreturn void work(unsigned job)
 {
     catch_death();
     for (;;) {
@@ -145,10 +147,9 @@ static void work(unsigned job, struct copies *copies, struct workload *workload)
         uint64_t i = shared->next++;
         if (i >= options.seeds) break;
         shared->running[job] = options.first_seed + i;
-        seed_run(options.first_seed + i, copies, workload);
+        seed_run(options.first_seed + i);
     }
-    fflush(stdout);
-    _exit(0);
+    exit(0);
 }
 
 /* --- the canary ----------------------------------------------------------------------------------------------- */
@@ -165,7 +166,7 @@ static void canary_plan(struct sim_plan *plan, uint64_t seed)
 }
 
 /* The number of the canary's seed that was found, 0 = none was. */
-static uint64_t canary(struct copies *copies, struct workload *workload)
+static uint64_t canary(void)
 {
     for (uint64_t seed = 1; seed <= CANARY_SEEDS; seed++) {
         fflush(stdout);
@@ -187,21 +188,21 @@ static uint64_t canary(struct copies *copies, struct workload *workload)
 
 /* --- all seeds ------------------------------------------------------------------------------------------------ */
 
-static pid_t spawn(unsigned job, struct copies *copies, struct workload *workload)
+static pid_t spawn(unsigned job)
 {
     fflush(stdout);
     pid_t child = fork();
-    if (child == 0) work(job, copies, workload);
+    if (child == 0) work(job);
     if (child < 0) perror("lockstep-sim: fork");
     return child;
 }
 
-static void run_all(struct copies *copies, struct workload *workload)
+static void run_all(void)
 {
     pid_t jobs[JOBS_MAX];
     unsigned alive = 0;
     for (unsigned job = 0; job < options.jobs; job++) {
-        jobs[job] = spawn(job, copies, workload);
+        jobs[job] = spawn(job);
         if (jobs[job] > 0) alive++;
     }
     if (alive == 0) shared->failed++;
@@ -216,7 +217,7 @@ static void run_all(struct copies *copies, struct workload *workload)
             shared->failed++;
             printf("failed: seed 0x%" PRIx64 "\n", (uint64_t)shared->running[job]);
             if (!options.keep_going) break;
-            jobs[job] = spawn(job, copies, workload);
+            jobs[job] = spawn(job);
             if (jobs[job] > 0) alive++;
             break;
         }
@@ -299,7 +300,6 @@ static bool read_options(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct copies *copies;
     char why[2048] = "";
     if (!read_options(argc, argv)) {
         usage(stderr);
@@ -309,8 +309,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "lockstep-sim: %s\n", why);
         return 2;
     }
-    struct workload *workload =
-        workload_open(copies_fresh(copies, 0)->name, options.commands, options.queries, why, sizeof why);
+    workload = workload_open(copies_fresh(copies, 0)->name, options.commands, options.queries, why, sizeof why);
     if (workload == NULL) {
         fprintf(stderr, "lockstep-sim: %s\n", why);
         return 2;
@@ -327,17 +326,17 @@ int main(int argc, char **argv)
     end_us = options.minutes > 0 ? begin_us + options.minutes * 60000000 : UINT64_MAX;
     if (options.one_seed) {
         catch_death();
-        seed_run(options.first_seed, copies, workload);
+        seed_run(options.first_seed);
         return 0;
     }
-    uint64_t found = canary(copies, workload);
+    uint64_t found = canary();
     if (found == 0) {
         printf("the canary was not found: with disks that lie %d seeds held. Nothing can be said\n", CANARY_SEEDS);
         return 1;
     }
     printf("machine %s %s; the canary (disks that lie) was found at its seed %" PRIu64 "\n",
            copies_fresh(copies, 0)->name, copies_fresh(copies, 0)->version, found);
-    run_all(copies, workload);
+    run_all();
     summary(now_us(CLOCK_MONOTONIC) - begin_us);
     return shared->failed == 0 ? 0 : 1;
 }
