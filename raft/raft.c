@@ -251,6 +251,11 @@ bool raft_is_leader(const struct raft *r)
     return r->role == RAFT_LEADER;
 }
 
+bool raft_is_transferring(const struct raft *r)
+{
+    return r->role == RAFT_LEADER && r->transfer.target != 0;
+}
+
 raft_term raft_current_term(const struct raft *r)
 {
     return r->hard.term;

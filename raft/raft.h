@@ -331,6 +331,7 @@ void raft_take(struct raft *r, uint64_t now_ns, struct raft_effects *ret);
 uint32_t raft_persist_room(const struct raft *r);
 /* Cheap reads for the turn. */
 bool raft_is_leader(const struct raft *r);
+bool raft_is_transferring(const struct raft *r); /* a leader that hands leadership over: nothing may be proposed */
 bool raft_may_propose(const struct raft *r, uint32_t bytes); /* leader, not transferring, R10's bound allows it */
 raft_term raft_current_term(const struct raft *r);
 raft_index raft_last_index(const struct raft *r);

@@ -233,6 +233,8 @@ int node_propose_configuration(struct node *node, const struct configuration *co
     struct raft_configuration core;
     uint32_t body_bytes = configuration_write(configuration, body), bytes = BLOCK_HEADER_BYTES + body_bytes;
     lk_assert(node->proposals.open == NULL && raft_is_leader(node->raft));
+    if (raft_is_transferring(node->raft))
+        return LOCKSTEP_EUNAVAILABLE; /* the next leader does it, or we, if there is none */
     if (raft_persist_room(node->raft) < 2 || !storage_persist_fits(node->storage, bytes)) return LOCKSTEP_EFULL;
     if (ring_claim(node->ring, bytes, &block) != 0) return LOCKSTEP_EFULL;
     int rc = node_configuration_push(node, ring_last(node->ring).index + 1, configuration);

@@ -288,6 +288,7 @@ static void install_ask(struct node *node)
     struct raft_event event = {.type = RAFT_EVENT_INSTALL, .now_ns = node->now_ns};
     struct raft_result result;
     if (!storage_incoming(node->storage, &held)) return;
+    if (!host_goes_on(node->host)) return; /* a slow machine has not taken the state of the install before yet */
     struct block_base base = held.snapshot.base;
     bool whole = install->error == 0 && held.complete && holds(&held, &install->snapshot);
     if (whole) {

@@ -128,6 +128,8 @@ const struct host_configuration *host_state_configuration(const struct host_stat
 /* From now on nothing is applied; queries are answered still. Loop. Then, once host_halted(): */
 void host_halt(struct host *host);
 bool host_halted(const struct host *host);
+/* Whether it applies: no halt was asked for, or what host_replace() brought is in its place. The loop is woken when it is. */
+bool host_goes_on(const struct host *host);
 /* Put this state, which lies ahead, in place of the machine's, and go on behind it. Takes it over. Loop. */
 void host_replace(struct host *host, struct host_state *state);
 

@@ -497,6 +497,11 @@ bool host_halted(const struct host *host)
     return atomic_load_explicit(&host->halted, memory_order_acquire);
 }
 
+bool host_goes_on(const struct host *host)
+{
+    return !atomic_load_explicit(&host->halt, memory_order_acquire);
+}
+
 void host_replace(struct host *host, struct host_state *state)
 {
     lk_assert(host_halted(host));

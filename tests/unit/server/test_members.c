@@ -560,6 +560,25 @@ START_TEST(
 }
 END_TEST
 
+START_TEST(leadership_is_handed_over_between_the_two_halves_of_a_change) /* found by tests/sim: seed 0x19058 */
+{
+    struct cluster *cluster = start(4, 3, 17);
+    unsigned leader = leader_of(cluster);
+    ck_assert_int_ge(cluster_change_kind(cluster, leader, NODE_CHANGE_ADD, 3, 20 * SECOND), 0);
+    bool asked = false;
+    for (unsigned k = 0; k < 1000000 && !asked; k++) {
+        cluster_run(cluster, CLUSTER_MS / 1000); /* the joint configuration is committed, and not left yet */
+        struct node_status status = status_of(cluster, leader);
+        if (!status.joint || status.raft.commit < status.configuration_index) continue;
+        asked = node_transfer(cluster_node(cluster, leader), "", 0) == 0;
+    }
+    ck_assert(asked);
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 3), 0);
+    ck_assert_uint_eq(role_of(cluster, 3), CONFIGURATION_VOTER);
+    cluster_close(cluster);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_set_timeout(tests, 240);
@@ -575,6 +594,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, silent_voter_is_removed_by_force_only);
     tcase_add_test(tests, change_that_would_lose_the_quorum_is_refused_also_by_force);
     tcase_add_test(tests, what_cannot_be_is_refused_with_the_reason);
+    tcase_add_test(tests, leadership_is_handed_over_between_the_two_halves_of_a_change);
     tcase_add_test(tests, nobody_there_is_told_and_nothing_appended);
     tcase_add_test(tests, two_changes_at_once_are_one_after_the_other);
     tcase_add_test(tests, change_goes_on_after_its_leader_died_at_any_moment);
