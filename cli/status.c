@@ -97,6 +97,9 @@ static void member_json(struct json *json, const struct members *members, const 
     json_number(json, "applied_position", s->applied_position);
     json_number(json, "durable", s->durable_index);
     json_number(json, "stored", s->stored_index);
+    json_number(json, "base", s->base_index);
+    json_number(json, "snapshot", s->snapshot_index);
+    json_text(json, "note", m->listed.note);
     json_hash(json, "state_hash", s->state_hash, s->state_hash_bytes);
     json_hash(json, "reply_hash", s->reply_hash, s->reply_hash_bytes);
     json_number(json, "hash_index", s->hash_index);

@@ -337,6 +337,8 @@ int message_status_read(const uint8_t *bytes, size_t n, struct lockstep_status *
             TEXT(field, ret->warnings[ret->warning_count]);
             ret->warning_count++;
             break;
+        case 25: ret->base_index = number(&field); break;
+        case 26: ret->snapshot_index = number(&field); break;
         case 30: ret->configuration_index = number(&field); break;
         case 31: ret->joint = number(&field) != 0; break;
         case 32: TEXT(field, ret->change); break;

@@ -533,6 +533,19 @@ static void warn_of_differences(const struct node *node, struct node_status *ret
     }
 }
 
+/* What the leader knows of a peer. */
+static void peer_status(struct node_status *ret, unsigned slot, uint32_t peer)
+{
+    ret->members[slot].match = ret->raft.peers[peer].match;
+    if (ret->raft.peers[peer].state != RAFT_PROGRESS_SNAPSHOT || ret->members[slot].note[0] != 0) return;
+    snprintf(
+        ret->members[slot].note, sizeof ret->members[slot].note,
+        "is behind the log, which begins at block %llu: it is brought the snapshot of block %llu, %llu of %llu bytes",
+        (unsigned long long)ret->raft.base_index + 1, (unsigned long long)ret->raft.peers[peer].install_index,
+        (unsigned long long)ret->raft.peers[peer].install_offset,
+        (unsigned long long)ret->raft.peers[peer].install_bytes);
+}
+
 void node_members_status(struct node *node, struct node_status *ret)
 {
     const struct node_options *o = &node->options;
@@ -559,7 +572,7 @@ void node_members_status(struct node *node, struct node_status *ret)
         ret->members[slot].connected = peer.connected_in && peer.connected_out;
         snprintf(ret->members[slot].note, sizeof ret->members[slot].note, "%s", peer.reason);
         for (uint32_t i = 0; i < ret->raft.peer_count; i++)
-            if (ret->raft.peers[i].id == node->slot_id[slot]) ret->members[slot].match = ret->raft.peers[i].match;
+            if (ret->raft.peers[i].id == node->slot_id[slot]) peer_status(ret, slot, i);
     }
     if (node->birth.refused) warn(ret, "%s", node->birth.waits);
     if (newest == NULL) return;

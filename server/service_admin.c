@@ -140,6 +140,8 @@ void status_message(struct call *call, const uint8_t *bytes, size_t n)
     for (uint32_t i = 0; i < status->warning_count; i++) warnings[i] = status->warnings[i];
     response.n_warnings = status->warning_count;
     response.warnings = warnings;
+    response.base_index = status->raft.base_index;
+    response.snapshot_index = status->storage.snapshot;
     response.configuration_index = status->configuration_index;
     response.joint = status->joint;
     response.change = status->change;

@@ -257,6 +257,8 @@ struct lockstep_status {
     uint64_t configuration_index;         /* of the block that says who the members are; 0: since birth */
     bool joint;                           /* voters are being changed */
     char change[LOCKSTEP_TEXT_BYTES_MAX]; /* from the leader: how far a change of members is; "" = none runs */
+    uint64_t base_index;                  /* the log begins behind this block */
+    uint64_t snapshot_index;              /* the newest snapshot's; 0: none */
 };
 
 /* status is NULL unless result->error is 0. result->endpoint says which node answered: with several endpoints any one

@@ -64,6 +64,7 @@ START_TEST(defaults_are_as_documented)
     ck_assert_uint_eq(options.grpc_message_bytes_max, 4 << 20);
     ck_assert_uint_eq(options.node.ring_bytes, 64 << 20);
     ck_assert_uint_eq(options.node.journal_bytes, 256 << 20);
+    ck_assert_uint_eq(options.node.snapshot_after_bytes, 64 << 20);
     ck_assert_uint_eq(options.node.append_inflight_bytes_max, 16 << 20);
     ck_assert_uint_eq(options.connections_max, 10000);
     ck_assert_uint_eq(options.node.map_bytes, (uint64_t)1 << 40);
@@ -89,12 +90,14 @@ END_TEST
 
 START_TEST(all_keys_are_read)
 {
-    ck_assert_msg(read_text(HEAD "durability = \"fsync\"\n" NODES
-                                 "[raft]\nelection_timeout = \"1s\"\nheartbeat = \"200ms\"\n"
-                                 "[limits]\ncommand = \"64KiB\"\nblock = \"128KiB\"\ngrpc_message = \"256KiB\"\n"
-                                 "ring = \"8MiB\"\nappend_inflight = \"1MiB\"\nconnections = 50\n"
-                                 "[storage]\nmap = \"1GiB\"\njournal = \"32MiB\"\njournal_dir = \"fast\"\n") == 0,
-                  "%s", why);
+    ck_assert_msg(
+        read_text(
+            HEAD
+            "durability = \"fsync\"\n" NODES "[raft]\nelection_timeout = \"1s\"\nheartbeat = \"200ms\"\n"
+            "[limits]\ncommand = \"64KiB\"\nblock = \"128KiB\"\ngrpc_message = \"256KiB\"\n"
+            "ring = \"8MiB\"\nappend_inflight = \"1MiB\"\nconnections = 50\n"
+            "[storage]\nmap = \"1GiB\"\njournal = \"32MiB\"\njournal_dir = \"fast\"\nsnapshot_after = \"8KiB\"\n") == 0,
+        "%s", why);
     ck_assert_uint_eq(options.node.election_timeout_ns, 1000000000);
     ck_assert_uint_eq(options.node.heartbeat_ns, 200000000);
     ck_assert_uint_eq(options.node.command_bytes_max, 64 << 10);
@@ -105,6 +108,7 @@ START_TEST(all_keys_are_read)
     ck_assert_uint_eq(options.connections_max, 50);
     ck_assert_uint_eq(options.node.map_bytes, 1 << 30);
     ck_assert_uint_eq(options.node.journal_bytes, 32 << 20);
+    ck_assert_uint_eq(options.node.snapshot_after_bytes, 8 << 10);
     ck_assert_str_eq(options.node.journal_directory, "/tmp/fast/n1"); /* nodes of one host do not share a journal */
 }
 END_TEST
