@@ -591,6 +591,7 @@ void node_stop(struct node *node)
     node->env.wake(node->env.context, NODE_LOOP);
     node->stopping = true;
     node->stop_deadline_ns = node->now_ns + NODE_STOP_NS;
+    node->stop_index = atomic_load_explicit(&node->born, memory_order_relaxed) ? raft_last_index(node->raft) : 0;
     node->changed = true;
 }
 
@@ -599,6 +600,9 @@ bool node_drained(const struct node *node)
     if (!node->stopping) return false;
     if (!atomic_load_explicit(&node->born, memory_order_relaxed) || node->failed != 0) return true;
     if (node->now_ns >= node->stop_deadline_ns + NODE_STOP_NS) return true;
+    /* What others made durable may be applied here before it is on this disk; a clean stop leaves it there. */
+    raft_index last = raft_last_index(node->raft);
+    if (raft_durable_index(node->raft) < (last < node->stop_index ? last : node->stop_index)) return false;
     if (raft_is_leader(node->raft)) {
         struct raft_status status;
         raft_status_read(node->raft, &status);

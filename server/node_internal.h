@@ -257,6 +257,7 @@ struct node {
     uint64_t transfer_tag;
     bool stopping, stop_transfer_asked;
     uint64_t stop_deadline_ns;
+    raft_index stop_index; /* last block when the stop began: durable here before the node is drained */
     bool changed;
 
     int failed;

@@ -68,7 +68,14 @@ class Conformance(SharedCase):
         self.assertNotEqual(self.leader.client.propose(b"").code, 0)
 
     def test_session_seq_and_entity_are_carried(self):
-        self.assertEqual(self.leader.client.propose(b"put grpc.s x", session=1 << 63, seq=2 ** 64 - 1).code, 0)
+        session = self.leader.client.lockstep.OpenSession(pb.OpenSessionRequest(), timeout=5).session
+        first = self.leader.client.propose(b"append grpc.s x", session=session, seq=1, entity=7)
+        again = self.leader.client.propose(b"append grpc.s x", session=session, seq=1, entity=7)
+        self.assertEqual((again.code, again.position), (0, first.position))
+        self.assertEqual(self.leader.client.query(b"get grpc.s").reply, b"x")
+        error = self.assert_fails(grpc.StatusCode.NOT_FOUND, self.leader.client.propose, b"put grpc.s y", session=1 << 63,
+                                  seq=2 ** 64 - 1)
+        self.assertIn("session", error.details())
 
     def test_a_command_of_the_largest_size_passes_and_one_byte_more_does_not(self):
         head = b"put grpc.large "

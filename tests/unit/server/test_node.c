@@ -635,6 +635,34 @@ START_TEST(a_stopping_leader_finishes_its_work_and_hands_over)
 }
 END_TEST
 
+START_TEST(a_stop_waits_until_what_came_before_it_is_on_this_disk)
+{
+    struct cluster *cluster = start(3, 26);
+    unsigned leader = leader_of(cluster), slow = (leader + 1) % 3;
+    cluster_disk_delay(cluster, slow, 300 * CLUSTER_MS);
+    for (unsigned k = 0; k < 20; k++) {
+        cluster_propose(cluster, leader, false);
+        cluster_run(cluster, 5 * CLUSTER_MS);
+    }
+    ck_assert(
+        cluster_run_until_level(cluster, 200 * CLUSTER_MS)); /* committed by the others' disks, applied here too */
+    struct node *node = cluster_node(cluster, slow);
+    struct node_status status;
+    node_status_read(node, &status);
+    raft_index last = status.raft.last_index;
+    ck_assert_uint_lt(status.raft.durable_index, last);
+    node_stop(node);
+    for (unsigned k = 0; k < 1000 && !node_drained(node); k++) {
+        node_status_read(node, &status);
+        cluster_run(cluster, CLUSTER_MS);
+    }
+    ck_assert(node_drained(node));
+    node_status_read(node, &status);
+    ck_assert_uint_ge(status.raft.durable_index, last);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(a_leader_that_stops_before_its_term_is_established_hands_over_once_it_is)
 {
     struct cluster *cluster = start(3, 18);
@@ -773,6 +801,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_bounded_stale_read_is_answered_by_what_is_known_until_that_is_too_old);
     tcase_add_test(tests, a_query_waits_for_its_min_index_until_its_deadline);
     tcase_add_test(tests, a_stopping_leader_finishes_its_work_and_hands_over);
+    tcase_add_test(tests, a_stop_waits_until_what_came_before_it_is_on_this_disk);
     tcase_add_test(tests, a_leader_that_stops_before_its_term_is_established_hands_over_once_it_is);
     tcase_add_test(tests, five_nodes_go_on_without_two);
     tcase_add_test(tests, storms_lose_nothing_and_end);
