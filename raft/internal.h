@@ -173,6 +173,8 @@ bool raft_lead_hears(const struct raft *r, raft_member id);
 /* members[i] holds durably all that our log had a heartbeat ago. */
 bool raft_lead_is_caught_up(const struct raft *r, uint32_t i);
 int raft_lead_ack(struct raft *r, const struct raft_message *m);
+/* Bytes of blocks first..last, all of them held by the ring because they were not committed until now. */
+uint64_t raft_lead_bytes_of(const struct raft *r, raft_index first, raft_index last);
 void raft_lead_loaded(struct raft *r, const struct raft_event *event);
 /* Count again what a majority holds durably. */
 void raft_lead_commit(struct raft *r);

@@ -352,6 +352,7 @@ static void check_leader(const struct raft *r)
     lk_assert(r->persists.durable.term == r->hard.term && r->persists.durable.vote == r->options.self); /* R7 */
     lk_assert(r->validated == 0);
     lk_assert(r->commit == r->commit_floor || raft_log_term_at(&r->log, r->commit) == r->hard.term); /* R4 */
+    lk_assert(r->uncommitted_bytes == raft_lead_bytes_of(r, r->commit + 1, r->log.last_index));      /* R10 */
     for (uint32_t i = 0; i < r->configuration.count; i++) {
         const struct progress *p = &r->members[i].progress;
         if (r->configuration.members[i].id == r->options.self) continue;

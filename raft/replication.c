@@ -8,8 +8,7 @@
  * - A heartbeat leaves on its own time, whatever else is sent or stuck (T24), and each is a read round. */
 #include "raft/internal.h"
 
-/* Bytes of blocks first..last, all of them held by the ring because they were not committed until now. */
-static uint64_t bytes_of(const struct raft *r, raft_index first, raft_index last)
+uint64_t raft_lead_bytes_of(const struct raft *r, raft_index first, raft_index last)
 {
     uint64_t sum = 0;
     while (first <= last) {
@@ -35,7 +34,7 @@ void raft_lead_start(struct raft *r)
     r->recent_index = r->recent_next_index = r->log.last_index;
     r->recent_due_ns = r->now_ns + r->options.heartbeat_ns;
     raft_transfer_lead_start(r);
-    r->uncommitted_bytes = bytes_of(r, r->commit + 1, r->log.last_index);
+    r->uncommitted_bytes = raft_lead_bytes_of(r, r->commit + 1, r->log.last_index);
     for (uint32_t i = 0; i < r->configuration.count; i++)
         raft_progress_open(&r->members[i].progress, r->log.last_index + 1, r->now_ns);
 }
@@ -101,7 +100,7 @@ void raft_lead_commit(struct raft *r)
         match[i] = is_self(r, i) ? r->persists.durable_index : r->members[i].progress.match;
     raft_index reached = raft_quorum_reached(&r->configuration, match);
     if (reached <= r->commit || reached < r->term_first_index) return; /* R4: all from there on are of our term */
-    uint64_t bytes = bytes_of(r, r->commit + 1, reached);
+    uint64_t bytes = raft_lead_bytes_of(r, r->commit + 1, reached);
     r->uncommitted_bytes -= bytes < r->uncommitted_bytes ? bytes : r->uncommitted_bytes;
     r->commit = reached;
 }

@@ -395,7 +395,9 @@ START_TEST(who_lags_or_is_silent_is_not_promoted_unless_forced) /* T36; thesis 4
     raft_configuration_read(lead->raft, false, &target);
     target.members[3].role = RAFT_VOTER;
     ck_assert_int_eq(raft_change_plan(lead->raft, &target, false, &next, &about), RAFT_CHANGE_MAY);
-    set_up(4, false);
+    cluster_settle(c);
+    cluster_pass(c, 200 * MS, true);
+    set_up(4, false); /* it holds everything, and is gone */
     cluster_pass(c, 400 * MS, true);
     ck_assert_int_eq(raft_change_plan(lead->raft, &target, false, &next, &about), RAFT_CHANGE_LAGS);
     ck_assert_uint_eq(about, 4);
@@ -487,6 +489,25 @@ START_TEST(a_smaller_quorum_commits_what_waited_for_the_larger) /* T28: NuRaft 4
 }
 END_TEST
 
+START_TEST(a_smaller_quorum_answers_reads_that_waited_for_the_larger) /* T28, R5 */
+{
+    open_led(3, 0);
+    rest();
+    c->leave_at_once = false;
+    struct raft_configuration target = {.count = 1, .members = {{1, RAFT_VOTER, 0}}};
+    ck_assert_int_eq(cluster_change(lead, &target, false), RAFT_CHANGE_MAY);
+    cluster_settle(c);
+    set_up(2, false);
+    set_up(3, false);
+    uint64_t ticket;
+    ck_assert_int_eq(cluster_read(lead, &ticket), 0);
+    ck_assert_uint_lt(lead->reads_ready, ticket);
+    cluster_leave_joint(lead);
+    ck_assert_uint_eq(lead->reads_ready, ticket);
+    cluster_close(c);
+}
+END_TEST
+
 START_TEST(a_removed_leader_leads_until_that_is_committed_and_then_hands_over) /* T35; thesis 4.2.2 */
 {
     open_led(3, 0);
@@ -553,6 +574,49 @@ START_TEST(a_removed_leader_that_nobody_can_follow_stops_all_the_same) /* T35 */
     ck_assert(!raft_is_leader(lead->raft));
     cluster_pass(c, 3000 * MS, true);
     ck_assert_int_eq(cluster_status(c, 1).role, RAFT_FOLLOWER); /* and stays out */
+    cluster_close(c);
+}
+END_TEST
+
+START_TEST(a_removed_leader_whose_removal_is_not_committed_goes_on) /* T35: canonical 235 */
+{
+    open_led(3, 0);
+    rest();
+    c->leave_at_once = false;
+    ck_assert_int_eq(cluster_change_role(lead, 1, RAFT_LEAVING), RAFT_CHANGE_MAY);
+    cluster_settle(c);
+    set_up(3, false);
+    cluster_leave_joint(lead);
+    cluster_settle(c); /* of 2 and 3 one is not enough */
+    ck_assert(!is_committed(1));
+    cluster_pass(c, 100 * MS, true);
+    ck_assert(cluster_status(c, 1).writable);
+    set_up(3, true);
+    cluster_pass(c, 200 * MS, true);
+    ck_assert(!raft_is_leader(lead->raft));
+    cluster_close(c);
+}
+END_TEST
+
+START_TEST(a_removed_leader_tries_to_hand_over_once) /* T35: and blocks the others no longer */
+{
+    open_led(3, 0);
+    rest();
+    ck_assert_int_eq(cluster_change_role(lead, 1, RAFT_LEAVING), RAFT_CHANGE_MAY);
+    cluster_settle(c);
+    uint64_t until = c->now_ns + 400 * MS;
+    while (c->now_ns < until) {
+        cluster_pass(c, 10 * MS, false);
+        for (uint32_t i = 0; i < c->message_count;) /* the others do all they should, but never hear TIMEOUT_NOW */
+            if (c->messages[i]->message.type == RAFT_TIMEOUT_NOW)
+                cluster_drop(c, i);
+            else
+                i++;
+        cluster_settle(c);
+    }
+    ck_assert(!raft_is_leader(lead->raft));
+    cluster_pass(c, 2000 * MS, true);
+    ck_assert_uint_ne(cluster_leader(c), 0);
     cluster_close(c);
 }
 END_TEST
@@ -673,7 +737,7 @@ START_TEST(an_ack_from_before_a_removal_does_not_count_after_the_return) /* R11;
     struct raft_message late = *ack;
     cluster_drop_all(c);
     ck_assert_uint_eq(late.as.ack.durable_index, lead->last);
-    cluster_pass(c, 200 * MS, true);
+    cluster_settle(c); /* no heartbeat passes between the two memberships */
     ck_assert_int_eq(cluster_change_role(lead, 4, RAFT_LEAVING), RAFT_CHANGE_MAY);
     cluster_settle(c);
     set_up(4, false); /* the one that comes back has lost everything */
@@ -944,6 +1008,9 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_new_leader_does_not_take_a_voter_for_alive_that_it_never_heard);
     tcase_add_test(tests, what_cannot_be_a_target_is_refused);
     tcase_add_test(tests, a_smaller_quorum_commits_what_waited_for_the_larger);
+    tcase_add_test(tests, a_smaller_quorum_answers_reads_that_waited_for_the_larger);
+    tcase_add_test(tests, a_removed_leader_whose_removal_is_not_committed_goes_on);
+    tcase_add_test(tests, a_removed_leader_tries_to_hand_over_once);
     tcase_add_test(tests, a_removed_leader_leads_until_that_is_committed_and_then_hands_over);
     tcase_add_test(tests, a_removed_leader_counts_only_the_others);
     tcase_add_test(tests, a_removed_leader_that_nobody_can_follow_stops_all_the_same);
