@@ -11,7 +11,7 @@
 
 A mutant is a patch, NAME.patch, with three lines before it: `What:` it does wrong, `Rule:` it breaks, `By:` who finds it
 (a name or more of FINDERS, the quickest first; explore:NAME is one of its bounds,
-unit:PROGRAM a unit test). The copy and its build stay in build/mutants.
+unit:PROGRAM a unit test, transcript:NAME one of tests/scenario). The copy and its build stay in build/mutants.
 """
 import argparse
 import os
@@ -83,7 +83,16 @@ def find_by_unit(build, seeds, program):
     return f"{program.split('/')[-1]}: {why.group(0).strip(': ') if why else 'found'}", said
 
 
+def find_by_transcript(build, seeds, name):
+    code, said = run([build / "tests/scenario/scenario", HERE.parent / "scenario" / f"{name}.txt"], 60)
+    if code == 0:
+        return None, said
+    why = re.search(r"assertion failed: .*|:\d+: +now: .*", said)
+    return f"transcript {name}: {why.group(0).strip(': ') if why else 'differs'}", said
+
+
 FINDERS = {
+    "transcript": Finder(["tests/scenario/scenario"], find_by_transcript),
     "unit": Finder([], find_by_unit),
     "explore": Finder(["tests/explore/explore"], find_by_exploration),
     "sim": Finder(["tests/sim/lockstep-sim", "kv.so"], find_by_simulation),
