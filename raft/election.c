@@ -18,6 +18,8 @@
  *   is durable. A retried request is answered again (T10).
  * - Whoever heard a leader within the shortest timeout, or leads, refuses: a node that was cut off cannot depose a
  *   working leader (thesis 4.2.3; T5, T12). The leader itself may ask its followers (T4), and so may its transfer.
+ * - With lease reads that refusal is a promise: to the leader that was heard last, for the shortest timeout by our clock,
+ *   whatever else we hear, hang-ups included. Who starts promises nobody in particular for a longest timeout.
  * - A leader's hang-up is a hint of its death, no proof: it ends this node's own refusal and brings its pre-vote
  *   forward, nothing else. Whoever alone lost its connection is refused by the others and by the leader.
  * - Requests are judged by these rules whoever sent them: the asker may be a voter that we do not know of yet (T11).
@@ -32,9 +34,15 @@ static bool is_up_to_date(const struct raft *r, const struct raft_vote_request *
     return vote->last_index >= r->log.last_index;
 }
 
+/* To a leader that may read by its lease, or by the process before this one. Whatever we heard since: only time ends it. */
+static bool has_promised_others(const struct raft *r, raft_member asker)
+{
+    return r->options.lease_ns != 0 && r->now_ns < r->promise_ns && asker != r->promised_to;
+}
+
 static bool has_leader_apart_from(const struct raft *r, raft_member asker)
 {
-    if (r->role == RAFT_LEADER) return true;
+    if (r->role == RAFT_LEADER || has_promised_others(r, asker)) return true;
     if (r->leader == 0 || r->leader == asker || r->leader_hung_up) return false;
     return r->now_ns - r->contact_ns < r->options.election_timeout_ns_min;
 }
@@ -66,6 +74,7 @@ void raft_election_open(struct raft *r)
 {
     random_seed(&r->random, r->options.random_seed);
     restart_election_timer(r);
+    r->promise_ns = r->now_ns + 2 * r->options.election_timeout_ns_min;
 }
 
 static bool is_majority_granted(const struct raft *r)
@@ -194,6 +203,7 @@ void raft_election_prevote(struct raft *r, const struct raft_message *m)
 
 void raft_election_vote(struct raft *r, const struct raft_message *m)
 {
+    if (!m->as.vote.transfer && has_promised_others(r, m->from)) return;
     if (m->term > r->hard.term) {
         if (!m->as.vote.transfer && has_leader_apart_from(r, m->from)) return;
         raft_become_follower(r, m->term, 0);
@@ -234,6 +244,9 @@ void raft_election_hear_leader(struct raft *r)
 {
     r->contact_ns = r->now_ns;
     r->leader_hung_up = false;
+    uint64_t promise_ns = r->now_ns + r->options.election_timeout_ns_min;
+    if (r->promise_ns < promise_ns) r->promise_ns = promise_ns;
+    r->promised_to = r->leader;
     restart_election_timer(r);
 }
 
@@ -258,6 +271,7 @@ static uint64_t turn_after_hangup_ns(const struct raft *r)
 void raft_election_hangup(struct raft *r, raft_member from)
 {
     if (r->role != RAFT_FOLLOWER || r->leader == 0 || r->leader != from) return;
+    if (r->options.lease_ns != 0) return; /* the leader may live, and reads by our promise */
     r->leader_hung_up = true;
     if (!raft_may_campaign(r)) return;
     uint64_t turn_ns = r->now_ns + turn_after_hangup_ns(r);

@@ -26,6 +26,7 @@
 enum {
     REPLIES_MAX = 2 * RAFT_MEMBERS_MAX, /* messages that wait for the next take, requests to all aside */
     REPLIES_PER_STEP_MAX = 2,
+    LEASE_ROUNDS = 64, /* whose time is remembered: a lease from an older one would hardly be one any more */
 };
 
 enum vote_answer { VOTE_NOT_ASKED, VOTE_ASK, VOTE_ASKED, VOTE_GRANTED, VOTE_REFUSED };
@@ -53,6 +54,8 @@ struct reads {
     raft_index ready_index;
     uint64_t round; /* on its way; 0 = none */
     raft_index round_index;
+    uint64_t sent_ns[LEASE_ROUNDS]; /* when round k was begun, in place k % LEASE_ROUNDS; of the newest ones */
+    bool lease_over;                /* a successor was asked for in this term */
 };
 
 struct transfer {
@@ -77,8 +80,10 @@ struct raft {
     enum raft_role role;
     struct raft_hard_state hard; /* in memory; persists.durable is what may be promised */
     raft_member leader;
-    uint64_t contact_ns;           /* when the leader was last heard */
-    bool leader_hung_up;           /* since then */
+    uint64_t contact_ns; /* when the leader was last heard */
+    bool leader_hung_up; /* since then */
+    uint64_t promise_ns; /* with leases: until then no vote for others than promised_to */
+    raft_member promised_to;
     uint64_t election_deadline_ns; /* followers and candidates */
     uint64_t ask_again_ns;         /* candidates: repeat unanswered requests */
     bool campaign_transfer;        /* the leader asked for this campaign */
@@ -213,6 +218,8 @@ void raft_membership_check(const struct raft *r);
 /* read.c */
 uint64_t raft_read_ask(struct raft *r);
 bool raft_read_wants_round(const struct raft *r);
+/* A new round id: messages carry it from now on. */
+void raft_read_round_begin(struct raft *r);
 void raft_read_round_sent(struct raft *r);
 void raft_read_confirm(struct raft *r);
 void raft_read_fail_all(struct raft *r);

@@ -81,6 +81,8 @@ struct raft_options {
     uint64_t append_bytes_max;          /* of one APPEND's blocks; one block always fits */
     uint64_t append_inflight_bytes_max; /* per peer, unacknowledged */
     uint64_t uncommitted_bytes_max;     /* R10 */
+    uint64_t lease_ns;                  /* 0: no lease reads. Else the same on all members, and so far below
+                                         * election_timeout_ns_min that no clock drifts by the difference in it (T17) */
     uint64_t random_seed;
     /* Pure look-up into the ring's index map: how many bytes blocks first..*ret_last take, where *ret_last <= last is
      * the largest index such that the sum is <= budget (at least one block). 0: first is no longer in the ring, it

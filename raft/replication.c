@@ -34,6 +34,7 @@ void raft_lead_start(struct raft *r)
     r->recent_index = r->recent_next_index = r->log.last_index;
     r->recent_due_ns = r->now_ns + r->options.heartbeat_ns;
     raft_transfer_lead_start(r);
+    r->reads.lease_over = false;
     r->uncommitted_bytes = raft_lead_bytes_of(r, r->commit + 1, r->log.last_index);
     for (uint32_t i = 0; i < r->configuration.count; i++)
         raft_progress_open(&r->members[i].progress, r->log.last_index + 1, r->now_ns);
@@ -42,7 +43,8 @@ void raft_lead_start(struct raft *r)
 void raft_lead_welcome(struct raft *r, uint32_t i, raft_index index)
 {
     raft_progress_open(&r->members[i].progress, index, r->now_ns);
-    r->members[i].progress.born_round = ++r->round; /* every message to it from now on carries at least this one */
+    raft_read_round_begin(r);
+    r->members[i].progress.born_round = r->round; /* every message to it from now on carries at least this one */
 }
 
 bool raft_lead_hears(const struct raft *r, raft_member id)
@@ -195,7 +197,7 @@ static void send_blocks(struct raft *r, uint32_t i, struct raft_effects *fx)
 
 static void send_heartbeats(struct raft *r, struct raft_effects *fx)
 {
-    r->round++;
+    raft_read_round_begin(r);
     for (uint32_t i = 0; i < r->configuration.count; i++) {
         if (is_self(r, i)) continue;
         struct progress *p = &r->members[i].progress;

@@ -12,7 +12,8 @@
  *   - when a voter of higher priority is caught up and was heard for STABLE_TIMEOUTS election timeouts without a silence. Each
  *     attempt of a leadership is followed by a longer wait: what keeps failing costs an ever smaller part of the time.
  * A leadership begins with its first block committed, not with being handed on. No proposal is taken meanwhile (T15). The wait ends after one election timeout, so that a dead target wedges nothing
- * (T16). The target campaigns without a pre-vote, and its requests say so: no lease stops them. */
+ * (T16). The target campaigns without a pre-vote, and its requests say so: no promise to a leader
+ * stops them. */
 #include "raft/internal.h"
 
 enum {
@@ -83,6 +84,7 @@ void raft_transfer_acked(struct raft *r)
     uint32_t i = raft_configuration_find(&r->configuration, r->transfer.target);
     if (r->members[i].progress.match < r->log.last_index) return;
     r->transfer.asked = r->transfer.ask_due = true;
+    r->reads.lease_over = true;
 }
 
 void raft_transfer_lead_start(struct raft *r)

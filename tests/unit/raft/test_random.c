@@ -401,6 +401,7 @@ static void run_seed(uint64_t seed, uint64_t steps)
     w.c->watch = watch;
     if (chance(&w, 50)) w.c->options.uncommitted_bytes_max = 4000 + draw(&w, 30000);
     if (chance(&w, 50)) w.c->options.append_inflight_bytes_max = 1000 + draw(&w, 20000);
+    if (chance(&w, 50)) w.c->options.lease_ns = w.c->options.election_timeout_ns_min; /* one clock: nothing drifts */
     for (uint32_t i = 0; i < count; i++) {
         w.taken[i] = true;
         cluster_start(w.c, i + 1);
