@@ -13,7 +13,7 @@ from harness.case import Case, main, say
 from harness.cluster import Node, until
 from harness.load import Load
 
-ROUNDS = settings.by_length(1, 2, 12)
+ROUNDS = settings.by_length(1, 1, 12)
 
 
 class Members(Case):
@@ -182,7 +182,7 @@ class Refusals(Members):
         follower, dead = cluster.followers(leader)
 
         def refused(code, words, *texts):
-            got, out, errors = self.member(cluster, *words, timeout=8)
+            got, out, errors = self.member(cluster, *words, timeout=3)
             self.assertEqual(got, code, f"{words}: {out}{errors}")
             for text in texts:
                 self.assertIn(text, errors)

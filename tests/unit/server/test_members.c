@@ -184,6 +184,24 @@ START_TEST(grows_from_three_to_five_and_shrinks_again)
 }
 END_TEST
 
+START_TEST(one_node_becomes_three_and_one_again) /* T28 */
+{
+    struct cluster *cluster = start(3, 1, 18);
+    propose_some(cluster, 20);
+    for (unsigned i = 1; i < 3; i++) ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, i), 0);
+    propose_some(cluster, 20);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    ck_assert_uint_eq(cluster_applied_count(cluster, 2), 40);
+    for (unsigned i = 0; i < 2; i++) ck_assert_int_eq(change(cluster, NODE_CHANGE_REMOVE, i), 0);
+    propose_some(cluster, 20);
+    ck_assert_uint_eq(leader_of(cluster), 2);
+    int number = cluster_change_kind(cluster, 2, NODE_CHANGE_REMOVE, 2, 5 * SECOND);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 5 * SECOND), LOCKSTEP_EINVAL);
+    ck_assert_ptr_nonnull(strstr(why_of(cluster, number), "at least one voter"));
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(removed_leader_hands_over_when_that_is_committed) /* T35 */
 {
     struct cluster *cluster = start(3, 3, 6);
@@ -587,6 +605,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, learner_holds_the_log_and_counts_for_nothing);
     tcase_add_test(tests, asking_for_what_is_so_already_succeeds_and_changes_nothing);
     tcase_add_test(tests, grows_from_three_to_five_and_shrinks_again);
+    tcase_add_test(tests, one_node_becomes_three_and_one_again);
     tcase_add_test(tests, removed_leader_hands_over_when_that_is_committed);
     tcase_add_test(tests, removed_node_that_comes_back_disturbs_nobody_and_is_told);
     tcase_add_test(tests, removed_and_added_again_it_is_somebody_else);
