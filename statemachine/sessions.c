@@ -18,8 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <xxhash.h>
-
 #include "base/assert.h"
 #include "lockstep/errors.h"
 
@@ -142,12 +140,14 @@ static uint32_t slot_of(const struct sessions *s, uint64_t id)
     return slot;
 }
 
-/* What a session adds to the hash of all: a sum, so that their order does not enter it. */
+/* What a session adds to the hash of all: a sum, so that their order does not enter it, of products, so that a command
+ * costs a few multiplications. An opponent could make two states meet; bugs and broken memory do not. */
 static struct lockstep_hash hash_of(const struct session *session)
 {
-    const uint64_t record[4] = {session->id, session->touched_ns, session->highest, session->seen_sum};
-    XXH128_hash_t hash = XXH3_128bits(record, sizeof record);
-    return (struct lockstep_hash){hash.low64, hash.high64};
+    uint64_t inner = session->touched_ns + session->highest * UINT64_C(0x9e3779b97f4a7c15) +
+                     session->seen_sum * UINT64_C(0xc2b2ae3d27d4eb4f) + 1;
+    uint64_t weight = mix(session->id) | 1;
+    return (struct lockstep_hash){weight * inner, (weight ^ UINT64_C(0x165667b19e3779f9)) * (inner ^ inner >> 32)};
 }
 
 static void hash_add(struct sessions *s, const struct session *session)
@@ -331,7 +331,7 @@ static void raise(const struct sessions *s, struct session *session, uint64_t se
 
 static uint64_t *reply_bucket_of(const struct sessions *s, uint64_t session, uint64_t seq)
 {
-    return &s->reply_buckets[mix(session * UINT64_C(0x9e3779b97f4a7c15) + seq) & s->reply_bucket_mask];
+    return &s->reply_buckets[(mix(session) + seq) & s->reply_bucket_mask];
 }
 
 static uint8_t *at(const struct sessions *s, uint64_t offset)
