@@ -50,6 +50,8 @@ enum {
     RING,
     APPEND_INFLIGHT,
     CONNECTIONS,
+    SESSIONS,
+    SESSION_EXPIRY,
     MAP,
     JOURNAL,
     JOURNAL_DIR,
@@ -75,6 +77,9 @@ static const struct setting settings[SETTINGS] = {
     [APPEND_INFLIGHT] = {"limits.append_inflight", KIND_BYTES, PLACE(node.append_inflight_bytes_max), 64 * KIB, TIB,
                          "16MiB"},
     [CONNECTIONS] = {"limits.connections", KIND_COUNT, PLACE(connections_max), 1, 1000000, "10000"},
+    [SESSIONS] = {"limits.sessions", KIND_COUNT, PLACE(node.sessions.sessions_max), 1, SESSIONS_MAX, "65536"},
+    [SESSION_EXPIRY] = {"limits.session_expiry", KIND_DURATION, PLACE(node.sessions.expiry_ns), 100 * MS, 86400000 * MS,
+                        "60s"},
     [MAP] = {"storage.map", KIND_BYTES, PLACE(node.map_bytes), 64 * MIB, 64 * TIB, "1TiB"},
     [JOURNAL] = {"storage.journal", KIND_BYTES, PLACE(node.journal_bytes), 32 * MIB, TIB, "256MiB"},
     [JOURNAL_DIR] = {"storage.journal_dir", KIND_TEXT, PLACE(node.journal_directory), 0, 0, ""},
@@ -640,6 +645,7 @@ int server_options_read(const char *path, const char *node_name, const struct se
     reader->why = why;
     options->node.proposals_max = PROPOSALS_MAX;
     options->node.queries_max = QUERIES_MAX;
+    options->node.sessions = session_limits_usual();
     for (unsigned i = 0; i < SETTINGS; i++) {
         if (settings[i].usual == NULL) continue;
         rc = setting_apply(reader, i, settings[i].usual, (struct source){.origin = ORIGIN_USUAL});

@@ -10,12 +10,61 @@ import sys
 import threading
 import time
 
+import grpc
+
 from harness import node, process, settings
+from harness.api import pb, trailers
 from harness.case import Case, main, say
 from harness.cluster import until
 
 ROUNDS = settings.by_length(1, 3, 20)
 EXAMPLES = settings.SOURCE / "examples"
+
+
+class Wire(Case):
+    def test_what_a_client_of_its_own_sees(self):
+        """The calls of lockstep.proto, by hand: each answer and each refusal."""
+        cluster = self.cluster(sections={"limits": {"session_expiry": "5s"}}).start()
+        leader = cluster.leader()
+        follower = cluster.followers(leader)[0]
+        stub, other = leader.client.lockstep, follower.client.lockstep
+        opened = stub.OpenSession(pb.OpenSessionRequest(), timeout=10)
+        self.assertEqual((opened.expiry_ms, opened.window), (5000, 1024))
+        first = stub.Propose(pb.ProposeRequest(command=b"incr n 5", session=opened.session, seq=1), timeout=10)
+        again = other.Propose(pb.ProposeRequest(command=b"incr n 5", session=opened.session, seq=1), timeout=10)  # forwarded
+        self.assertEqual((first.reply, again.reply, again.index, again.position), (b"5", b"5", first.index, first.position))
+        refused = stub.Propose(pb.ProposeRequest(command=b"incr x y", session=opened.session, seq=2), timeout=10)
+        self.assertEqual(stub.Propose(pb.ProposeRequest(command=b"incr x y", session=opened.session, seq=2), timeout=10).code,
+                         refused.code)
+        known = other.Outcome(pb.OutcomeRequest(session=opened.session, seq=1), timeout=10)
+        self.assertEqual((known.outcome, known.response.position), (pb.OUTCOME_APPLIED, first.position))
+        self.assertEqual(stub.Outcome(pb.OutcomeRequest(session=opened.session, seq=9), timeout=10).outcome, pb.OUTCOME_UNKNOWN)
+        stub.Propose(pb.ProposeRequest(command=b"incr n 1", session=opened.session, seq=2000), timeout=10)
+        self.refused(grpc.StatusCode.OUT_OF_RANGE, stub.Propose,
+                     pb.ProposeRequest(command=b"incr n 1", session=opened.session, seq=900))
+        self.refused(grpc.StatusCode.OUT_OF_RANGE, stub.Outcome, pb.OutcomeRequest(session=opened.session, seq=1))
+        self.refused(grpc.StatusCode.INVALID_ARGUMENT, stub.Propose,
+                     pb.ProposeRequest(command=b"incr n 1", session=opened.session), "not-appended")
+        other.KeepAlive(pb.KeepAliveRequest(session=opened.session), timeout=10)
+        second = other.OpenSession(pb.OpenSessionRequest(), timeout=10)
+        stub.CloseSession(pb.CloseSessionRequest(session=second.session), timeout=10)
+        self.refused(grpc.StatusCode.NOT_FOUND, stub.CloseSession, pb.CloseSessionRequest(session=second.session))
+        # Nobody proposes anything, and the session ends on every node.
+        until(lambda: all((s := n.status()) is not None and s.counters.sessions == 0 for n in cluster.nodes),
+              settings.patience(30), "the session has ended")
+        for call, request in ((stub.Propose, pb.ProposeRequest(command=b"incr n 1", session=opened.session, seq=2001)),
+                              (stub.KeepAlive, pb.KeepAliveRequest(session=opened.session)),
+                              (stub.Outcome, pb.OutcomeRequest(session=opened.session, seq=1))):
+            self.refused(grpc.StatusCode.NOT_FOUND, call, request)
+        self.assertEqual(leader.client.query(b"get n").reply, b"6")
+        cluster.wait_equal()
+        cluster.wait_hashes()
+
+    def refused(self, status, call, request, outcome=None):
+        with self.assertRaises(grpc.RpcError) as caught:
+            call(request, timeout=10)
+        self.assertEqual(caught.exception.code(), status, caught.exception.details())
+        self.assertEqual(trailers(caught.exception).get("lockstep-outcome"), outcome)
 
 
 class Sessions(Case):

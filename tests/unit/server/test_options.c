@@ -67,6 +67,10 @@ START_TEST(defaults_are_as_documented)
     ck_assert_uint_eq(options.node.snapshot_after_bytes, 64 << 20);
     ck_assert_uint_eq(options.node.append_inflight_bytes_max, 16 << 20);
     ck_assert_uint_eq(options.connections_max, 10000);
+    ck_assert_uint_eq(options.node.sessions.sessions_max, 65536);
+    ck_assert_uint_eq(options.node.sessions.expiry_ns, UINT64_C(60000000000));
+    ck_assert_uint_eq(options.node.sessions.window, 1024);
+    ck_assert_uint_eq(options.node.sessions.replies_bytes, 64 << 20);
     ck_assert_uint_eq(options.node.map_bytes, (uint64_t)1 << 40);
     ck_assert_str_eq(options.node.data_directory, "/tmp/n1");
     ck_assert_str_eq(options.node.journal_directory, "");
@@ -95,7 +99,7 @@ START_TEST(all_keys_are_read)
             HEAD
             "durability = \"fsync\"\n" NODES "[raft]\nelection_timeout = \"1s\"\nheartbeat = \"200ms\"\n"
             "[limits]\ncommand = \"64KiB\"\nblock = \"128KiB\"\ngrpc_message = \"256KiB\"\n"
-            "ring = \"8MiB\"\nappend_inflight = \"1MiB\"\nconnections = 50\n"
+            "ring = \"8MiB\"\nappend_inflight = \"1MiB\"\nconnections = 50\nsessions = 7\nsession_expiry = \"5s\"\n"
             "[storage]\nmap = \"1GiB\"\njournal = \"32MiB\"\njournal_dir = \"fast\"\nsnapshot_after = \"8KiB\"\n") == 0,
         "%s", why);
     ck_assert_uint_eq(options.node.election_timeout_ns, 1000000000);
@@ -106,6 +110,8 @@ START_TEST(all_keys_are_read)
     ck_assert_uint_eq(options.node.ring_bytes, 8 << 20);
     ck_assert_uint_eq(options.node.append_inflight_bytes_max, 1 << 20);
     ck_assert_uint_eq(options.connections_max, 50);
+    ck_assert_uint_eq(options.node.sessions.sessions_max, 7);
+    ck_assert_uint_eq(options.node.sessions.expiry_ns, UINT64_C(5000000000));
     ck_assert_uint_eq(options.node.map_bytes, 1 << 30);
     ck_assert_uint_eq(options.node.journal_bytes, 32 << 20);
     ck_assert_uint_eq(options.node.snapshot_after_bytes, 8 << 10);
