@@ -151,6 +151,8 @@ static void normalise(void)
     raft->heartbeat_due_ns = NOW_NS + raft->options.heartbeat_ns;
     raft->quorum_due_ns = NOW_NS + raft->options.election_timeout_ns_min;
     if (raft->transfer.target != 0) raft->transfer.deadline_ns = NOW_NS + raft->options.election_timeout_ns_min;
+    raft->promise_ns = raft->promised_to = 0; /* read with leases alone, and those are a matter of time */
+    memset(raft->reads.sent_ns, 0, sizeof raft->reads.sent_ns);
     raft->appends_inflight_max = 0;
     for (uint32_t i = 0; i < RAFT_MEMBERS_MAX; i++) {
         normalise_progress(&raft->members[i].progress);
