@@ -104,4 +104,6 @@ class Network:
             holder.stdin.close()
             holder.stdout.close()
         self._holders.clear()
-        subprocess.run(["ip", "link", "delete", "bridge"], capture_output=True, check=False, timeout=20)
+        # A namespace goes some time after its last process: what lies in ours is taken away by name.
+        for link in ["to-" + name for name in self.names] + ["bridge"]:
+            subprocess.run(["ip", "link", "delete", link], capture_output=True, check=False, timeout=20)
