@@ -210,8 +210,11 @@ END_TEST
 
 START_TEST(a_quorum_takes_the_value_that_a_majority_has_reached)
 {
-    struct raft_configuration configuration = {
-        .count = 5, .members = {{1, RAFT_VOTER}, {2, RAFT_VOTER}, {3, RAFT_VOTER}, {4, RAFT_VOTER}, {5, RAFT_VOTER}}};
+    struct raft_configuration configuration = {.count = 5};
+    for (uint32_t i = 0; i < 5; i++) {
+        configuration.members[i].id = i + 1;
+        configuration.members[i].role = RAFT_VOTER;
+    }
     ck_assert_uint_eq(raft_quorum_reached(&configuration, (uint64_t[]){9, 3, 5, 1, 7}), 5);
     ck_assert_uint_eq(raft_quorum_reached(&configuration, (uint64_t[]){9, 9, 9, 0, 0}), 9);
     ck_assert_uint_eq(raft_quorum_reached(&configuration, (uint64_t[]){9, 9, 0, 0, 0}), 0);
@@ -220,8 +223,11 @@ END_TEST
 
 START_TEST(learners_and_an_empty_configuration_make_no_quorum) /* T17; a node before its birth */
 {
-    struct raft_configuration configuration = {
-        .count = 4, .members = {{1, RAFT_VOTER}, {2, RAFT_LEARNER}, {3, RAFT_LEARNER}, {4, RAFT_VOTER}}};
+    struct raft_configuration configuration = {.count = 4,
+                                               .members = {{.id = 1, .role = RAFT_VOTER},
+                                                           {.id = 2, .role = RAFT_LEARNER},
+                                                           {.id = 3, .role = RAFT_LEARNER},
+                                                           {.id = 4, .role = RAFT_VOTER}}};
     ck_assert_uint_eq(raft_quorum_reached(&configuration, (uint64_t[]){9, 9, 9, 2}), 2);
     ck_assert_uint_eq(raft_quorum_reached(&(struct raft_configuration){0}, (uint64_t[]){0}), 0);
     ck_assert(!raft_configuration_is_voter(&configuration, 2));

@@ -258,7 +258,8 @@ START_TEST(nothing_is_proposed_while_leadership_is_handed_over) /* T15: hashicor
     cluster_transfer(lead, 2);
     ck_assert(!raft_may_propose(lead->raft, 1));
     ck_assert(!cluster_status(c, 1).writable);
-    struct raft_event event = {.type = RAFT_EVENT_PROPOSE, .now_ns = c->now_ns, .as.propose = {lead->last + 1, 64}};
+    struct raft_event event = {
+        .type = RAFT_EVENT_PROPOSE, .now_ns = c->now_ns, .as.propose = {.index = lead->last + 1, .bytes = 64}};
     struct raft_result result;
     raft_step(lead->raft, &event, &result);
     ck_assert_int_eq(result.error, LOCKSTEP_EUNAVAILABLE);

@@ -225,7 +225,8 @@ START_TEST(uncommitted_bytes_are_bounded_but_a_term_always_gets_its_first_block)
     lead = cluster_core(c, 1);
     ck_assert_int_eq(cluster_propose(lead, 5000, false), 0); /* one block at all passes */
     ck_assert(!raft_may_propose(lead->raft, 1));
-    struct raft_event event = {.type = RAFT_EVENT_PROPOSE, .now_ns = c->now_ns, .as.propose = {lead->last + 1, 1}};
+    struct raft_event event = {
+        .type = RAFT_EVENT_PROPOSE, .now_ns = c->now_ns, .as.propose = {.index = lead->last + 1, .bytes = 1}};
     struct raft_result result;
     raft_step(lead->raft, &event, &result);
     ck_assert_int_eq(result.error, LOCKSTEP_EFULL);
@@ -420,7 +421,7 @@ START_TEST(a_peer_that_needs_compacted_blocks_is_shown_as_unserved) /* T27, unti
     raft_take(r, 600 * MS, &fx);
     ck_assert_int_eq(fx.role, RAFT_LEADER);
     cluster_core(c, 1)->last = 13;
-    raft_step(r, &(struct raft_event){.type = RAFT_EVENT_PROPOSE, .as.propose = {13, 64}}, &result);
+    raft_step(r, &(struct raft_event){.type = RAFT_EVENT_PROPOSE, .as.propose = {.index = 13, .bytes = 64}}, &result);
     raft_take(r, 600 * MS, &fx);
     m = (struct raft_message){.type = RAFT_ACK,
                               .from = 3,
