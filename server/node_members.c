@@ -12,6 +12,7 @@
  *          FREE -> GUEST    speaks for a newer configuration      -> MEMBER, or FREE when one is known that does not
  *          FREE -> JOINING  dialled by `member add`               -> MEMBER, or FREE when the change ends
  *          MEMBER -> FREE   neither the committed configuration nor a later one names it
+ *          GUEST -> FREE    also when its slot is the only one left for a MEMBER or JOINING
  *
  * A member that was removed hears so from any other one: ids are never used again, so a committed configuration that is
  * newer than all that admitted an id, and does not name it, says that it is gone for good. */
@@ -175,11 +176,25 @@ static void slot_free(struct node *node, unsigned slot)
     node->members.slots_due = true; /* the transport is told at the end of the turn */
 }
 
+/* The place of a guest, whose connections end: a member's place, or a newcomer's, is never a guest's. RAFT_MEMBERS_MAX:
+ * there is none. */
+static unsigned guest_evict(struct node *node)
+{
+    unsigned slot = 0;
+    while (slot < RAFT_MEMBERS_MAX && node->members.slots[slot].kind != NODE_SLOT_GUEST) slot++;
+    if (slot == RAFT_MEMBERS_MAX) return slot;
+    slot_free(node, slot);
+    int rc = node->transport->ops->peer_set(node->transport, slot, "", "");
+    lk_assert(rc == 0); /* nothing is made anew */
+    return slot;
+}
+
 unsigned node_slot_take(struct node *node, enum node_slot_kind kind, const char *name, const char *client,
                         const char *peer)
 {
     unsigned slot = 0;
     while (slot < RAFT_MEMBERS_MAX && !is_free(node, slot)) slot++;
+    if (slot == RAFT_MEMBERS_MAX && kind == NODE_SLOT_JOINING) slot = guest_evict(node);
     if (slot == RAFT_MEMBERS_MAX) return slot;
     slot_set(node, slot, kind, 0, name, client, peer);
     if (node->transport != NULL && node->transport->ops->peer_set(node->transport, slot, name, peer) != 0) {
@@ -246,7 +261,8 @@ static void slots_fill(struct node *node, const struct storage_configuration *kn
     for (uint32_t i = 0; i < known->configuration.member_count; i++) {
         const struct configuration_member *member = &known->configuration.members[i];
         unsigned slot = slot_for(node, member);
-        if (slot == RAFT_MEMBERS_MAX) continue; /* guests hold them all: they go when their configuration comes */
+        if (slot == RAFT_MEMBERS_MAX) slot = guest_evict(node);
+        if (slot == RAFT_MEMBERS_MAX) continue; /* only while we are no member ourselves: then there is one too many */
         slot_set(node, slot, NODE_SLOT_MEMBER, member->id, member->name, member->client, member->peer);
     }
     for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX;
@@ -345,6 +361,8 @@ static int check_alike(struct node *node, const struct transport_hello *hello, c
 {
     const struct node_options *o = &node->options;
     const char *self = o->members[o->self].name;
+    if (hello->name[0] == 0 || hello->member_id == 0)
+        return refuse_hello(node, reason, LOCKSTEP_EINVAL, "a node without name or member id said hello to %s", self);
     if (hello->protocol != NODE_PROTOCOL)
         return refuse_hello(node, reason, LOCKSTEP_EVERSION,
                             "%s speaks protocol %u, %s speaks %u; run the same version", hello->name, hello->protocol,

@@ -500,6 +500,111 @@ START_TEST(newcomer_behind_a_compacted_log_gets_the_members_with_the_snapshot) /
 }
 END_TEST
 
+/* --- a stranger at the network, who says what it likes ------------------------------------------------------------- */
+
+static void stranger_wake(void *context)
+{
+    (void)context;
+}
+
+static struct ring *stranger_ring(void *context)
+{
+    (void)context;
+    return NULL;
+}
+
+static int stranger_check(void *context, unsigned *slot, const struct transport_hello *hello,
+                          char reason[TRANSPORT_REASON_BYTES_MAX])
+{
+    (void)context;
+    (void)hello;
+    (void)reason;
+    if (*slot == RAFT_MEMBERS_MAX) *slot = 0;
+    return 0;
+}
+
+static struct transport *stranger_attach(struct cluster *cluster, unsigned end, const struct transport_hello *hello)
+{
+    static const struct transport_owner owner = {
+        .wake = stranger_wake, .ring = stranger_ring, .hello_check = stranger_check};
+    return sim_net_attach(cluster_net(cluster), end, &owner, hello);
+}
+
+START_TEST(birth_frames_of_any_bytes_change_nothing) /* I2: outside data is checked, then used */
+{
+    struct cluster *cluster = start(4, 3, 19);
+    struct random *random = cluster_random(cluster);
+    struct transport_hello hello;
+    propose_some(cluster, 5);
+    cluster_crash(cluster,
+                  2); /* the stranger speaks in its name, from a new directory, to members and to n4, which waits */
+    node_transport_hello(cluster_node(cluster, 3), &hello);
+    hello.member_id = 0x5717;
+    snprintf(hello.name, sizeof hello.name, "n3");
+    struct transport *stranger = stranger_attach(cluster, 2, &hello);
+    struct birth_record record = {.cluster_id = 9,
+                                  .configuration = {.level = DURABILITY_LEVEL_FSYNC, .member_count = 1}};
+    struct configuration_member *member = &record.configuration.members[0];
+    *member = (struct configuration_member){
+        .id = 0x5717, .role = CONFIGURATION_VOTER, .name = "n3", .client = "c", .peer = "p"};
+    snprintf(record.cluster, sizeof record.cluster, "test");
+    snprintf(record.machine, sizeof record.machine, "witness");
+    for (unsigned k = 0; k < 2000; k++) {
+        uint8_t bytes[8 + BIRTH_RECORD_BYTES_MAX + 64] = {(uint8_t)random_between(random, 0, 8)};
+        uint32_t count = birth_record_write(&record, bytes + 8);
+        memcpy(bytes + 4, &count, sizeof count);
+        count += 8 + (uint32_t)random_below(random, 64);
+        for (uint64_t flips = random_below(random, 4); flips > 0; flips--)
+            bytes[random_below(random, count)] ^= (uint8_t)(1 << random_below(random, 8));
+        unsigned cut = random_chance(random, 1, 3) ? (unsigned)random_below(random, count + 1) : count;
+        const struct transport_send send = {
+            .slot = k % 2 == 0 ? 0 : 3, .type = FRAME_BIRTH, .body = bytes, .body_bytes = cut};
+        (void)stranger->ops->send(stranger, &send);
+        if (k % 16 == 0) cluster_run(cluster, CLUSTER_MS);
+    }
+    cluster_run(cluster, SECOND);
+    ck_assert(!status_of(cluster, 3).born);
+    ck_assert_uint_gt(status_of(cluster, 0).counters.frames_refused, 0);
+    sim_net_detach(cluster_net(cluster), 2);
+    ck_assert(cluster_start(cluster, 2));
+    propose_some(cluster, 5);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 3), 0);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(hello_of_nobody_and_of_too_many_takes_no_members_place)
+{
+    struct cluster *cluster = start(4, 3, 20);
+    for (unsigned i = 0; i < 3; i++) {
+        struct transport_owner owner = node_transport_owner(cluster_node(cluster, i));
+        struct transport_hello hello;
+        node_transport_hello(cluster_node(cluster, i), &hello);
+        hello.configuration_index = UINT64_MAX; /* whatever is known, it claims to know more */
+        for (unsigned k = 0; k < 40; k++) {
+            char reason[TRANSPORT_REASON_BYTES_MAX];
+            unsigned slot = RAFT_MEMBERS_MAX;
+            hello.member_id = 0x9000 + k;
+            snprintf(hello.name, sizeof hello.name, "x%u", k);
+            if (k == 0) hello.name[0] = 0;
+            int rc = owner.hello_check(owner.context, &slot, &hello, reason);
+            ck_assert_int_eq(rc, k == 0 ? LOCKSTEP_EINVAL : k <= RAFT_MEMBERS_MAX - 3 ? 0 : LOCKSTEP_EFULL);
+        }
+    }
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 3), 0); /* who is admitted finds a place, at every member */
+    propose_some(cluster, 10);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    for (unsigned i = 0; i < 3; i++) {
+        struct node_status status = status_of(cluster, i);
+        unsigned known = 0;
+        for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++) known += status.members[slot].role != 0;
+        ck_assert_uint_eq(known, 4);
+    }
+    cluster_close(cluster);
+}
+END_TEST
+
 /* Ask a node, whoever leads, for a change that may or may not make sense. */
 static void ask_for_something(struct cluster *cluster, struct random *random)
 {
@@ -619,6 +724,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, change_goes_on_after_its_leader_died_at_any_moment);
     tcase_add_test(tests, change_in_a_partition_loses_nothing_that_was_acknowledged);
     tcase_add_test(tests, newcomer_behind_a_compacted_log_gets_the_members_with_the_snapshot);
+    tcase_add_test(tests, birth_frames_of_any_bytes_change_nothing);
+    tcase_add_test(tests, hello_of_nobody_and_of_too_many_takes_no_members_place);
     tcase_add_test(tests, any_changes_under_any_faults_lose_nothing_and_end);
     tcase_add_test(tests, members_and_addresses_come_from_the_log_after_a_restart);
     tcase_add_test(tests, node_that_slept_through_many_changes_finds_back);
