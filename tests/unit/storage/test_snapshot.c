@@ -368,7 +368,7 @@ START_TEST(figures_of_taking_and_installing) /* printed, not asserted */
     static uint8_t megabyte[1 << 20];
     uint64_t rounds = unit_rounds(16);
     struct timespec from, to;
-    store_close(&store);
+    close_store();
     store.options.piece_bytes = SNAPSHOT_PIECE_BYTES;
     open_store();
     log_grow(3, 1);
