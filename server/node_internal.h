@@ -198,6 +198,7 @@ struct node_change {
     bool superseded; /* another call asks for the same */
     uint64_t superseded_tag;
     raft_member id, old_id; /* who comes, who goes; 0 = nobody */
+    bool votes;             /* who comes; known with the step that makes it vote */
     unsigned slot;          /* JOINING */
     uint64_t dial_deadline_ns, hear_deadline_ns, deadline_ns;
     raft_index waits_index; /* of the configuration that this step appended; 0 = not yet */

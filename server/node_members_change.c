@@ -191,8 +191,13 @@ static const struct configuration_member *find_taken(const struct configuration 
 
 static bool is_as_asked(const struct configuration_member *m, const struct node_change_request *request)
 {
-    return strcmp(m->name, request->name) == 0 && strcmp(m->peer, request->peer) == 0 &&
-           strcmp(m->client, request->client) == 0;
+    return strcmp(m->name, request->name) == 0 && (request->peer[0] == 0 || strcmp(m->peer, request->peer) == 0) &&
+           (request->client[0] == 0 || strcmp(m->client, request->client) == 0);
+}
+
+static bool stays_learner(const struct node_change_request *request)
+{
+    return request->kind == NODE_CHANGE_ADD && request->learner;
 }
 
 /* --- the steps ----------------------------------------------------------------------------------------------- */
@@ -228,15 +233,9 @@ static void dial_turn(struct node *node)
         end(node, LOCKSTEP_EINVAL, "%s", peer.reason);
         return;
     }
-    if (!peer.connected_out || !peer.connected_in || node->slot_id[c->slot] == 0) {
-        progress(node, "dialling %s at %s: %s", c->request.name, c->request.peer,
-                 peer.reason[0] != 0 ? peer.reason : "waiting for it to dial back");
-        if (node->now_ns < c->dial_deadline_ns) return;
-        end(node, LOCKSTEP_EUNAVAILABLE, "%s", c->progress);
-        return;
-    }
     raft_member id = node->slot_id[c->slot];
-    if (node->members.slots[c->slot].hello_cluster_id != 0) {
+    if (peer.connected_out && node->members.slots[c->slot].hello_cluster_id != 0) { /* it needs not dial back */
+        c->id = id;
         if (configuration_find(now, id) != NULL)
             end(node, 0, "it is a member already");
         else
@@ -244,6 +243,13 @@ static void dial_turn(struct node *node)
                 "%s has a directory that was a member of this cluster before; give it an empty one: ids are never used "
                 "again",
                 c->request.name);
+        return;
+    }
+    if (!peer.connected_out || !peer.connected_in || id == 0) {
+        progress(node, "dialling %s at %s: %s", c->request.name, c->request.peer,
+                 peer.reason[0] != 0 ? peer.reason : "waiting for it to dial back");
+        if (node->now_ns < c->dial_deadline_ns) return;
+        end(node, LOCKSTEP_EUNAVAILABLE, "%s", c->progress);
         return;
     }
     c->id = id;
@@ -270,20 +276,19 @@ static void learn_turn(struct node *node)
     step_to(node, CHANGE_CATCH_UP);
 }
 
-/* What voters are to become. */
-static void vote_target(const struct node *node, struct configuration *ret)
+/* What voters are to become: who replaces a learner is one. */
+static void vote_target(struct node *node, struct configuration *ret)
 {
-    const struct node_change *c = &node->change;
+    struct node_change *c = &node->change;
     const struct configuration *now = &node_configuration(node)->configuration;
     const struct configuration_member *old = configuration_find(now, c->old_id);
-    bool votes =
-        c->request.kind == NODE_CHANGE_REPLACE ? old != NULL && old->role == CONFIGURATION_VOTER : !c->request.learner;
+    c->votes = c->request.kind != NODE_CHANGE_REPLACE || (old != NULL && old->role == CONFIGURATION_VOTER);
     *ret = *now;
     ret->member_count = 0;
     for (uint32_t i = 0; i < now->member_count; i++) {
         struct configuration_member m = now->members[i];
         if (m.id == c->old_id) continue;
-        if (m.id == c->id && votes) m.role = CONFIGURATION_VOTER;
+        if (m.id == c->id && c->votes) m.role = CONFIGURATION_VOTER;
         ret->members[ret->member_count++] = m;
     }
 }
@@ -308,7 +313,10 @@ static void catch_up_turn(struct node *node)
     progress(node, "%s catches up: it has block %" PRIu64 " of %" PRIu64 "%s", c->request.name, status.peers[at].match,
              status.last_index, status.peers[at].recently_active ? "" : "; it is not heard");
     if (!status.peers[at].caught_up || !status.peers[at].recently_active) return;
-    step_to(node, CHANGE_VOTE);
+    if (stays_learner(&c->request))
+        end(node, 0, "done");
+    else
+        step_to(node, CHANGE_VOTE);
 }
 
 /* What was asked for is committed, whoever led meanwhile: a leader that removes itself learns it when it leads no more. */
@@ -320,7 +328,7 @@ static bool is_done(const struct node *node)
     if (c->step != CHANGE_VOTE || c->waits_index == 0 || committed->index < c->waits_index) return false;
     if (configuration_is_joint(&committed->configuration)) return false;
     if (configuration_find(&committed->configuration, c->old_id) != NULL) return false;
-    return c->id == 0 || (member != NULL && member->role == CONFIGURATION_VOTER);
+    return c->id == 0 || (member != NULL && (member->role == CONFIGURATION_VOTER || !c->votes));
 }
 
 /* A voter that is to be removed and is not heard: it may be dead, or slow, or its link cut. */
@@ -381,7 +389,13 @@ static void begin_replace(struct node *node)
     const struct configuration *now = &node_configuration(node)->configuration;
     const struct configuration_member *old = find_member(now, c->request.old_name), *taken;
     if (old == NULL) {
-        end(node, LOCKSTEP_ENOTFOUND, "no member is called %s; `lockstep status` shows the names", c->request.old_name);
+        taken = find_member(now, c->request.name);
+        if (taken != NULL) c->id = taken->id;
+        if (taken != NULL && is_as_asked(taken, &c->request)) /* it was asked for before */
+            end(node, 0, "it has taken the old one's place already");
+        else
+            end(node, LOCKSTEP_ENOTFOUND, "no member is called %s; `lockstep status` shows the names",
+                c->request.old_name);
         return;
     }
     if (old->id == node->identity.member_id) {

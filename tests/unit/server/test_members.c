@@ -605,6 +605,63 @@ START_TEST(hello_of_nobody_and_of_too_many_takes_no_members_place)
 }
 END_TEST
 
+START_TEST(learner_is_replaced_by_a_learner)
+{
+    struct cluster *cluster = start(5, 3, 21);
+    struct node_change_request add = {.kind = NODE_CHANGE_ADD,
+                                      .name = "n4",
+                                      .client = "n4:1",
+                                      .peer = "3:2",
+                                      .learner = true,
+                                      .timeout_ns = 60 * SECOND};
+    int number = cluster_change(cluster, leader_of(cluster), &add);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 20 * SECOND), 0);
+    ck_assert_str_eq(why_of(cluster, number), "done");
+    cluster_crash(cluster, 3);
+    struct node_change_request replace = {.kind = NODE_CHANGE_REPLACE,
+                                          .name = "n5",
+                                          .old_name = "n4",
+                                          .client = "n5:1",
+                                          .peer = "4:2",
+                                          .timeout_ns = 10 * SECOND};
+    number = cluster_change(cluster, leader_of(cluster), &replace);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 20 * SECOND), 0);
+    ck_assert_uint_eq(role_of(cluster, 3), 0);
+    ck_assert_uint_eq(role_of(cluster, 4), CONFIGURATION_LEARNER);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(what_was_done_is_done_when_it_is_asked_for_again)
+{
+    struct cluster *cluster = start(5, 3, 22);
+    unsigned victim = (leader_of(cluster) + 1) % 3;
+    cluster_crash(cluster, victim);
+    cluster_wipe(cluster, victim);
+    ck_assert(cluster_start(cluster, victim));
+    for (int again = 0; again < 2; again++) {
+        int number = cluster_change_kind(cluster, leader_of(cluster), NODE_CHANGE_REPLACE, victim, 20 * SECOND);
+        ck_assert_int_eq(cluster_change_wait(cluster, number, 30 * SECOND), 0);
+        raft_member id = status_of(cluster, victim).identity.member_id;
+        ck_assert_uint_eq(cluster_change_result(cluster, number)->result.id, id);
+        propose_some(cluster, 5);
+        ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+        for (unsigned i = 0; i < 3; i++) ck_assert_uint_eq(role_of(cluster, i), CONFIGURATION_VOTER);
+    }
+    cluster_crash(cluster, victim);
+    struct node_change_request replace = {
+        .kind = NODE_CHANGE_REPLACE, .name = "n4", .client = "n4:1", .peer = "3:2", .timeout_ns = 20 * SECOND};
+    snprintf(replace.old_name, sizeof replace.old_name, "n%u", victim + 1);
+    for (int again = 0; again < 2; again++) {
+        int number = cluster_change(cluster, leader_of(cluster), &replace);
+        ck_assert_msg(cluster_change_wait(cluster, number, 30 * SECOND) == 0, "%d: %s", again, why_of(cluster, number));
+        ck_assert_uint_eq(role_of(cluster, 3), CONFIGURATION_VOTER);
+        ck_assert_uint_eq(role_of(cluster, victim), 0);
+    }
+    cluster_close(cluster);
+}
+END_TEST
+
 /* Ask a node, whoever leads, for a change that may or may not make sense. */
 static void ask_for_something(struct cluster *cluster, struct random *random)
 {
@@ -726,6 +783,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, newcomer_behind_a_compacted_log_gets_the_members_with_the_snapshot);
     tcase_add_test(tests, birth_frames_of_any_bytes_change_nothing);
     tcase_add_test(tests, hello_of_nobody_and_of_too_many_takes_no_members_place);
+    tcase_add_test(tests, learner_is_replaced_by_a_learner);
+    tcase_add_test(tests, what_was_done_is_done_when_it_is_asked_for_again);
     tcase_add_test(tests, any_changes_under_any_faults_lose_nothing_and_end);
     tcase_add_test(tests, members_and_addresses_come_from_the_log_after_a_restart);
     tcase_add_test(tests, node_that_slept_through_many_changes_finds_back);
