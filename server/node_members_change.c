@@ -310,8 +310,14 @@ static void catch_up_turn(struct node *node)
         end(node, LOCKSTEP_EINVAL, "%s was removed meanwhile", c->request.name);
         return;
     }
-    progress(node, "%s catches up: it has block %" PRIu64 " of %" PRIu64 "%s", c->request.name, status.peers[at].match,
-             status.last_index, status.peers[at].recently_active ? "" : "; it is not heard");
+    if (status.peers[at].recently_active)
+        progress(node, "%s catches up: it has block %" PRIu64 " of %" PRIu64, c->request.name, status.peers[at].match,
+                 status.last_index);
+    else
+        progress(node,
+                 "%s is not heard: start it; if its directory is gone, it cannot come back: lockstep member remove "
+                 "%016" PRIx64,
+                 c->request.name, c->id);
     if (!status.peers[at].caught_up || !status.peers[at].recently_active) return;
     if (stays_learner(&c->request))
         end(node, 0, "done");

@@ -605,6 +605,34 @@ START_TEST(hello_of_nobody_and_of_too_many_takes_no_members_place)
 }
 END_TEST
 
+START_TEST(learner_that_lost_its_directory_is_removed_by_its_id_and_replaced_again)
+{
+    struct cluster *cluster = start(3, 3, 23);
+    unsigned victim = (leader_of(cluster) + 1) % 3;
+    cluster_crash(cluster, victim);
+    cluster_wipe(cluster, victim);
+    ck_assert(cluster_start(cluster, victim));
+    int number = cluster_change_kind(cluster, leader_of(cluster), NODE_CHANGE_REPLACE, victim, 3 * SECOND);
+    while (status_of(cluster, leader_of(cluster)).raft.peer_count < 3) /* until its successor is a learner */
+        cluster_run(cluster, CLUSTER_MS);
+    cluster_crash(cluster, victim);
+    cluster_wipe(cluster, victim);
+    ck_assert(cluster_start(cluster, victim));
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 5 * SECOND), LOCKSTEP_ETIMEDOUT);
+    const char *hint = strstr(why_of(cluster, number), "lockstep member remove ");
+    ck_assert_ptr_nonnull(hint);
+    struct node_change_request remove = {.kind = NODE_CHANGE_REMOVE, .timeout_ns = 5 * SECOND};
+    ck_assert_int_eq(sscanf(hint, "lockstep member remove %16s", remove.name), 1);
+    number = cluster_change(cluster, leader_of(cluster), &remove);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 5 * SECOND), 0);
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_REPLACE, victim), 0);
+    propose_some(cluster, 5);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    ck_assert_uint_eq(status_of(cluster, leader_of(cluster)).raft.peer_count, 2);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(learner_is_replaced_by_a_learner)
 {
     struct cluster *cluster = start(5, 3, 21);
@@ -783,6 +811,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, newcomer_behind_a_compacted_log_gets_the_members_with_the_snapshot);
     tcase_add_test(tests, birth_frames_of_any_bytes_change_nothing);
     tcase_add_test(tests, hello_of_nobody_and_of_too_many_takes_no_members_place);
+    tcase_add_test(tests, learner_that_lost_its_directory_is_removed_by_its_id_and_replaced_again);
     tcase_add_test(tests, learner_is_replaced_by_a_learner);
     tcase_add_test(tests, what_was_done_is_done_when_it_is_asked_for_again);
     tcase_add_test(tests, any_changes_under_any_faults_lose_nothing_and_end);
