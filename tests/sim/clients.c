@@ -23,6 +23,7 @@ enum { CALL_TRAVELS = 1, CALL_WAITS, CALL_ENDED };
 struct call {
     uint8_t state, client, node;
     bool linearizable; /* a query's */
+    bool outcome;      /* it only asks what became of the command */
     uint32_t operation;
     uint64_t timeout_ns;
     raft_index min_index;
@@ -40,8 +41,9 @@ struct operation {
     uint16_t kind; /* enum command_kind; other than 0: about the session itself */
     uint64_t session, seq;
     uint64_t command_hash; /* as checks.c sees the command */
-    uint32_t travelling;   /* calls on their way to a node */
-    uint32_t possible;     /* calls that may have brought it into the log */
+    uint32_t calls;
+    uint32_t travelling; /* calls on their way to a node */
+    uint32_t possible;   /* calls that may have brought it into the log */
     uint64_t called_ns;
     log_position floor_position; /* known to somebody when it began */
     raft_index floor_index;
@@ -126,6 +128,7 @@ static void call(struct world *world, struct client *client)
     c->timeout_ns = world->now_ns + world->plan.client_timeout_ns;
     c->linearizable = operation->what.query && operation->what.linearizable;
     if (operation->what.query && !c->linearizable) c->min_index = world->floor_index;
+    c->outcome = operation->seq != 0 && operation->calls++ > 0 && random_chance(&world->random, 1, 4);
     if (m->node == NULL || m->calls_tail - m->calls_head == SIM_CALLS_WAITING_MAX) { /* nobody listens */
         c->state = CALL_ENDED;
         back_off(world, client, true);
@@ -337,7 +340,18 @@ static void owner_queried(void *context, uint64_t tag, const struct node_answer 
     struct world *world = m->world;
     if (!leaves(m)) return;
     const struct call *c = &world->calls[tag];
-    raft_index floor_index = world->operations[c->operation].floor_index;
+    const struct operation *operation = &world->operations[c->operation];
+    raft_index floor_index = operation->floor_index;
+    if (c->outcome) {
+        bool known = answer->error == 0 && answer->position != 0;
+        if (known)
+            checks_told(world, answer->position, answer->index, operation->command_hash, answer->code, answer->reply,
+                        answer->reply_bytes);
+        /* Not known to the session yet: a try may still be on its way. */
+        answered(world, (uint32_t)tag, answer->error == 0 && !known ? LOCKSTEP_EUNAVAILABLE : answer->error,
+                 answer->code, answer->index, answer->position, answer->reply, answer->reply_bytes);
+        return;
+    }
     if (answer->error == 0 && c->linearizable && answer->index < floor_index)
         world_violated(world, "L3: query %llu began when block %llu was known, and is answered behind block %llu",
                        (unsigned long long)tag, (unsigned long long)floor_index, (unsigned long long)answer->index);
@@ -388,7 +402,10 @@ void clients_arrive(struct world *world, struct member *m)
     trace_event(&world->trace, world->now_ns, m->i, TRACE_ASK, c->client, number, what->query, operation->command_hash);
     bool forward = random_chance(&world->random, world->plan.forward_per_1000, 1000);
     int rc;
-    if (what->query) {
+    if (c->outcome) {
+        struct node_query query = {.session = operation->session, .seq = operation->seq};
+        rc = node_query(m->node, &query, forward, number);
+    } else if (what->query) {
         struct node_query query = {.consistency = c->linearizable ? NODE_LINEARIZABLE : NODE_LOCAL,
                                    .min_index = c->min_index,
                                    .query = what->payload,
