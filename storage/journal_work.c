@@ -183,12 +183,14 @@ int storage_frame_write(struct storage *s)
     return 0;
 }
 
-/* The log thread is asked when the journal fills: at a quarter, and at each sixteenth from there on. */
+/* The log thread is asked when the journal fills: at a quarter, and at each sixteenth from there on; and when somebody waits
+ * for room, which any frame may let it free. */
 static void wake_log_under_pressure(struct storage *s, uint64_t end_before)
 {
     uint64_t span = journal_span(&s->journal.shape), end = atomic_load_explicit(&s->journal_end, memory_order_relaxed);
-    if (end - atomic_load_explicit(&s->reclaimed, memory_order_relaxed) < span / 4) return;
-    if (end / (span / 16) != end_before / (span / 16)) s->wake(s->wake_context, STORAGE_LOG);
+    bool fills = end - atomic_load_explicit(&s->reclaimed, memory_order_relaxed) >= span / 4 &&
+                 end / (span / 16) != end_before / (span / 16);
+    if (fills || atomic_load(&s->room_wanted)) s->wake(s->wake_context, STORAGE_LOG);
 }
 
 /* Says durably that the frame before it was flushed. It touches no group, so the next frame repeats nothing. */

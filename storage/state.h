@@ -95,6 +95,7 @@ struct storage {
     struct spsc requests;
     _Atomic uint64_t commit;
     _Atomic bool pack_queued; /* hard states ahead of it may use the room that is kept for them */
+    _Atomic bool room_wanted; /* blocks were refused for want of room in the journal */
 
     /* A snapshot that comes from the leader. The loop's while the command is INSTALL_NONE, else the log thread's. */
     struct {
@@ -157,6 +158,7 @@ struct storage {
     bool storing_whole, storing_forgotten;
     struct table_incoming incoming;
     uint64_t install_seq;       /* of the newest install's frame, 0 = not flushed yet */
+    uint64_t packed_end;        /* linear, of the newest pack */
     uint64_t compact_bytes_due; /* of blocks at or below the snapshot */
     bool dead_blocks_due, sweep_due;
     bool snapshot_stalled; /* no space: look again a while later */

@@ -40,7 +40,7 @@ static uint64_t packed_room_bytes(const struct storage *s, uint64_t live_bytes)
     return journal_room_bytes(s, live_bytes) + s->shape.frame_bytes_max;
 }
 
-bool storage_persist_fits(const struct storage *s, uint64_t block_bytes)
+bool storage_persist_fits(struct storage *s, uint64_t block_bytes)
 {
     uint64_t outstanding = s->ticket - atomic_load_explicit(&s->durable_ticket, memory_order_acquire);
     uint64_t parts = block_bytes / blocks_in_frame_max(s) + 2;
@@ -56,7 +56,10 @@ bool storage_persist_fits(const struct storage *s, uint64_t block_bytes)
     uint64_t unsubmitted = ring.tail - s->submitted_pos; /* published in this turn */
     used += journal_room_bytes(s, unsubmitted) + journal_room_bytes(s, block_bytes);
     uint64_t packed = packed_room_bytes(s, ring.live_bytes + block_bytes);
-    return used + 2 * packed + storage_hard_state_room_bytes(s) <= span;
+    if (used + 2 * packed + storage_hard_state_room_bytes(s) <= span) return true;
+    /* It may sleep, and where nothing more is written nothing else wakes it: a new leader waits here for its first block. */
+    if (!atomic_exchange(&s->room_wanted, true)) s->wake(s->wake_context, STORAGE_LOG);
+    return false;
 }
 
 static void submit(struct storage *s, struct request *request)
@@ -196,16 +199,20 @@ static void pack(struct storage *s)
                               .hard_state = s->hard_state,
                               .commit = atomic_load_explicit(&s->commit, memory_order_relaxed),
                               .pack = true};
-    atomic_store_explicit(&s->pack_wanted, false, memory_order_relaxed);
     struct block_base last = ring_last(s->ring);
-    if (last.index != s->submitted_last || last.crc != s->submitted_crc) return; /* a turn's work is half done */
-    if (stored >= last.index) return; /* nothing is live: Q can move by itself */
+    if (last.index != s->submitted_last || last.crc != s->submitted_crc)
+        return;                 /* a turn's work is half done: the next */
+    if (stored >= last.index) { /* nothing is live: Q can move by itself */
+        atomic_store_explicit(&s->pack_wanted, false, memory_order_relaxed);
+        return;
+    }
     struct ring_slot slot;
     int rc = ring_find(s->ring, stored + 1, &slot);
     lk_assert(rc == 0);
     uint64_t outstanding = s->ticket - atomic_load_explicit(&s->durable_ticket, memory_order_acquire);
     uint32_t parts = submit_ranges(s, &request, stored + 1, s->submitted_last, true, s->persist_seq);
-    if (outstanding + parts > STORAGE_REQUESTS_BUSY) return; /* asked for again */
+    if (outstanding + parts > STORAGE_REQUESTS_BUSY) return; /* each that completes gives a turn */
+    atomic_store_explicit(&s->pack_wanted, false, memory_order_relaxed);
     s->pack_pos = slot.pos;
     s->pack_ticket = s->ticket + parts;
     atomic_fetch_add_explicit(&s->packs, 1, memory_order_relaxed);

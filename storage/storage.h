@@ -87,8 +87,9 @@ struct storage_persist {
     raft_index first, last; /* published blocks; 0, 0 = none. They stay pinned until flushed. */
     raft_index commit;      /* known when submitted */
 };
-/* Whether one more persist with blocks of this many bytes fits queue and journal (J5's room included). */
-bool storage_persist_fits(const struct storage *storage, uint64_t block_bytes);
+/* Whether one more persist with blocks of this many bytes fits queue and journal (J5's room included). Where the journal is
+ * what is full, the log thread is asked to free what it can: STORAGE_LOOP is woken when it has. */
+bool storage_persist_fits(struct storage *storage, uint64_t block_bytes);
 /* Queue it. The caller asked storage_persist_fits before the event that led here was stepped; hard state alone
  * always fits while fewer than STORAGE_PERSISTS_MAX are outstanding. */
 enum { STORAGE_PERSISTS_MAX = 1024 };

@@ -380,6 +380,57 @@ START_TEST(live_blocks_are_written_again_when_they_hold_the_journal) /* J5 */
 }
 END_TEST
 
+static bool log_woken;
+
+static void note_wake(void *context, enum storage_part part)
+{
+    (void)context;
+    if (part == STORAGE_LOG) log_woken = true;
+}
+
+/* Nothing is committed, nothing else is written: a new leader waits for room for its first block. */
+START_TEST(refused_block_wakes_the_log_thread_until_there_is_room) /* J5; found by tests/sim: seed 0x30e9b */
+{
+    store.options.wake = note_wake;
+    open_store();
+    append_durable(2, 1, 3000);
+    while (storage_persist_fits(store.storage, 3000)) {
+        store.hard_state.term++;
+        store_persist(&store, 0, true);
+        store_run_journal(&store, 0);
+    }
+    for (int turn = 0; turn < 5 && log_woken; turn++) {
+        log_woken = false;
+        store_run_log(&store, 0);
+        store_run_journal(&store, 0);
+        (void)storage_persist_fits(store.storage, 3000);
+    }
+    ck_assert(!log_woken); /* nor does it go round for ever */
+    append_durable(1, store.hard_state.term, 3000);
+}
+END_TEST
+
+START_TEST(live_tail_that_fills_the_journal_is_not_packed_for_ever) /* J5 */
+{
+    store.options.wake = note_wake;
+    open_store();
+    while (store_append(&store, 1, 3000, 1)) {
+        store_persist(&store, ring_last(store.ring).index, false);
+        store_run_journal(&store, 0);
+    }
+    for (int turn = 0; turn < 10; turn++) {
+        log_woken = false;
+        store_run_log(&store, 0);
+        store_run_journal(&store, 0);
+        (void)storage_persist_fits(store.storage, 3000);
+    }
+    ck_assert(!log_woken);
+    struct storage_status status;
+    storage_status_read(store.storage, &status);
+    ck_assert_uint_le(status.packs, 2);
+}
+END_TEST
+
 START_TEST(marker_follows_after_an_idle_moment) /* J2 */
 {
     open_store();
@@ -574,6 +625,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, journal_goes_round_many_times);
     tcase_add_test(tests, full_storage_refuses_and_goes_on_when_the_log_moves);
     tcase_add_test(tests, live_blocks_are_written_again_when_they_hold_the_journal);
+    tcase_add_test(tests, refused_block_wakes_the_log_thread_until_there_is_room);
+    tcase_add_test(tests, live_tail_that_fills_the_journal_is_not_packed_for_ever);
     tcase_add_test(tests, marker_follows_after_an_idle_moment);
     tcase_add_test(tests, ring_made_smaller_than_the_live_tail_names_both_sizes);
     tcase_add_test(tests, journal_under_four_rings_is_refused);
