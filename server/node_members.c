@@ -282,18 +282,21 @@ int node_members_recover(struct node *node, const struct storage_recovered *reco
     return 0;
 }
 
-/* Of several peers at one address - a replaced node and its replacement - the newest is dialled. */
+/* Of several peers at one address - a replaced node and its replacement - the one that stays is dialled, else the newest: who
+ * holds nothing newer than the joint configuration has to be able to answer the replacement. */
 static const char *address_to_dial(const struct node *node, unsigned slot)
 {
     const struct storage_configuration *known = node_configuration_known(node);
     const char *peer = node->options.members[slot].peer;
     if (node->members.slots[slot].kind != NODE_SLOT_MEMBER || known == NULL) return peer;
     if (strcmp(peer, node->options.members[node->options.self].peer) == 0) return "";
-    bool behind = false;
+    const struct configuration_member *own = configuration_find(&known->configuration, node->slot_id[slot]);
+    bool leaves = own == NULL || own->role == CONFIGURATION_LEAVING;
     for (uint32_t i = 0; i < known->configuration.member_count; i++) {
-        const struct configuration_member *member = &known->configuration.members[i];
-        if (behind && strcmp(member->peer, peer) == 0) return "";
-        behind = behind || member->id == node->slot_id[slot];
+        const struct configuration_member *other = &known->configuration.members[i];
+        bool other_leaves = other->role == CONFIGURATION_LEAVING;
+        if (other == own || strcmp(other->peer, peer) != 0) continue;
+        if (leaves != other_leaves ? leaves : other > own) return "";
     }
     for (unsigned other = 0; other < RAFT_MEMBERS_MAX; other++)
         if (node->members.slots[other].kind == NODE_SLOT_JOINING &&

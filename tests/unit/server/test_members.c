@@ -289,6 +289,33 @@ START_TEST(wiped_node_is_replaced_under_its_name) /* I2, T52 */
 }
 END_TEST
 
+/* The second half of the change never came to it, and the new node's log has it: the two need each other. */
+START_TEST(replacement_is_answered_by_who_knows_the_joint_configuration_only) /* found by tests/sim: seed 0x312a3 */
+{
+    struct cluster *cluster = start(3, 3, 30);
+    unsigned leader = leader_of(cluster), victim = (leader + 1) % 3, other = (leader + 2) % 3;
+    cluster_crash(cluster, victim);
+    cluster_wipe(cluster, victim);
+    ck_assert(cluster_start(cluster, victim));
+    cluster_run(cluster, SECOND);
+    int number = cluster_change_kind(cluster, leader, NODE_CHANGE_REPLACE, victim, 20 * SECOND);
+    for (struct node_status status = {0}; !status.joint || status.raft.commit < status.configuration_index;) {
+        cluster_run(cluster, CLUSTER_MS / 1000);
+        status = status_of(cluster, leader);
+        ck_assert(!cluster_change_result(cluster, number)->done);
+    }
+    sim_net_cut(cluster_net(cluster), leader, other, true);
+    sim_net_cut(cluster_net(cluster), victim, other, true);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 20 * SECOND), 0);
+    ck_assert(status_of(cluster, other).joint);
+    cluster_crash(cluster, leader);
+    sim_net_cut(cluster_net(cluster), victim, other, false);
+    ck_assert_int_eq(cluster_run_until_writable(cluster, 10 * SECOND), (int)victim);
+    propose_some(cluster, 10);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(silent_voter_is_removed_by_force_only)
 {
     struct cluster *cluster = start(3, 3, 10);
@@ -800,6 +827,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, removed_node_that_comes_back_disturbs_nobody_and_is_told);
     tcase_add_test(tests, removed_and_added_again_it_is_somebody_else);
     tcase_add_test(tests, wiped_node_is_replaced_under_its_name);
+    tcase_add_test(tests, replacement_is_answered_by_who_knows_the_joint_configuration_only);
     tcase_add_test(tests, silent_voter_is_removed_by_force_only);
     tcase_add_test(tests, change_that_would_lose_the_quorum_is_refused_also_by_force);
     tcase_add_test(tests, what_cannot_be_is_refused_with_the_reason);
