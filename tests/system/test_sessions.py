@@ -45,6 +45,8 @@ class Wire(Case):
         self.refused(grpc.StatusCode.OUT_OF_RANGE, stub.Outcome, pb.OutcomeRequest(session=opened.session, seq=1))
         self.refused(grpc.StatusCode.INVALID_ARGUMENT, stub.Propose,
                      pb.ProposeRequest(command=b"incr n 1", session=opened.session), "not-appended")
+        self.refused(grpc.StatusCode.INVALID_ARGUMENT, stub.Propose, pb.ProposeRequest(command=b"incr n 1", seq=3),
+                     "not-appended")
         other.KeepAlive(pb.KeepAliveRequest(session=opened.session), timeout=10)
         second = other.OpenSession(pb.OpenSessionRequest(), timeout=10)
         stub.CloseSession(pb.CloseSessionRequest(session=second.session), timeout=10)
@@ -65,6 +67,56 @@ class Wire(Case):
             call(request, timeout=10)
         self.assertEqual(caught.exception.code(), status, caught.exception.details())
         self.assertEqual(trailers(caught.exception).get("lockstep-outcome"), outcome)
+
+
+class Installed(Case):
+    SESSIONS = 6
+
+    def apply(self, session, seq, number):
+        """Sent again until it is answered, wherever it goes."""
+        request = pb.ProposeRequest(command=b"incr n%d 1" % number, session=session, seq=seq)
+        end = time.monotonic() + settings.patience(30)
+        while True:
+            try:
+                return self.random.choice(self.nodes.running()).client.lockstep.Propose(request, timeout=3)
+            except grpc.RpcError as error:
+                if time.monotonic() > end or error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE):
+                    raise
+                time.sleep(0.02)
+
+    def test_answers_outlive_an_install(self):
+        """A node that was brought a snapshot leads, and every command that was answered before is answered alike (T59)."""
+        self.nodes = self.cluster(sections={"storage": {"snapshot_after": "8KiB"}}).start()
+        self.nodes.leader()
+        stub = self.nodes.leader().client.lockstep
+        sessions = [stub.OpenSession(pb.OpenSessionRequest(), timeout=10).session for _ in range(self.SESSIONS)]
+        answers = {}
+        seqs = [0] * self.SESSIONS
+        for number in range(ROUNDS):
+            leader = self.nodes.leader()
+            victim = self.random.choice(self.nodes.followers(leader))
+            victim.kill()
+            for _ in range(150):
+                i = self.random.randrange(self.SESSIONS)
+                seqs[i] += 1
+                answers[i, seqs[i]] = self.apply(sessions[i], seqs[i], i)
+                self.assertEqual(answers[i, seqs[i]].reply, b"%d" % seqs[i])
+            victim.output.write_bytes(b"")
+            victim.start()
+            until(lambda: b"installed: index=" in victim.output.read_bytes(), settings.patience(30), victim.tail)
+            self.nodes.wait_equal()
+            self.nodes.leader().client.transfer(victim.name, timeout=settings.patience(10))
+            until(lambda: self.nodes.leader() == victim, settings.patience(20), "it leads")
+            again = self.random.sample(sorted(answers), 60)
+            for i, seq in again:
+                self.assertEqual(self.apply(sessions[i], seq, i), answers[i, seq])
+                known = victim.client.lockstep.Outcome(pb.OutcomeRequest(session=sessions[i], seq=seq), timeout=5)
+                self.assertEqual(known.response, answers[i, seq])
+            say(f"{number + 1}/{ROUNDS}: {victim.name} was brought a snapshot, and answers {len(again)} commands as before")
+        for i, seq in enumerate(seqs):
+            self.assertEqual(self.nodes.leader().client.query(b"get n%d" % i).reply, b"%d" % seq)
+        self.nodes.wait_equal()
+        self.nodes.wait_hashes()
 
 
 class Sessions(Case):

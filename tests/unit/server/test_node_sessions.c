@@ -104,6 +104,19 @@ START_TEST(a_command_that_is_in_flight_twice_is_applied_once) /* T59 */
 }
 END_TEST
 
+START_TEST(a_session_without_a_seq_and_a_seq_without_a_session_are_refused)
+{
+    struct cluster *cluster = start(3, 8, 60 * SECOND);
+    uint64_t session = open_session(cluster);
+    const struct cluster_proposal *p =
+        ended(cluster, cluster_propose_in(cluster, leader_of(cluster), false, session, 0));
+    ck_assert(p->state == PROPOSAL_NOT_APPENDED && p->error == LOCKSTEP_EINVAL);
+    p = ended(cluster, cluster_propose_in(cluster, leader_of(cluster), false, 0, 1));
+    ck_assert(p->state == PROPOSAL_NOT_APPENDED && p->error == LOCKSTEP_EINVAL);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(what_became_of_a_command_can_be_asked_of_any_node)
 {
     struct cluster *cluster = start(3, 3, 60 * SECOND);
@@ -306,6 +319,7 @@ static void add(TCase *tests)
 {
     tcase_add_test(tests, a_session_is_opened_by_a_command_and_known_to_every_replica);
     tcase_add_test(tests, a_command_that_is_in_flight_twice_is_applied_once);
+    tcase_add_test(tests, a_session_without_a_seq_and_a_seq_without_a_session_are_refused);
     tcase_add_test(tests, what_became_of_a_command_can_be_asked_of_any_node);
     tcase_add_test(tests, an_idle_session_ends_though_nobody_proposes_anything);
     tcase_add_test(tests, a_new_leader_gives_every_session_its_whole_time);
