@@ -98,6 +98,8 @@ static int core_open(struct node *node, const struct storage_recovered *recovere
         .append_bytes_max = NODE_APPEND_BYTES_MAX,
         .append_inflight_bytes_max = o->append_inflight_bytes_max,
         .uncommitted_bytes_max = birth->configuration.uncommitted_bytes_max,
+        /* A leader's clock that is 5 % slow and a voter's that is 5 % fast still end the lease before the promise. */
+        .lease_ns = o->lease_reads ? o->election_timeout_ns - o->election_timeout_ns / 10 : 0,
         .random_seed = node->env.random(node->env.context),
         .blocks_pack = pack_from_ring,
         .blocks_context = node,

@@ -41,6 +41,7 @@ struct node_options {
     char data_directory[4096];
     char journal_directory[4096]; /* "" = data_directory */
     uint64_t election_timeout_ns, heartbeat_ns;
+    bool lease_reads; /* R5: linearizable reads without a round, as long as clocks drift by less than 5 % */
     uint32_t command_bytes_max, block_bytes_max;
     uint64_t ring_bytes, journal_bytes, map_bytes;
     uint64_t append_inflight_bytes_max;

@@ -390,6 +390,18 @@ static int check_alike(struct node *node, const struct transport_hello *hello, c
         return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,
                             "%s has durability level %u, %s has %u; give all nodes the same", hello->name, hello->level,
                             self, (unsigned)o->level);
+    /* A lease stands on what the others promise. */
+    uint64_t promise_ns = o->lease_reads ? o->election_timeout_ns : 0;
+    if (hello->promise_ns != promise_ns && (hello->promise_ns == 0 || promise_ns == 0))
+        return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,
+                            "%s has raft.lease_reads %s, %s has it %s; give all nodes the same and restart them all",
+                            hello->name, hello->promise_ns != 0 ? "on" : "off", self, promise_ns != 0 ? "on" : "off");
+    if (hello->promise_ns != promise_ns)
+        return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,
+                            "%s has an election timeout of %llu ms, %s of %llu ms; with raft.lease_reads give all "
+                            "nodes the same and restart them all",
+                            hello->name, (unsigned long long)(hello->promise_ns / NODE_MS), self,
+                            (unsigned long long)(promise_ns / NODE_MS));
     if (node->identity.state != IDENTITY_COMPLETE || hello->cluster_id == 0) return 0; /* birth will tell */
     if (hello->cluster_id != node->identity.birth.cluster_id)
         return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,
@@ -508,6 +520,7 @@ void node_transport_hello(const struct node *node, struct transport_hello *ret)
         .cluster_id = node->identity.state == IDENTITY_COMPLETE ? node->identity.birth.cluster_id : 0,
         .member_id = node->identity.member_id,
         .boot = node->boot,
+        .promise_ns = o->lease_reads ? o->election_timeout_ns : 0,
     };
     if (node->members.count > 0) ret->configuration_index = node->members.configurations[0].index;
     if (node->identity.joined.index > ret->configuration_index) ret->configuration_index = node->identity.joined.index;

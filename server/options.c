@@ -19,7 +19,7 @@
 #include "lockstep/errors.h"
 #include "transport/tcp.h"
 
-enum kind { KIND_TEXT, KIND_NAME, KIND_ADDRESS, KIND_LEVEL, KIND_BYTES, KIND_DURATION, KIND_COUNT };
+enum kind { KIND_TEXT, KIND_NAME, KIND_ADDRESS, KIND_LEVEL, KIND_BYTES, KIND_DURATION, KIND_COUNT, KIND_SWITCH };
 
 /* A setting: TABLE.KEY, or KEY for what stands before the first table. */
 struct setting {
@@ -44,6 +44,7 @@ enum {
     DURABILITY,
     ELECTION_TIMEOUT,
     HEARTBEAT,
+    LEASE_READS,
     COMMAND,
     BLOCK,
     GRPC_MESSAGE,
@@ -70,6 +71,7 @@ static const struct setting settings[SETTINGS] = {
     [ELECTION_TIMEOUT] = {"raft.election_timeout", KIND_DURATION, PLACE(node.election_timeout_ns), 10 * MS, 60000 * MS,
                           "300ms"},
     [HEARTBEAT] = {"raft.heartbeat", KIND_DURATION, PLACE(node.heartbeat_ns), MS, 30000 * MS, "60ms"},
+    [LEASE_READS] = {"raft.lease_reads", KIND_SWITCH, PLACE(node.lease_reads), 0, 1, "false"},
     [COMMAND] = {"limits.command", KIND_BYTES, PLACE(node.command_bytes_max), KIB, BLOCK_BYTES_MAX, "1MiB"},
     [BLOCK] = {"limits.block", KIND_BYTES, PLACE(node.block_bytes_max), 4 * KIB, BLOCK_BYTES_MAX, "2MiB"},
     [GRPC_MESSAGE] = {"limits.grpc_message", KIND_BYTES, PLACE(grpc_message_bytes_max), 8 * KIB, 64 * MIB, "4MiB"},
@@ -251,6 +253,13 @@ static int level_store(struct reader *reader, const struct source *source, const
     return 0;
 }
 
+static int switch_store(struct reader *reader, const struct source *source, const char *key, const char *text, bool *to)
+{
+    *to = strcmp(text, "true") == 0;
+    if (*to || strcmp(text, "false") == 0) return 0;
+    return complain(reader, source, "%s is \"%s\"; write true or false", key, text);
+}
+
 static int setting_apply(struct reader *reader, unsigned number, const char *text, struct source source)
 {
     const struct setting *setting = &settings[number];
@@ -271,6 +280,7 @@ static int setting_apply(struct reader *reader, unsigned number, const char *tex
         rc = text_store(reader, &source, setting->key, text, to, setting->room);
         break;
     case KIND_LEVEL: rc = level_store(reader, &source, text, to); break;
+    case KIND_SWITCH: rc = switch_store(reader, &source, setting->key, text, to); break;
     default: rc = number_store(reader, &source, setting, text, to); break;
     }
     if (rc == 0) reader->sources[number] = source;
@@ -318,11 +328,14 @@ static int value_apply(struct reader *reader, unsigned number, const struct conf
     const char *text = digits;
     if (setting->kind == KIND_COUNT && value->type == CONFIG_INTEGER) {
         (void)snprintf(digits, sizeof digits, "%lld", (long long)value->as.integer);
-    } else if (setting->kind != KIND_COUNT && value->type == CONFIG_STRING) {
+    } else if (setting->kind == KIND_SWITCH && value->type == CONFIG_BOOLEAN) {
+        text = value->as.boolean ? "true" : "false";
+    } else if (setting->kind != KIND_COUNT && setting->kind != KIND_SWITCH && value->type == CONFIG_STRING) {
         text = value->as.string.text;
     } else {
         const char *form = "a string";
         if (setting->kind == KIND_COUNT) form = "a whole number without quotes";
+        if (setting->kind == KIND_SWITCH) form = "true or false, without quotes";
         if (setting->kind == KIND_BYTES) form = TEXT_BYTES_FORM;
         if (setting->kind == KIND_DURATION) form = TEXT_DURATION_FORM;
         struct source source = in_file(value->place);

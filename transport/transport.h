@@ -47,6 +47,7 @@ struct transport_hello {
     raft_member member_id;
     uint64_t boot;                  /* a lower one than seen is a copied directory */
     raft_index configuration_index; /* of the newest configuration that it knows to be committed */
+    uint64_t promise_ns;            /* to whom it hears lead: no vote for others so long; 0 = lease reads are off */
     char cluster[TRANSPORT_NAME_BYTES_MAX];
     char name[TRANSPORT_NAME_BYTES_MAX];
     char machine[TRANSPORT_NAME_BYTES_MAX];

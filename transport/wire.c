@@ -11,7 +11,7 @@
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are written as they lie");
 
 enum { FLAG_TRANSFER = 1, FLAG_GRANTED = 1, FLAG_REJECTED = 1, FLAG_FULL = 2 };
-enum { MESSAGE_HEAD_BYTES = 32, HELLO_TEXTS_AT = 48, HELLO_ADDRESS_AT = HELLO_TEXTS_AT + 4 * TRANSPORT_NAME_BYTES_MAX };
+enum { MESSAGE_HEAD_BYTES = 32, HELLO_TEXTS_AT = 56, HELLO_ADDRESS_AT = HELLO_TEXTS_AT + 4 * TRANSPORT_NAME_BYTES_MAX };
 
 static void put32(uint8_t *at, uint32_t value)
 {
@@ -235,6 +235,7 @@ void wire_hello_write(const struct transport_hello *hello, uint8_t to[WIRE_HELLO
     put64(to + 24, hello->member_id);
     put64(to + 32, hello->boot);
     put64(to + 40, hello->configuration_index);
+    put64(to + 48, hello->promise_ns);
     const char *texts[] = {hello->cluster, hello->name, hello->machine, hello->machine_version};
     for (size_t i = 0; i < 4; i++)
         put_text(to + HELLO_TEXTS_AT + i * TRANSPORT_NAME_BYTES_MAX, texts[i], TRANSPORT_NAME_BYTES_MAX);
@@ -253,6 +254,7 @@ int wire_hello_read(const uint8_t *at, size_t bytes, struct transport_hello *ret
         .member_id = get64(at + 24),
         .boot = get64(at + 32),
         .configuration_index = get64(at + 40),
+        .promise_ns = get64(at + 48),
     };
     char *texts[] = {h.cluster, h.name, h.machine, h.machine_version};
     for (size_t i = 0; i < 4; i++) {

@@ -11,9 +11,9 @@
  *     INSTALL                    index term block_crc|checksum<<32 next_position time_ns bytes offset round
  *     INSTALL_ACK                index checksum offset
  *   hello     0 protocol u32  4 format u32  8 feature_level u32  12 level u32  16 cluster_id  24 member_id  32 boot
- *             40 configuration_index  48 cluster, name, machine, machine_version: 64 bytes each, ended and filled up with
- *             zeros  304 address: 272 bytes, so too
- *   reply     0 accepted u32  4 why not: an error's code, i32  8 hello of who answers  584 reason: 256 bytes
+ *             40 configuration_index  48 promise_ns  56 cluster, name, machine, machine_version: 64 bytes each, ended and
+ *             filled up with zeros  312 address: 272 bytes, so too
+ *   reply     0 accepted u32  4 why not: an error's code, i32  8 hello of who answers  592 reason: 256 bytes
  *
  * A message has exactly the length of its type: more or less is a broken peer. Any thread; pure functions. */
 #ifndef LOCKSTEP_TRANSPORT_WIRE_H
@@ -28,7 +28,7 @@
 
 enum {
     WIRE_MESSAGE_BYTES_MAX = 32 + 8 * 8,
-    WIRE_HELLO_BYTES = 48 + 4 * TRANSPORT_NAME_BYTES_MAX + TRANSPORT_ADDRESS_BYTES_MAX,
+    WIRE_HELLO_BYTES = 56 + 4 * TRANSPORT_NAME_BYTES_MAX + TRANSPORT_ADDRESS_BYTES_MAX,
     WIRE_HELLO_REPLY_BYTES = 8 + WIRE_HELLO_BYTES + TRANSPORT_REASON_BYTES_MAX,
 };
 _Static_assert((int)WIRE_HELLO_REPLY_BYTES <= (int)PEER_FRAME_FIELDS_BYTES_MAX, "a reply is all fields");

@@ -32,6 +32,8 @@ struct member {
     struct sim_disk *disk;
     struct sim_kv *kv;
     bool paused;
+    int64_t clock_ppm;               /* its clock runs so much faster than time */
+    uint64_t clock_ns, clock_set_ns; /* what it showed when that was set, and when that was */
     bool due[NODE_PARTS];
     uint64_t work_ns[NODE_PARTS]; /* when a part wants to run though nobody woke it */
     uint64_t flush_ns;
@@ -227,12 +229,43 @@ static int machine_restore(void *machine, struct lockstep_reader *reader)
     return held == 0 ? 0 : -1;
 }
 
+/* --- clocks: each node's own; time is cluster->now_ns -------------------------------------------------------------- */
+
+#define MILLION UINT64_C(1000000)
+
+static uint64_t clock_rate(const struct member *m) /* in a million ns */
+{
+    return (uint64_t)((int64_t)MILLION + m->clock_ppm);
+}
+
+static uint64_t clock_shows(const struct member *m)
+{
+    return m->clock_ns + (m->cluster->now_ns - m->clock_set_ns) * clock_rate(m) / MILLION;
+}
+
+/* The first moment at which its clock shows that. */
+static uint64_t time_of_clock(const struct member *m, uint64_t shown_ns)
+{
+    if (shown_ns <= m->clock_ns) return m->clock_set_ns;
+    uint64_t ns = shown_ns - m->clock_ns;
+    if (ns > UINT64_MAX / MILLION - MILLION) return UINT64_MAX; /* hours away */
+    return m->clock_set_ns + (ns * MILLION + clock_rate(m) - 1) / clock_rate(m);
+}
+
+void cluster_clock_drift(struct cluster *cluster, unsigned i, int64_t ppm)
+{
+    struct member *m = &cluster->members[i];
+    lk_assert(ppm > -(int64_t)MILLION && ppm < (int64_t)MILLION);
+    m->clock_ns = clock_shows(m);
+    m->clock_set_ns = cluster->now_ns;
+    m->clock_ppm = ppm;
+}
+
 /* --- the doors ------------------------------------------------------------------------------------------------ */
 
 static uint64_t env_now(void *context)
 {
-    struct member *m = context;
-    return m->cluster->now_ns;
+    return clock_shows(context);
 }
 
 static uint64_t env_wall(void *context)
@@ -400,8 +433,9 @@ bool cluster_start(struct cluster *cluster, unsigned i)
         .cluster = "test",
         .member_count = cluster->options.listed,
         .self = i < cluster->options.listed ? i : cluster->options.listed,
-        .election_timeout_ns = 300 * CLUSTER_MS,
+        .election_timeout_ns = ((cluster->options.longer_timeouts >> i & 1) != 0 ? 500 : 300) * CLUSTER_MS,
         .heartbeat_ns = 60 * CLUSTER_MS,
+        .lease_reads = (cluster->options.lease_reads >> i & 1) != 0,
         .command_bytes_max = 64 << 10,
         .block_bytes_max = 128 << 10,
         .ring_bytes = cluster->options.ring_bytes,
@@ -569,7 +603,9 @@ void cluster_machine_hang(struct cluster *cluster, unsigned i, bool hangs)
 static uint64_t part_ready_ns(const struct member *m, enum node_part part)
 {
     if (part == NODE_MACHINE && m->hangs) return UINT64_MAX;
-    uint64_t at = m->due[part] ? 0 : part == NODE_LOOP ? node_deadline_ns(m->node) : m->work_ns[part];
+    uint64_t at = m->work_ns[part];
+    if (part == NODE_LOOP) at = time_of_clock(m, node_deadline_ns(m->node));
+    if (m->due[part]) at = 0;
     if (part == NODE_JOURNAL && at < m->journal_busy_until_ns) at = m->journal_busy_until_ns;
     return at;
 }

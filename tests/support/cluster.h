@@ -20,6 +20,8 @@ struct cluster_options {
     uint64_t seed;
     uint64_t ring_bytes;            /* 0 = 4 MiB */
     uint64_t snapshot_after_bytes;  /* 0 = the log is kept */
+    unsigned lease_reads;           /* bit i: at node i */
+    unsigned longer_timeouts;       /* bit i: node i has an election timeout of 500 ms, and not 300 */
     uint32_t payload_bytes;         /* of a proposal; at least 8, its number */
     struct session_limits sessions; /* 0 = the usual ones */
 };
@@ -58,6 +60,8 @@ struct random *cluster_random(struct cluster *cluster);
 void cluster_damage(struct cluster *cluster, unsigned i, raft_index index);
 /* So many more readers of its log find memory. */
 void cluster_readers_left(struct cluster *cluster, unsigned i, uint32_t count);
+/* From now on its clock gains so many millionths of the time that passes, or loses them. */
+void cluster_clock_drift(struct cluster *cluster, unsigned i, int64_t ppm);
 /* Its flushes take this long. */
 void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns);
 

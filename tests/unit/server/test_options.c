@@ -97,13 +97,15 @@ START_TEST(all_keys_are_read)
     ck_assert_msg(
         read_text(
             HEAD
-            "durability = \"fsync\"\n" NODES "[raft]\nelection_timeout = \"1s\"\nheartbeat = \"200ms\"\n"
+            "durability = \"fsync\"\n" NODES
+            "[raft]\nelection_timeout = \"1s\"\nheartbeat = \"200ms\"\nlease_reads = true\n"
             "[limits]\ncommand = \"64KiB\"\nblock = \"128KiB\"\ngrpc_message = \"256KiB\"\n"
             "ring = \"8MiB\"\nappend_inflight = \"1MiB\"\nconnections = 50\nsessions = 7\nsession_expiry = \"5s\"\n"
             "[storage]\nmap = \"1GiB\"\njournal = \"32MiB\"\njournal_dir = \"fast\"\nsnapshot_after = \"8KiB\"\n") == 0,
         "%s", why);
     ck_assert_uint_eq(options.node.election_timeout_ns, 1000000000);
     ck_assert_uint_eq(options.node.heartbeat_ns, 200000000);
+    ck_assert(options.node.lease_reads);
     ck_assert_uint_eq(options.node.command_bytes_max, 64 << 10);
     ck_assert_uint_eq(options.node.block_bytes_max, 128 << 10);
     ck_assert_uint_eq(options.grpc_message_bytes_max, 256 << 10);
@@ -135,6 +137,10 @@ START_TEST(flags_beat_environment_beats_file_beats_defaults)
     ck_assert_int_eq(read_with(text, "n1", flags, 2), 0);
     ck_assert_uint_eq(options.node.ring_bytes, 8 << 20);
     ck_assert_str_eq(options.listen_client, "127.0.0.1:9");
+    setenv("LOCKSTEP_RAFT_LEASE_READS", "yes", 1);
+    ck_assert_int_eq(read_text(text), LOCKSTEP_EINVAL);
+    ck_assert_ptr_nonnull(strstr(why, "raft.lease_reads is \"yes\"; write true or false"));
+    unsetenv("LOCKSTEP_RAFT_LEASE_READS");
     setenv("LOCKSTEP_LIMITS_RING", "a lot", 1); /* wrong, and of no account */
     ck_assert_int_eq(read_with(text, "n1", flags, 2), 0);
     ck_assert_uint_eq(options.node.ring_bytes, 8 << 20);
@@ -180,7 +186,8 @@ START_TEST(unknown_keys_and_tables_are_named_with_the_nearest)
 {
     static const struct error errors[] = {
         {HEAD NODES "[limits]\nrnig = \"8MiB\"\n", ":14:1", "[limits] has no key \"rnig\"; did you mean \"ring\"?"},
-        {HEAD NODES "[raft]\nx = 1\n", ":14:1", "[raft] has no key \"x\"; there is election_timeout, heartbeat"},
+        {HEAD NODES "[raft]\nx = 1\n", ":14:1",
+         "[raft] has no key \"x\"; there is election_timeout, heartbeat, lease_reads"},
         {HEAD NODES "[limit]\n", ":13:2", "there is no table [limit]; did you mean \"limits\"?"},
         {HEAD "durabilty = \"fsync\"\n" NODES, ":3:1",
          "there is no key \"durabilty\" before the first table; did you mean \"durability\"?"},

@@ -136,6 +136,7 @@ START_TEST(hello_and_reply_are_read_as_they_were_written)
                                                 .format = 2,
                                                 .feature_level = 3,
                                                 .level = 1,
+                                                .promise_ns = 300000000,
                                                 .configuration_index = 7,
                                                 .cluster_id = 4,
                                                 .member_id = 5,
