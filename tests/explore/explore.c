@@ -37,6 +37,7 @@ static const char *const fault_names[FAULTS] = {"crash=", "repeat=", "quorum-los
 
 /* Bounds are words:
  *   elected        member 1 leads term 1, its first block is committed, nothing is on its way; else all starts empty
+ *   logs=T/T/T     or with these terms of blocks on the members' disks: 12/1/13; nothing of it is known to be committed
  *   lease          pre-votes are messages, and who heard a leader refuses until time passes; else pre-votes always succeed
  *   terms=N blocks=N rounds=N   nobody campaigns, nothing is proposed, no heartbeat is sent beyond
  *   quiet          the first heartbeats of a new leader are lost
@@ -60,6 +61,7 @@ static const struct bounds {
     {"two-crashes", "elected terms=2 blocks=2 crash=2", 2},
     {"repeated", "elected terms=2 blocks=2 crash=1 repeat=1", 2},
     {"three-blocks", "elected terms=2 blocks=3", 2},
+    {"uneven", "logs=111/12/12 terms=4", 2},
     {"heartbeats", "terms=1 blocks=2 rounds=1", 2},
     {"reads", "elected quiet terms=2 blocks=1 rounds=2 read=1", 2},
     {"transfer", "elected terms=2 blocks=2 transfer=1", 2},
@@ -76,6 +78,7 @@ struct run {
     uint32_t members, terms, blocks, rounds;
     uint8_t faults[FAULTS];
     char configuration[LOCAL_MEMBERS_MAX + 1], target[LOCAL_MEMBERS_MAX + 1];
+    char logs[LOCAL_MEMBERS_MAX * (LOCAL_BLOCKS_MAX + 1)];
 };
 
 struct global {
@@ -356,6 +359,7 @@ static void report(const char *rule, bool aborted)
     for (uint32_t i = 0; i < run.members; i++) members[i] = local_first(i + 1);
     for (uint32_t i = 0; i < prologue_count; i++) show_taken(stdout, members, prologue[i]);
     printf("# the start\n");
+    for (uint32_t i = 0; i < run.members; i++) show_member(stdout, local_view_of(members[i]));
     memcpy(&g, &start_state, sizeof g);
     for (uint32_t renaming = start_renaming;;) {
         memcpy(before, shown, sizeof before);
@@ -641,6 +645,7 @@ static bool read_word(const char *word)
         run.faults[FAULT_CHANGE] = 1;
         return true;
     }
+    if (sscanf(word, "logs=%15[1-5/]", run.logs) == 1) return true;
     if (is_number_of(word, "terms=", &number))
         run.terms = (uint32_t)number;
     else if (is_number_of(word, "blocks=", &number))
@@ -688,6 +693,7 @@ static bool explore(enum local_plant plant)
         .members = run.members,
         .configuration = run.configuration,
         .target = run.target,
+        .logs = run.logs,
         .terms_max = run.terms,
         .blocks_max = run.blocks,
         .rounds_max = run.rounds,

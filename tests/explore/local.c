@@ -690,11 +690,27 @@ void local_open(const struct local_options *wanted)
     configuration_count = 1;
 }
 
+/* The disk of a member at the start. */
+static void lay_log(raft_member id)
+{
+    raft_member at = 1;
+    for (const char *c = options.logs; *c != '\0'; c++) {
+        if (*c == '/') {
+            at++;
+            continue;
+        }
+        uint8_t term = (uint8_t)(*c - '0');
+        if (member.disk_term < term) member.disk_term = term;
+        if (at == id) member.disk[++member.disk_last] = (struct local_block){.term = term};
+    }
+}
+
 uint32_t local_first(raft_member id)
 {
     memset(&member, 0, sizeof member);
     memset(&outcome, 0, sizeof outcome);
     member.id = (uint8_t)id;
+    lay_log(id);
     start();
     return save();
 }

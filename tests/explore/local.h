@@ -38,6 +38,9 @@ struct local_options {
     uint32_t members;
     /* A letter a member, in order: V voter, L learner, - no member yet or no more. What a change leads to; may be NULL. */
     const char *configuration, *target;
+    /* What the disks hold at the start: "111/12/12" is the terms of each member's blocks. All have heard of the newest
+     * term. Empty: nothing. */
+    const char *logs;
     uint32_t terms_max, blocks_max; /* nobody campaigns, nothing is proposed beyond */
     uint32_t rounds_max;            /* heartbeats of later rounds are lost */
     bool quiet;                     /* and those of a new leader */

@@ -4,10 +4,13 @@
 
   run.py              every mutant: apply to a copy of the tree, build, look for it; exit 1 if one survives
   run.py NAME...      these
-  run.py --few        the five that ./dev test runs
+  run.py --few        the five that ./dev test runs, and a change that is no bug: the run with it has to fail
   run.py --check      only whether every one still applies to the tree as it is
   run.py --by LIST    look with these, in this order, instead of what the patch names
   run.py --seeds N    so many seeds at most (60)
+  run.py --record     write what was found into the table of README.md; with --by sim, into its column of seeds
+
+First the tree as it is goes through every finder that will be asked: one that finds something there says nothing.
 
 A mutant is a patch, NAME.patch, with three lines before it: `What:` it does wrong, `Rule:` it breaks, `By:` who finds it
 (a name or more of FINDERS, the quickest first; explore:NAME is one of its bounds,
@@ -24,6 +27,8 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+README = HERE / "README.md"
+HARMLESS = HERE / "harmless" / "words.patch"
 FEW = ["grant-before-disk", "ack-before-flush", "old-term-counted", "commit-not-capped", "configuration-late"]
 NOT_COPIED = {".git", "build", "install", "node_modules", "__pycache__"}
 
@@ -57,12 +62,14 @@ def find_by_exploration(build, seeds, bounds):
 
 
 def find_by_simulation(build, seeds, _):
-    code, said = run([build / "tests/sim/lockstep-sim", "--machine", build / "kv.so", "--seeds", str(seeds)], 900)
+    # one job: seeds in their order, so that the first that fails is the first that there is
+    code, said = run([build / "tests/sim/lockstep-sim", "--machine", build / "kv.so", "--seeds", str(seeds), "--jobs", "1"],
+                     1800)
     failed = re.search(r"seed 0x([0-9a-f]+) failed", said)
     if code != 1 or failed is None:
         return None, said
-    why = re.findall(r"assertion failed: .*|^(?:broken|violated|C\d+)[^\n]*", said, re.M)
-    return f"sim seed {int(failed.group(1), 16)}{': ' + why[0] if why else ''}", said
+    why = re.search(r"assertion failed: .*|VIOLATED in the [^:]*: (.*)|it hangs|a fault of memory", said)
+    return f"sim seed {int(failed.group(1), 16)}: {(why.group(1) or why.group(0)) if why else 'found'}", said
 
 
 def find_by_random_cores(build, seeds, _):
@@ -134,6 +141,32 @@ def read_mutants(names):
     return [mutant for mutant in mutants if not names or mutant.name in names]
 
 
+class Table:
+    """The rows of README.md: what was found, when last recorded."""
+
+    HEAD = ["mutant", "what it does wrong", "rule", "found by", "of the simulator's seeds the first", "at"]
+    ROW = re.compile(r"^\| `([a-z0-9-]+)` \|(.*)\|$", re.M)
+
+    def __init__(self):
+        self.text = README.read_text(encoding="utf-8")
+        self.rows = {name: [cell.strip() for cell in re.split(r"(?<!\\)\|", cells)] for name, cells in self.ROW.findall(self.text)}
+
+    def note(self, mutant, column, found, at):
+        row = self.rows.setdefault(mutant.name, ["", "", "", "", ""])
+        row[0], row[1] = mutant.fields["What"], mutant.fields["Rule"]
+        row[self.HEAD.index(column) - 1] = found if len(found) < 100 else found[:97] + "..."
+        row[4] = at
+
+    def write(self, names):
+        lines = ["| " + " | ".join(self.HEAD) + " |", "|---" * len(self.HEAD) + "|"]
+        for name in sorted(set(self.rows) & names):
+            cells = [re.sub(r"(?<!\\)\|", r"\|", cell) for cell in self.rows[name]]
+            lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+        before, _, behind = self.text.partition("| " + self.HEAD[0] + " |")
+        rest = "".join(line for line in behind.splitlines(True)[1:] if not line.startswith("|"))
+        README.write_text(before + "\n".join(lines) + "\n" + rest, encoding="utf-8")
+
+
 def check(mutants):
     wrong = 0
     for mutant in mutants:
@@ -192,7 +225,29 @@ def look_for(mutant, finders, tree, build, seeds):
         mutant.apply(tree, "--reverse")
 
 
-def hunt(mutants, by, seeds):
+def commit():
+    """The tree's, marked where it has changed since."""
+    said = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, check=False, stdout=subprocess.PIPE)
+    return said.stdout.decode().strip() or "?"
+
+
+def innocent(mutants, by, build, seeds):
+    """Whether the tree as it is passes what will judge the mutants; else all of them would be found."""
+    for finder in sorted({finder for mutant in mutants for finder in by or mutant.by}):
+        name, _, part = finder.partition(":")
+        code, said = build_targets(build, FINDERS[name].targets or [part])
+        if code != 0:
+            print("does not build:\n" + said[-3000:])
+            return False
+        found, said = FINDERS[name].find(build, seeds, part)
+        if found:
+            print(f"{finder} finds something where no mutant is: {found}\n{said[-3000:]}")
+            return False
+    return True
+
+
+def hunt(mutants, by, seeds, record):
+    begun = time.monotonic()
     tree, build = ROOT / "build/mutants/tree", ROOT / "build/mutants/build"
     copy_tree(tree)
     if not (build / "build.ninja").exists():
@@ -200,15 +255,25 @@ def hunt(mutants, by, seeds):
         if code != 0:
             print(said)
             return 2
+    if not innocent(mutants, by, build, seeds):
+        return 2
     survivors = []
+    table, at = Table(), commit()
     for mutant in mutants:
         begin = time.monotonic()
         found, said = look_for(mutant, by or mutant.by, tree, build, seeds)
         print(f"{mutant.name:30} {time.monotonic() - begin:6.1f} s  {found or 'SURVIVES'}", flush=True)
+        if by == ["sim"]:
+            seed = re.match(r"sim seed (\d+)", found or "")
+            table.note(mutant, Table.HEAD[4], seed.group(1) if seed else f"none of {seeds}", at)
+        elif found:
+            table.note(mutant, Table.HEAD[3], found, at)
         if not found:
             print(said)
             survivors.append(mutant.name)
-    print(f"mutants: {len(mutants)}, {len(mutants) - len(survivors)} found" +
+    if record:
+        table.write({mutant.name for mutant in read_mutants([])})
+    print(f"mutants: {len(mutants)}, {len(mutants) - len(survivors)} found in {time.monotonic() - begun:.0f} s" +
           (f"; these survive: {' '.join(survivors)}" if survivors else ""))
     return 1 if survivors else 0
 
@@ -220,14 +285,19 @@ def main():
     parser.add_argument("--few", action="store_true")
     parser.add_argument("--by", type=lambda text: text.split(","), default=[])
     parser.add_argument("--seeds", type=int, default=60)
+    parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     mutants = read_mutants(FEW if options.few else options.names)
     if options.check:
-        return check(mutants)
+        return check(mutants + [Mutant(HARMLESS)])
     if options.few and os.environ.get("LOCKSTEP_SHORT"):
         print("the build without sanitizers runs these")
         return 77
-    return hunt(mutants, options.by, options.seeds)
+    result = hunt(mutants, options.by, options.seeds, options.record)
+    if options.few and result == 0:
+        print("a change that is no bug, which nobody may find:")
+        result = 0 if hunt([Mutant(HARMLESS)], [], options.seeds, False) == 1 else 1
+    return result
 
 
 sys.exit(main())

@@ -29,7 +29,7 @@
  *   compact ID INDEX                the log up to there is only in a snapshot
  *   piece ID [unreadable] | install ID   the piece asked for is read; a complete snapshot goes one step on
  *   inject A>B TYPE TERM [...]      APPEND PREV/TERM TERMS commit C; HEARTBEAT MATCH/TERM commit C; VOTE, PREVOTE LAST/TERM;
- *                                   TIMEOUT_NOW
+ *                                   INSTALL INDEX/TERM, a first piece; TIMEOUT_NOW
  *   state | network                 show it
  *   quiet COMMAND                   the same, showing nothing */
 #include <inttypes.h>
@@ -276,6 +276,10 @@ static void inject(void)
         next_pair('/', &m.as.vote.last_index, &m.as.vote.last_term);
         m.as.vote.campaign_term = m.term + (m.type == RAFT_PREVOTE);
         m.as.vote.transfer = is_next("transfer");
+        break;
+    case RAFT_INSTALL:
+        next_pair('/', &m.as.install.snapshot.index, &m.as.install.snapshot.term);
+        m.as.install.snapshot.bytes = CLUSTER_SNAPSHOT_PIECES;
         break;
     case RAFT_TIMEOUT_NOW: break;
     default: wrong("this message cannot be injected");

@@ -476,6 +476,8 @@ static struct raft_snapshot snapshot_at(const struct cluster_core *core, raft_in
 static void keep_piece(struct cluster_core *core, const struct raft_message *m)
 {
     const struct raft_install *in = &m->as.install;
+    lk_assert(in->snapshot.index > core->commit); /* T38: what is committed is never replaced */
+    lk_assert(in->snapshot.index > core->last || core->log[in->snapshot.index].term != in->snapshot.term);
     if (core->installing) return;
     if (core->incoming.index != in->snapshot.index || core->incoming.checksum != in->snapshot.checksum) {
         core->incoming = in->snapshot;
