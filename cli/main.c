@@ -23,6 +23,8 @@ const struct command *const cli_commands[] = {
     &command_member_remove,
     &command_member_replace,
     &command_serve,
+    &command_log_inspect,
+    &command_log_verify,
     &command_help,
     &command_version,
     NULL,

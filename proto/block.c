@@ -58,7 +58,10 @@ int block_header_read(const uint8_t *at, size_t room, struct block_header *ret)
     if (header.magic != BLOCK_MAGIC) return LOCKSTEP_ECORRUPT;
     if (header.header_crc != header_crc(&header)) return LOCKSTEP_ECORRUPT;
     /* Behind the checksum: a flipped bit in the version is damage, not a newer format. */
-    if (header.version > BLOCK_VERSION) return LOCKSTEP_EVERSION;
+    if (header.version > BLOCK_VERSION) {
+        *ret = (struct block_header){.version = header.version};
+        return LOCKSTEP_EVERSION;
+    }
     if (header.version < BLOCK_VERSION) return LOCKSTEP_ECORRUPT;
     if (header.bytes < BLOCK_HEADER_BYTES || header.bytes > BLOCK_BYTES_MAX) return LOCKSTEP_ECORRUPT;
     if (header.bytes % 8 != 0) return LOCKSTEP_ECORRUPT;

@@ -103,7 +103,8 @@ void block_seal(uint8_t *block, struct block_header *header);
 /* Copy the header at `at` out and check it by itself: magic, version, checksum, length range.
  * room         bytes readable at `at`
  * Errors       LOCKSTEP_EINVAL: fewer than 64 bytes; LOCKSTEP_ECORRUPT: not a block header or damaged, or its length
- *              is below 64, above BLOCK_BYTES_MAX or no multiple of 8; LOCKSTEP_EVERSION: a newer format
+ *              is below 64, above BLOCK_BYTES_MAX or no multiple of 8; LOCKSTEP_EVERSION: a newer format,
+ *              ret->version says which
  * Any thread. The body behind it is not looked at. */
 int block_header_read(const uint8_t *at, size_t room, struct block_header *ret);
 

@@ -16,7 +16,7 @@
 #include "base/crc32c.h"
 #include "lockstep/errors.h"
 
-enum { MAGIC = 0x4743534c /* "LSCG" */, VERSION = 1, CRC_FROM = 8 };
+enum { MAGIC = 0x4743534c /* "LSCG" */, CRC_FROM = 8 };
 
 struct head_bytes {
     uint32_t magic, crc, version, bytes;
@@ -89,7 +89,7 @@ uint32_t configuration_write(const struct configuration *c, uint8_t to[CONFIGURA
     lk_assert(configuration_valid(c));
     struct head_bytes head = {
         .magic = MAGIC,
-        .version = VERSION,
+        .version = CONFIGURATION_VERSION,
         .bytes = (uint32_t)(sizeof head + c->member_count * sizeof(struct member_bytes)),
         .uncommitted_bytes_max = c->uncommitted_bytes_max,
         .level = c->level,
@@ -111,6 +111,13 @@ uint32_t configuration_write(const struct configuration *c, uint8_t to[CONFIGURA
     head.crc = crc32c(to + CRC_FROM, head.bytes - CRC_FROM);
     memcpy(to, &head, sizeof head);
     return head.bytes;
+}
+
+uint32_t configuration_version(const uint8_t *at)
+{
+    struct head_bytes head;
+    memcpy(&head, at, sizeof head);
+    return head.version;
 }
 
 /* Copied only up to its end: what stands behind it has to be zero, so that a configuration has one form. */
@@ -141,7 +148,7 @@ int configuration_read(const uint8_t *at, uint64_t bytes, struct configuration *
     memcpy(&head, at, sizeof head);
     if (head.magic != MAGIC || head.bytes != bytes) return LOCKSTEP_ECORRUPT;
     if (head.crc != crc32c(at + CRC_FROM, head.bytes - CRC_FROM)) return LOCKSTEP_ECORRUPT;
-    if (head.version > VERSION) return LOCKSTEP_EVERSION;
+    if (head.version > CONFIGURATION_VERSION) return LOCKSTEP_EVERSION;
     if (head.member_count > RAFT_MEMBERS_MAX) return LOCKSTEP_ECORRUPT;
     if (bytes != sizeof head + head.member_count * sizeof(struct member_bytes)) return LOCKSTEP_ECORRUPT;
     struct configuration c = {

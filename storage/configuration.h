@@ -15,6 +15,7 @@
 #include "base/ids.h"
 
 enum {
+    CONFIGURATION_VERSION = 1,
     CONFIGURATION_NAME_BYTES_MAX = 64, /* with their final 0 */
     CONFIGURATION_ADDRESS_BYTES_MAX = 272,
 };
@@ -71,5 +72,7 @@ enum {
 uint32_t configuration_write(const struct configuration *configuration, uint8_t to[CONFIGURATION_BYTES_MAX]);
 /* ECORRUPT: damaged, or no valid configuration; EVERSION: of a newer version. */
 int configuration_read(const uint8_t *at, uint64_t bytes, struct configuration *ret);
+/* The version of one for which configuration_read says EVERSION. */
+uint32_t configuration_version(const uint8_t *at);
 
 #endif

@@ -71,14 +71,18 @@ int frame_header_read(const uint8_t *at, size_t room, struct frame_header *ret)
     if (fixed.magic != FRAME_MAGIC) return LOCKSTEP_ECORRUPT;
     if (fixed.header_bytes < FRAME_FIXED_BYTES || fixed.header_bytes > room) return LOCKSTEP_ECORRUPT;
     if (fixed.header_crc != crc32c(at + CRC_FROM, fixed.header_bytes - CRC_FROM)) return LOCKSTEP_ECORRUPT;
-    if (fixed.version > FRAME_VERSION) return LOCKSTEP_EVERSION;
+    if (fixed.version > FRAME_VERSION) {
+        *ret = (struct frame_header){.version = fixed.version};
+        return LOCKSTEP_EVERSION;
+    }
     if (fixed.version < FRAME_VERSION || fixed.groups > 1 || fixed.repeats > 1 || fixed.zero != 0) {
         return LOCKSTEP_ECORRUPT;
     }
     if (fixed.type != FRAME_RECORDS && fixed.type != FRAME_MARKER && fixed.type != FRAME_PACK &&
         fixed.type != FRAME_INSTALL)
         return LOCKSTEP_ECORRUPT;
-    struct frame_header header = {.type = fixed.type,
+    struct frame_header header = {.version = fixed.version,
+                                  .type = fixed.type,
                                   .has_group = fixed.groups != 0,
                                   .has_repeat = fixed.repeats != 0,
                                   .journal_id = fixed.journal_id,

@@ -50,6 +50,7 @@ struct frame_group {
 };
 
 struct frame_header {
+    uint16_t version; /* as read; with EVERSION it alone is set */
     uint16_t type;
     bool has_group, has_repeat;
     uint64_t journal_id, lap, boot, seq, flushed_seq;

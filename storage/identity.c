@@ -159,6 +159,22 @@ static int identity_read(const uint8_t *at, size_t bytes, struct identity *ret)
     return rc;
 }
 
+/* The part of an identity file that is of a newer format. */
+static const char *newer_part(const uint8_t *at, uint32_t *ret_format, uint32_t *ret_known)
+{
+    *ret_format = get_u32(at + 8);
+    *ret_known = STORAGE_FORMAT;
+    if (*ret_format > *ret_known) return "the record";
+    const uint8_t *birth = at + IDENTITY_HEADER_BYTES, *joined = birth + get_u32(at + 28);
+    *ret_format = get_u32(birth + 8);
+    *ret_known = BIRTH_VERSION;
+    if (*ret_format > *ret_known) return "the birth record";
+    *ret_format = configuration_version(birth + BIRTH_HEADER_BYTES);
+    *ret_known = CONFIGURATION_VERSION;
+    if (*ret_format <= *ret_known) *ret_format = configuration_version(joined);
+    return "a configuration";
+}
+
 /* No identity file. A new directory has no storage in it either. */
 static int identity_create(struct identity_directory *directory, const char *name, uint64_t random_id,
                            struct identity *ret, char *why, size_t why_room)
@@ -194,22 +210,24 @@ static int identity_create(struct identity_directory *directory, const char *nam
     return 0;
 }
 
-static int identity_load(struct identity_directory *directory, const char *name, uint64_t random_id,
-                         struct identity *ret, char *why, size_t why_room)
+/* ENOTFOUND: no such file, and why is left alone. */
+static int identity_load(struct identity_directory *directory, struct identity *ret, char *why, size_t why_room)
 {
     uint8_t bytes[RECORD_FILE_BYTES_MAX];
     size_t count = 0;
     int rc = record_file_read(directory->disk, directory->path, "identity", bytes, &count);
-    if (rc == LOCKSTEP_ENOTFOUND) return identity_create(directory, name, random_id, ret, why, why_room);
-    struct identity identity;
-    if (rc == 0) rc = identity_read(bytes, count, &identity);
+    if (rc == 0) rc = identity_read(bytes, count, ret);
+    uint32_t format, known;
+    const char *what;
     switch (rc) {
-    case 0: break;
+    case 0:
+    case LOCKSTEP_ENOTFOUND: return rc;
     case LOCKSTEP_EVERSION:
+        what = newer_part(bytes, &format, &known);
         snprintf(why, why_room,
-                 "data directory %s: written by a newer version of lockstep (format %" PRIu32
-                 ", this one reads up to %d); install that version",
-                 directory->path, get_u32(bytes + 8), STORAGE_FORMAT);
+                 "data directory %s: %s in its file 'identity' was written by a newer version of lockstep (format "
+                 "%" PRIu32 ", this one reads up to %" PRIu32 "); install that version",
+                 directory->path, what, format, known);
         return rc;
     case LOCKSTEP_ECORRUPT:
         snprintf(why, why_room,
@@ -222,6 +240,16 @@ static int identity_load(struct identity_directory *directory, const char *name,
                  directory->path, lockstep_error_text(rc));
         return rc;
     }
+}
+
+/* The identity of the node with this name, made if there is none. */
+static int identity_of(struct identity_directory *directory, const char *name, uint64_t random_id, struct identity *ret,
+                       char *why, size_t why_room)
+{
+    struct identity identity;
+    int rc = identity_load(directory, &identity, why, why_room);
+    if (rc == LOCKSTEP_ENOTFOUND) return identity_create(directory, name, random_id, ret, why, why_room);
+    if (rc != 0) return rc;
     if (strcmp(identity.name, name) != 0) {
         snprintf(why, why_room,
                  "data directory %s: belongs to node '%s', but this is node '%s'; start with --node %s, or name "
@@ -231,6 +259,41 @@ static int identity_load(struct identity_directory *directory, const char *name,
     }
     directory->state = identity.state;
     *ret = identity;
+    return 0;
+}
+
+/* flags  for the file `lock` */
+static int directory_lock(struct identity_directory *directory, int flags, char *why, size_t why_room)
+{
+    char path[STORAGE_PATH_BYTES_MAX];
+    int rc = storage_path(path, directory->path, "lock");
+    if (rc == 0) rc = directory->disk->open(directory->disk->context, path, flags | DISK_LOCK, &directory->lock);
+    if (rc == LOCKSTEP_ELOCKED)
+        snprintf(why, why_room,
+                 "data directory %s: in use by another process, which holds its file 'lock'; stop that one first",
+                 directory->path);
+    else if (rc != 0)
+        snprintf(why, why_room, "data directory %s: cannot be locked: %s; check its permissions", directory->path,
+                 lockstep_error_text(rc));
+    return rc;
+}
+
+static int directory_make(const struct disk *disk, const char *path, struct identity_directory **ret, char *why,
+                          size_t why_room)
+{
+    if (strlen(path) > STORAGE_PATH_BYTES_MAX / 2) {
+        snprintf(why, why_room, "data directory: its path is longer than %d bytes; choose a shorter one",
+                 STORAGE_PATH_BYTES_MAX / 2);
+        return LOCKSTEP_EINVAL;
+    }
+    struct identity_directory *directory = calloc(1, sizeof *directory);
+    if (directory == NULL) {
+        snprintf(why, why_room, "data directory %s: out of memory; free some", path);
+        return LOCKSTEP_ENOMEM;
+    }
+    directory->disk = disk;
+    memcpy(directory->path, path, strlen(path) + 1);
+    *ret = directory;
     return 0;
 }
 
@@ -244,20 +307,10 @@ int identity_open(const struct disk *disk, const char *path, const char *name, u
                  IDENTITY_NAME_BYTES_MAX - 1);
         return LOCKSTEP_EINVAL;
     }
-    char lock_path[STORAGE_PATH_BYTES_MAX];
-    if (strlen(path) > STORAGE_PATH_BYTES_MAX / 2 || storage_path(lock_path, path, "lock") != 0) {
-        snprintf(why, why_room, "data directory: its path is longer than %d bytes; choose a shorter one",
-                 STORAGE_PATH_BYTES_MAX / 2);
-        return LOCKSTEP_EINVAL;
-    }
-    struct identity_directory *directory = calloc(1, sizeof *directory);
-    if (directory == NULL) {
-        snprintf(why, why_room, "data directory %s: out of memory; free some", path);
-        return LOCKSTEP_ENOMEM;
-    }
-    directory->disk = disk;
-    memcpy(directory->path, path, strlen(path) + 1);
-    int rc = disk->make_directory(disk->context, path);
+    struct identity_directory *directory;
+    int rc = directory_make(disk, path, &directory, why, why_room);
+    if (rc != 0) return rc;
+    rc = disk->make_directory(disk->context, path);
     if (rc != 0) {
         snprintf(why, why_room,
                  "data directory %s: cannot be made: %s; check that the folder above it exists and may "
@@ -265,22 +318,34 @@ int identity_open(const struct disk *disk, const char *path, const char *name, u
                  path, lockstep_error_text(rc));
         goto fail;
     }
-    rc = disk->open(disk->context, lock_path, DISK_CREATE | DISK_LOCK, &directory->lock);
-    if (rc == LOCKSTEP_ELOCKED) {
-        snprintf(why, why_room, "data directory %s: in use by another process; stop that one first", path);
-        goto fail;
-    }
-    if (rc != 0) {
-        snprintf(why, why_room, "data directory %s: cannot be locked: %s; check its permissions", path,
-                 lockstep_error_text(rc));
-        goto fail;
-    }
-    rc = identity_load(directory, name, random_id, ret_identity, why, why_room);
+    rc = directory_lock(directory, DISK_CREATE, why, why_room);
+    if (rc == 0) rc = identity_of(directory, name, random_id, ret_identity, why, why_room);
     if (rc != 0) goto fail;
     *ret = directory;
     return 0;
 fail:
     identity_close(directory);
+    return rc;
+}
+
+int identity_look(const struct disk *disk, const char *path, struct identity_directory **ret,
+                  struct identity *ret_identity, char *why, size_t why_room)
+{
+    struct identity_directory *directory;
+    *ret = NULL;
+    int rc = directory_make(disk, path, &directory, why, why_room);
+    if (rc != 0) return rc;
+    rc = directory_lock(directory, DISK_READ_ONLY, why, why_room);
+    if (rc == LOCKSTEP_ENOTFOUND) rc = 0; /* a copy without it: nobody runs there */
+    if (rc == 0) rc = identity_load(directory, ret_identity, why, why_room);
+    if (rc == LOCKSTEP_ENOTFOUND)
+        snprintf(why, why_room,
+                 "data directory %s: holds no file 'identity': no node was ever started there; name the folder that "
+                 "'data' names in the node's configuration",
+                 path);
+    bool is_one = rc == 0 || rc == LOCKSTEP_ECORRUPT || rc == LOCKSTEP_EVERSION || rc == LOCKSTEP_EIO;
+    if (!is_one) identity_close(directory);
+    *ret = is_one ? directory : NULL;
     return rc;
 }
 

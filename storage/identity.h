@@ -49,6 +49,11 @@ struct identity_directory;
  * was changed. */
 int identity_open(const struct disk *disk, const char *path, const char *name, uint64_t random_id,
                   struct identity_directory **ret, struct identity *ret_identity, char *why, size_t why_room);
+/* Look at a directory, of whatever node, without changing anything. It stays locked until identity_close().
+ * ret  also set on ECORRUPT, EVERSION and EIO: the rest of the directory can be looked at; else NULL on error
+ * ELOCKED, ENOTFOUND (no data directory), ECORRUPT, EVERSION, EIO, EINVAL, ENOMEM. */
+int identity_look(const struct disk *disk, const char *path, struct identity_directory **ret,
+                  struct identity *ret_identity, char *why, size_t why_room);
 void identity_close(struct identity_directory *directory); /* releases the lock; takes NULL */
 
 /* Store state and birth durably. EIO, ENOSPC. COMPLETE is final: lk_asserts that none is replaced. */

@@ -15,7 +15,6 @@
 
 enum {
     HEADER_MAGIC = 0x4e4a534c, /* "LSJN" */
-    HEADER_VERSION = 1,
     FIRST_OFFSET = FRAME_PAGE_BYTES,
 };
 
@@ -71,20 +70,21 @@ struct journal_place journal_birth(void)
 
 int journal_create(const struct disk *disk, const char *directory, uint64_t id)
 {
-    struct file_header header = {.magic = HEADER_MAGIC, .version = HEADER_VERSION, .journal_id = id};
+    struct file_header header = {.magic = HEADER_MAGIC, .version = JOURNAL_VERSION, .journal_id = id};
     header.crc = file_header_crc(&header);
     return record_file_replace(disk, directory, "journal", &header, sizeof header);
 }
 
-int journal_open(struct journal *journal, const struct disk *disk, const char *directory)
+int journal_open(struct journal *journal, const struct disk *disk, const char *directory, bool read_only)
 {
     char path[STORAGE_PATH_BYTES_MAX];
     struct file_header header;
     size_t count = 0;
+    uint32_t version = 0;
     *journal = (struct journal){.disk = disk};
     int rc = storage_path(path, directory, "journal");
     if (rc != 0) return rc;
-    rc = disk->open(disk->context, path, 0, &journal->file);
+    rc = disk->open(disk->context, path, read_only ? DISK_READ_ONLY : 0, &journal->file);
     if (rc != 0) return rc;
     rc = disk->flush(journal->file, true);
     if (rc != 0) goto fail;
@@ -96,15 +96,18 @@ int journal_open(struct journal *journal, const struct disk *disk, const char *d
     if (rc != 0) goto fail;
     rc = LOCKSTEP_ECORRUPT;
     if (count != sizeof header || header.magic != HEADER_MAGIC || header.crc != file_header_crc(&header)) goto fail;
+    version = header.version;
     rc = LOCKSTEP_EVERSION;
-    if (header.version > HEADER_VERSION) goto fail;
+    if (version > JOURNAL_VERSION) goto fail;
     rc = LOCKSTEP_ENOMEM;
     journal->zeros = calloc(1, JOURNAL_FILL_STEP_BYTES);
     if (journal->zeros == NULL) goto fail;
     journal->id = header.journal_id;
+    journal->version = version;
     return 0;
 fail:
     journal_close(journal);
+    journal->version = version;
     return rc;
 }
 

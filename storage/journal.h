@@ -20,6 +20,7 @@
 #include "storage/frame.h"
 
 enum {
+    JOURNAL_VERSION = 1, /* of page 0 */
     JOURNAL_FRAME_BYTES_MAX = 8 << 20,
     JOURNAL_PARTS_MAX = 256, /* ranges of blocks in one frame */
     JOURNAL_FILL_STEP_BYTES = 1 << 20,
@@ -42,6 +43,7 @@ struct journal_shape {
 struct journal {
     const struct disk *disk;
     struct disk_file *file;
+    uint32_t version; /* of page 0; alone it is set with EVERSION */
     uint64_t id;
     struct journal_shape shape;
     struct journal_place last; /* behind the last frame written */
@@ -66,8 +68,9 @@ struct journal_place journal_birth(void);
 
 /* Make an empty journal that replaces any at `path`. EIO, ENOSPC, EINVAL. Does not open it. */
 int journal_create(const struct disk *disk, const char *directory, uint64_t id);
-/* Open: flushed, its cached pages dropped, then read (J3). ENOTFOUND, ECORRUPT (no journal), EVERSION, EIO, ENOMEM. */
-int journal_open(struct journal *journal, const struct disk *disk, const char *directory);
+/* Open: flushed, its cached pages dropped, then read (J3). read_only: to be looked at alone.
+ * ENOTFOUND, ECORRUPT (no journal), EVERSION, EIO, ENOMEM. */
+int journal_open(struct journal *journal, const struct disk *disk, const char *directory, bool read_only);
 void journal_close(struct journal *journal); /* takes a zeroed one too */
 /* Frames go on behind `place`, in this shape and boot. */
 void journal_start(struct journal *journal, const struct journal_shape *shape, const struct journal_place *place,

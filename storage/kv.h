@@ -10,14 +10,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What may be done to the directory. KV_READ: nothing; the caller makes sure that no other process has it open. */
+enum kv_mode { KV_READ, KV_WRITE, KV_CREATE };
+
 struct kv_map; /* an open map */
 struct kv_txn; /* a transaction, read or write */
 
 struct kv {
     void *context;
     /* Open the map in a directory. What is there was flushed before it is read (J3).
+     * map_bytes  address space; without meaning to KV_READ
      * why: a sentence for people. ENOTFOUND (there is none, and it may not be made), ECORRUPT (size or meta pages), EVERSION, EIO, ENOSPC, ENOMEM, EINVAL. Allocates. */
-    int (*open)(void *context, const char *directory, bool may_create, uint64_t map_bytes, uint32_t tables,
+    int (*open)(void *context, const char *directory, enum kv_mode mode, uint64_t map_bytes, uint32_t tables,
                 struct kv_map **ret, char *why, size_t why_room);
     void (*close)(struct kv_map *map); /* takes NULL */
     int (*begin_write)(struct kv_map *map, struct kv_txn **ret);
@@ -40,6 +44,8 @@ struct kv {
      * commit depends on a grown size. The writer's thread, no transaction open. ENOSPC: nothing happened; EIO. */
     int (*grow)(struct kv_map *map, uint64_t bytes);
     uint64_t (*file_bytes)(struct kv_map *map);
+    /* Where in its file a value lies that a read transaction returned, for people; UINT64_MAX: it cannot be told. */
+    uint64_t (*offset_of)(struct kv_txn *txn, const void *value);
 };
 
 /* LMDB. Static. */

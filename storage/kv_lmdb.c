@@ -62,6 +62,7 @@ struct kv_map {
     MDB_env *env;
     int fd; /* for flush and growth */
     uint64_t page_bytes;
+    uint64_t file_bytes; /* when it was opened */
     uint32_t tables;
     MDB_dbi dbi[TABLES_MAX];
     struct kv_txn write; /* the only write transaction */
@@ -109,7 +110,7 @@ static int tables_open(struct kv_map *map, bool create)
     return mdb_txn_commit(txn);
 }
 
-static int env_open(const char *path, uint64_t map_bytes, uint32_t tables, MDB_env **ret)
+static int env_open(const char *path, unsigned flags, uint64_t map_bytes, uint32_t tables, MDB_env **ret)
 {
     MDB_env *env = NULL;
     int rc = mdb_env_create(&env);
@@ -118,7 +119,8 @@ static int env_open(const char *path, uint64_t map_bytes, uint32_t tables, MDB_e
     if (rc != 0) goto fail;
     rc = mdb_env_set_maxdbs(env, tables);
     if (rc != 0) goto fail;
-    rc = mdb_env_open(env, path, MDB_NOSUBDIR | MDB_NOTLS, 0600); /* NOTLS: a reader may move between threads */
+    /* NOTLS: a reader may move between threads */
+    rc = mdb_env_open(env, path, flags | MDB_NOSUBDIR | MDB_NOTLS, 0600);
     if (rc != 0) goto fail;
     *ret = env;
     return 0;
@@ -143,7 +145,7 @@ static int create(struct kv_map *map, const char *directory, const char *path, u
     if (storage_path(path_new, directory, "data.mdb.new") != 0) return EINVAL;
     if (storage_path(lock_new, directory, "data.mdb.new-lock") != 0) return EINVAL;
     if (unlink(path_new) != 0 && errno != ENOENT) return errno; /* left over from a crash */
-    int rc = env_open(path_new, map_bytes, map->tables, &map->env);
+    int rc = env_open(path_new, 0, map_bytes, map->tables, &map->env);
     if (rc != 0) return rc;
     rc = tables_open(map, true);
     mdb_env_close(map->env);
@@ -162,11 +164,11 @@ static bool meta_read(int fd, uint64_t at, struct meta_page *ret)
 }
 
 /* Flush what is there, drop the cache, and see that the file is as long as its newest meta page says. */
-static int check(struct kv_map *map, const char *path, char *why, size_t why_room)
+static int check(struct kv_map *map, const char *path, bool read_only, char *why, size_t why_room)
 {
-    map->fd = open(path, O_RDWR | O_CLOEXEC);
+    map->fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     struct stat status;
-    if (map->fd < 0 || fsync(map->fd) != 0 || posix_fadvise(map->fd, 0, 0, POSIX_FADV_DONTNEED) != 0 ||
+    if (map->fd < 0 || (!read_only && fsync(map->fd) != 0) || posix_fadvise(map->fd, 0, 0, POSIX_FADV_DONTNEED) != 0 ||
         fstat(map->fd, &status) != 0) {
         int rc = from_mdb(errno);
         snprintf(why, why_room, "%s: cannot be read: %s; check the disk and its permissions", path,
@@ -186,8 +188,10 @@ static int check(struct kv_map *map, const char *path, char *why, size_t why_roo
         return LOCKSTEP_ECORRUPT;
     }
     if (first.version > META_VERSION || second.version > META_VERSION) {
-        snprintf(why, why_room, "%s: written by a newer version of LMDB (%" PRIu32 "); install that version", path,
-                 first.version > second.version ? first.version : second.version);
+        snprintf(why, why_room,
+                 "%s: written by a newer version of LMDB (format %" PRIu32 ", this one reads up to %d); "
+                 "install that version",
+                 path, first.version > second.version ? first.version : second.version, META_VERSION);
         return LOCKSTEP_EVERSION;
     }
     const struct meta_page *newest = first.transaction > second.transaction ? &first : &second;
@@ -200,6 +204,7 @@ static int check(struct kv_map *map, const char *path, char *why, size_t why_roo
         return LOCKSTEP_ECORRUPT;
     }
     map->page_bytes = page_bytes;
+    map->file_bytes = (uint64_t)status.st_size;
     return 0;
 }
 
@@ -212,7 +217,7 @@ static void lmdb_close(struct kv_map *map)
     free(map);
 }
 
-static int lmdb_open(void *context, const char *directory, bool may_create, uint64_t map_bytes, uint32_t tables,
+static int lmdb_open(void *context, const char *directory, enum kv_mode mode, uint64_t map_bytes, uint32_t tables,
                      struct kv_map **ret, char *why, size_t why_room)
 {
     (void)context;
@@ -233,7 +238,7 @@ static int lmdb_open(void *context, const char *directory, bool may_create, uint
         goto fail;
     }
     bool there = access(path, F_OK) == 0;
-    if (!there && !may_create) {
+    if (!there && mode != KV_CREATE) {
         rc = LOCKSTEP_ENOTFOUND;
         snprintf(why, why_room,
                  "%s: is gone: the log was lost; restore the directory from a copy, or give the node an empty one and "
@@ -249,9 +254,12 @@ static int lmdb_open(void *context, const char *directory, bool may_create, uint
             goto fail;
         }
     }
-    rc = check(map, path, why, why_room);
+    bool read_only = mode == KV_READ;
+    rc = check(map, path, read_only, why, why_room);
     if (rc != 0) goto fail;
-    int mdb_rc = env_open(path, map_bytes, tables, &map->env);
+    /* NOLOCK: LMDB's lock file would be written. */
+    if (read_only) map_bytes = map->file_bytes;
+    int mdb_rc = env_open(path, read_only ? MDB_RDONLY | MDB_NOLOCK : 0, map_bytes, tables, &map->env);
     if (mdb_rc == 0) mdb_rc = tables_open(map, false);
     if (mdb_rc != 0) {
         rc = from_mdb(mdb_rc);
@@ -439,6 +447,16 @@ static uint64_t lmdb_file_bytes(struct kv_map *map)
     return fstat(map->fd, &status) == 0 ? (uint64_t)status.st_size : 0;
 }
 
+/* A value lies on a page that says its own number; a large one begins on its first page. */
+static uint64_t lmdb_offset_of(struct kv_txn *txn, const void *value)
+{
+    const struct kv_map *map = txn->map;
+    uint64_t in_page = (uint64_t)(uintptr_t)value & (map->page_bytes - 1), page;
+    memcpy(&page, (const uint8_t *)value - in_page, sizeof page);
+    if (page >= map->file_bytes / map->page_bytes) return UINT64_MAX; /* the page is damaged */
+    return page * map->page_bytes + in_page;
+}
+
 const struct kv *kv_lmdb(void)
 {
     static const struct kv kv = {.open = lmdb_open,
@@ -457,6 +475,7 @@ const struct kv *kv_lmdb(void)
                                  .commit = lmdb_commit,
                                  .abort = lmdb_abort,
                                  .grow = lmdb_grow,
-                                 .file_bytes = lmdb_file_bytes};
+                                 .file_bytes = lmdb_file_bytes,
+                                 .offset_of = lmdb_offset_of};
     return &kv;
 }

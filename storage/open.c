@@ -21,23 +21,16 @@
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "lockstep/errors.h"
-#include "storage/record_file.h"
+#include "storage/boot.h"
 #include "storage/recovery.h"
 #include "storage/state.h"
-
-enum { BOOT_MAGIC = 0x5442534c /* "LSBT" */, BOOT_VERSION = 1 };
-
-struct boot_record {
-    uint32_t magic, crc, version, complete;
-    uint64_t boot, member_id;
-};
 
 /* What storage_open() works with until it is done. */
 struct opening {
     const struct storage_options *options;
     const char *journal_directory;
     struct storage *storage;
-    struct boot_record boot;
+    struct boot boot;
     bool has_table; /* data.mdb holds a state record */
     struct kv_txn *txn;
     struct recovery recovery;
@@ -56,50 +49,46 @@ __attribute__((format(printf, 3, 4))) static int refuse(struct opening *o, int r
     return rc;
 }
 
+static int refuse_newer(struct opening *o, const char *what, uint32_t format, uint32_t known)
+{
+    return refuse(o, LOCKSTEP_EVERSION,
+                  "%s of a newer version of lockstep (format %" PRIu32 ", this one reads up to %" PRIu32
+                  "); install that version",
+                  what, format, known);
+}
+
 static const char ADVICE_LOST[] =
     "restore the directory from a copy, or give the node an empty one and run member replace";
 static const char ADVICE_DISK[] = "check the disk and its permissions";
 
 /* --- boot --------------------------------------------------------------------------------------------------------- */
 
-static uint32_t boot_crc(const struct boot_record *record)
+static int boot_look(struct opening *o)
 {
-    return crc32c(&record->version, sizeof *record - offsetof(struct boot_record, version));
-}
-
-static int boot_read(struct opening *o)
-{
-    uint8_t bytes[RECORD_FILE_BYTES_MAX];
-    size_t count = 0;
-    int rc = record_file_read(o->options->disk, o->options->directory, "boot", bytes, &count);
-    if (rc == LOCKSTEP_ENOTFOUND) return 0; /* all zeros: a first start */
-    if (rc != 0) return refuse(o, rc, "its file 'boot' cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
-    struct boot_record record;
-    if (count >= sizeof record) memcpy(&record, bytes, sizeof record);
-    if (count < sizeof record || record.magic != BOOT_MAGIC || record.crc != boot_crc(&record))
-        return refuse(o, LOCKSTEP_ECORRUPT, "its file 'boot' is damaged; %s", ADVICE_LOST);
-    if (record.version > BOOT_VERSION)
-        return refuse(o, LOCKSTEP_EVERSION, "written by a newer version of lockstep; install that version");
-    if (record.member_id != o->options->member_id)
+    struct boot boot;
+    int rc = boot_read(o->options->disk, o->options->directory, &boot);
+    switch (rc) {
+    case 0: break;
+    case LOCKSTEP_ENOTFOUND: return 0; /* all zeros: a first start */
+    case LOCKSTEP_ECORRUPT: return refuse(o, rc, "its file 'boot' is damaged; %s", ADVICE_LOST);
+    case LOCKSTEP_EVERSION: return refuse_newer(o, "its file 'boot' is", boot.version, BOOT_VERSION);
+    default: return refuse(o, rc, "its file 'boot' cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
+    }
+    if (boot.member_id != o->options->member_id)
         return refuse(o, LOCKSTEP_EFOREIGN,
-                      "its file 'boot' belongs to member %016" PRIx64 ", this is %016" PRIx64 "; %s", record.member_id,
+                      "its file 'boot' belongs to member %016" PRIx64 ", this is %016" PRIx64 "; %s", boot.member_id,
                       o->options->member_id, ADVICE_LOST);
-    o->boot = record;
+    o->boot = boot;
     return 0;
 }
 
-static int boot_write(struct opening *o, uint64_t boot, bool complete)
+static int boot_store(struct opening *o, uint64_t boot, bool complete)
 {
-    struct boot_record record = {.magic = BOOT_MAGIC,
-                                 .version = BOOT_VERSION,
-                                 .complete = complete,
-                                 .boot = boot,
-                                 .member_id = o->options->member_id};
-    record.crc = boot_crc(&record);
-    int rc = record_file_replace(o->options->disk, o->options->directory, "boot", &record, sizeof record);
+    const struct boot next = {.boot = boot, .complete = complete, .member_id = o->options->member_id};
+    int rc = boot_write(o->options->disk, o->options->directory, &next);
     if (rc != 0)
         return refuse(o, rc, "its file 'boot' cannot be written: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
-    o->boot = record;
+    o->boot = next;
     return 0;
 }
 
@@ -109,8 +98,8 @@ static int table_open(struct opening *o)
 {
     struct storage *s = o->storage;
     const struct storage_options *options = o->options;
-    int rc = options->kv->open(options->kv->context, options->directory, !o->boot.complete, options->map_bytes, TABLES,
-                               &s->map, o->why, o->why_room);
+    int rc = options->kv->open(options->kv->context, options->directory, o->boot.complete ? KV_WRITE : KV_CREATE,
+                               options->map_bytes, TABLES, &s->map, o->why, o->why_room);
     if (rc != 0) return rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc;
     rc = options->kv->begin_read(s->map, &o->txn);
     if (rc != 0) return refuse(o, rc, "data.mdb cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
@@ -120,8 +109,7 @@ static int table_open(struct opening *o)
     case 0: break;
     case LOCKSTEP_ENOTFOUND:
         return refuse(o, LOCKSTEP_ECORRUPT, "its log was lost: data.mdb is empty; %s", ADVICE_LOST);
-    case LOCKSTEP_EVERSION:
-        return refuse(o, rc, "data.mdb was written by a newer version of lockstep; install that version");
+    case LOCKSTEP_EVERSION: return refuse_newer(o, "the state record in data.mdb is", s->table.format, STORAGE_FORMAT);
     default: return refuse(o, rc, "the state record in data.mdb is damaged, votes may be lost; %s", ADVICE_LOST);
     }
     if (s->table.member_id != options->member_id || s->table.group != options->group)
@@ -171,8 +159,7 @@ static int table_last(struct opening *o)
     const uint8_t *block = NULL;
     struct block_header header;
     if (rc == 0) rc = table_block_read(s->kv, o->txn, s->table.last_index, &block, &header);
-    if (rc == LOCKSTEP_EVERSION)
-        return refuse(o, rc, "data.mdb holds a block of a newer version of lockstep; install that version");
+    if (rc == LOCKSTEP_EVERSION) return refuse_newer(o, "data.mdb holds a block", header.version, BLOCK_VERSION);
     if (rc == LOCKSTEP_EIO)
         return refuse(o, rc, "data.mdb cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
     if (rc != 0 || last != s->table.last_index || header.header_crc != s->table.last_crc)
@@ -190,15 +177,14 @@ static int journal_find(struct opening *o)
     const struct disk *disk = o->options->disk;
     int rc = 0;
     if (!o->has_table) rc = journal_create(disk, o->journal_directory, s->table.journal_id);
-    if (rc == 0) rc = journal_open(&s->journal, disk, o->journal_directory);
+    if (rc == 0) rc = journal_open(&s->journal, disk, o->journal_directory, false);
     switch (rc) {
     case 0: break;
     case LOCKSTEP_ENOTFOUND:
         return refuse(o, LOCKSTEP_ECORRUPT, "its journal is gone from %s: promises were lost; %s", o->journal_directory,
                       ADVICE_LOST);
     case LOCKSTEP_ECORRUPT: return refuse(o, rc, "the first page of its journal is damaged; %s", ADVICE_LOST);
-    case LOCKSTEP_EVERSION:
-        return refuse(o, rc, "its journal was written by a newer version of lockstep; install that version");
+    case LOCKSTEP_EVERSION: return refuse_newer(o, "its journal is", s->journal.version, JOURNAL_VERSION);
     default:
         return refuse(o, rc, "its journal in %s cannot be opened: %s; %s", o->journal_directory,
                       lockstep_error_text(rc), ADVICE_DISK);
@@ -247,6 +233,10 @@ static int configuration_stored(struct opening *o)
     if (stored == NULL) return refuse(o, LOCKSTEP_ENOMEM, "out of memory; free some");
     int rc = table_configuration_read(s->kv, o->txn, stored->index, &stored->configuration);
     if (rc == 0) return 0;
+    const void *value = NULL;
+    size_t count = 0;
+    if (rc == LOCKSTEP_EVERSION && s->kv->get(o->txn, TABLE_CONFIGURATIONS, stored->index, &value, &count) == 0)
+        return refuse_newer(o, "data.mdb holds a configuration", configuration_version(value), CONFIGURATION_VERSION);
     return refuse(o, rc, "the configuration of block %" PRIu64 " in data.mdb is damaged or missing; %s", stored->index,
                   ADVICE_LOST);
 }
@@ -280,6 +270,9 @@ static int ring_fill(struct opening *o)
             if (configuration == NULL) return refuse(o, LOCKSTEP_ENOMEM, "out of memory; free some");
             rc = configuration_read(to + BLOCK_HEADER_BYTES, header.bytes - BLOCK_HEADER_BYTES,
                                     &configuration->configuration);
+            if (rc == LOCKSTEP_EVERSION)
+                return refuse_newer(o, "its journal holds a configuration",
+                                    configuration_version(to + BLOCK_HEADER_BYTES), CONFIGURATION_VERSION);
         }
         if (rc != 0)
             return refuse(o, LOCKSTEP_ECORRUPT, "block %" PRIu64 " in its journal is damaged; %s", from->index,
@@ -456,8 +449,8 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     uint32_t block_bytes_max = quarter < options->block_bytes_max ? (uint32_t)quarter : options->block_bytes_max;
     uint32_t run_count = 0;
     int rc = check_options(o);
-    if (rc == 0) rc = boot_read(o);
-    if (rc == 0 && o->boot.boot == 0) rc = boot_write(o, 1, false);
+    if (rc == 0) rc = boot_look(o);
+    if (rc == 0 && o->boot.boot == 0) rc = boot_store(o, 1, false);
     if (rc == 0) rc = table_open(o);
     if (rc != 0) return rc;
     if (!o->has_table) table_birth(o);
@@ -475,12 +468,12 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     ring_start(s->ring, &s->stored_base);
     rc = configuration_stored(o);
     if (rc == 0) rc = ring_fill(o);
-    if (rc == 0) rc = boot_write(o, o->has_table ? o->boot.boot + 1 : o->boot.boot, o->boot.complete != 0);
+    if (rc == 0) rc = boot_store(o, o->has_table ? o->boot.boot + 1 : o->boot.boot, o->boot.complete);
     if (rc != 0) return rc;
     journal_start(&s->journal, &s->shape, &o->recovery.end, o->boot.boot);
     rc = pack(o);
     if (rc == 0) rc = boot_commit(o);
-    if (rc == 0 && !o->boot.complete) rc = boot_write(o, o->boot.boot, true);
+    if (rc == 0 && !o->boot.complete) rc = boot_store(o, o->boot.boot, true);
     if (rc != 0) return rc;
     counters_start(o);
     *ret = (struct storage_recovered){.hard_state = o->recovery.hard_state,

@@ -24,7 +24,7 @@ int record_file_read(const struct disk *disk, const char *directory, const char 
     int rc = storage_path(path, directory, name);
     if (rc != 0) return rc;
     struct disk_file *file = NULL;
-    rc = disk->open(disk->context, path, 0, &file);
+    rc = disk->open(disk->context, path, DISK_READ_ONLY, &file);
     if (rc != 0) return rc;
     uint64_t size = 0;
     rc = disk->flush(file, true);

@@ -69,6 +69,14 @@ __attribute__((format(printf, 3, 4))) static int refuse(struct replay *r, int rc
     return rc;
 }
 
+static int refuse_newer(struct replay *r, const char *what, uint32_t format, uint32_t known, uint64_t offset)
+{
+    return refuse(r, LOCKSTEP_EVERSION,
+                  "journal: %s at byte %" PRIu64 " is of a newer version of lockstep (format %" PRIu32
+                  ", this one reads up to %" PRIu32 "); install that version",
+                  what, offset, format, known);
+}
+
 /* One whole block at `at`, of which `room` bytes may be read. ret->offset is left alone. */
 static int parse_block(const uint8_t *at, uint32_t room, uint32_t group, struct recovery_block *ret)
 {
@@ -138,8 +146,7 @@ static int read_frame(struct replay *r, struct read_frame *ret)
     int rc = read_at(r, r->buffer, FRAME_PAGE_BYTES, frame.offset, &count);
     if (rc != 0) return rc;
     rc = frame_header_read(r->buffer, count, &frame.header);
-    if (rc == LOCKSTEP_EVERSION)
-        return refuse(r, rc, "journal: written by a newer version of lockstep; install that version");
+    if (rc == LOCKSTEP_EVERSION) return refuse_newer(r, "a frame", frame.header.version, FRAME_VERSION, frame.offset);
     frame.header_good = rc == 0 && chains(r, &frame);
     if (!frame.header_good) goto out;
     const struct frame_header *h = &frame.header;
@@ -153,9 +160,15 @@ static int read_frame(struct replay *r, struct read_frame *ret)
     for (uint32_t i = 0; i < h->block_count; i++) r->parsed[i].bytes = 0;
     rc = recovery_parse_blocks(r->buffer + h->header_bytes, h->blocks_bytes, h->block_count, r->state->group, r->parsed,
                                h->block_count);
-    if (rc == LOCKSTEP_EVERSION)
-        return refuse(r, rc, "journal: holds a block of a newer version of lockstep; install that version");
     while (frame.parsed_count < h->block_count && r->parsed[frame.parsed_count].bytes != 0) frame.parsed_count++;
+    if (rc == LOCKSTEP_EVERSION) {
+        const struct recovery_block *before = frame.parsed_count != 0 ? &r->parsed[frame.parsed_count - 1] : NULL;
+        uint64_t at = h->header_bytes + (before != NULL ? before->offset + before->bytes : 0);
+        struct block_header newer;
+        rc = block_header_read(r->buffer + at, whole - at, &newer);
+        lk_assert(rc == LOCKSTEP_EVERSION);
+        return refuse_newer(r, "a block", newer.version, BLOCK_VERSION, frame.offset + at);
+    }
     frame.good = rc == 0;
     for (size_t i = 0; i < frame.parsed_count; i++) r->parsed[i].offset += frame.offset + h->header_bytes;
 out:
@@ -467,7 +480,6 @@ static int settle(struct replay *r)
     if (r->out->commit > last) r->out->commit = last;
     r->out->blocks = r->list;
     r->out->block_count = r->list_count;
-    r->out->end = r->at;
     r->list = NULL;
     return 0;
 }
@@ -497,6 +509,7 @@ int recovery_replay(const struct journal *journal, const struct kv *kv, struct k
     free(r.scan);
     free(r.parsed);
     free(r.list);
+    ret->end = r.at;
     if (rc != 0) recovery_free(ret);
     return rc;
 }

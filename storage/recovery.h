@@ -26,7 +26,7 @@ struct recovery_block {
 struct recovery {
     struct storage_hard_state hard_state;
     raft_index commit;
-    struct journal_place end;      /* behind the last good frame */
+    struct journal_place end;      /* behind the last good frame; also on error */
     struct recovery_block *blocks; /* those above the log, in order; free() */
     size_t block_count;
     uint64_t blocks_bytes;

@@ -121,9 +121,11 @@ int table_state_read(const struct kv *kv, struct kv_txn *txn, struct table_state
     if (count < sizeof bytes) return LOCKSTEP_ECORRUPT;
     memcpy(&bytes, value, sizeof bytes);
     if (bytes.magic != STATE_MAGIC || bytes.crc != state_crc(&bytes)) return LOCKSTEP_ECORRUPT;
+    *ret = (struct table_state){.format = bytes.format};
     if (bytes.format > STORAGE_FORMAT) return LOCKSTEP_EVERSION;
     if (count != sizeof bytes || bytes.zero != 0) return LOCKSTEP_ECORRUPT;
-    *ret = (struct table_state){.group = bytes.group,
+    *ret = (struct table_state){.format = bytes.format,
+                                .group = bytes.group,
                                 .member_id = bytes.member_id,
                                 .journal_id = bytes.journal_id,
                                 .boot = bytes.boot,
@@ -291,6 +293,7 @@ int table_block_read(const struct kv *kv, struct kv_txn *txn, raft_index index, 
     int rc = kv->get(txn, TABLE_BLOCKS, index, &value, &count);
     if (rc != 0) return rc;
     rc = block_header_read(value, count, &header);
+    if (rc == LOCKSTEP_EVERSION) *ret_header = header;
     if (rc != 0) return rc == LOCKSTEP_EVERSION ? rc : LOCKSTEP_ECORRUPT;
     if (header.bytes != count || header.index != index) return LOCKSTEP_ECORRUPT;
     rc = block_body_check(value, &header);

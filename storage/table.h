@@ -50,6 +50,7 @@ struct table_incoming {
 };
 
 struct table_state {
+    uint32_t format; /* as read; with EVERSION it alone is set */
     uint32_t group;
     raft_member member_id;
     uint64_t journal_id;
@@ -88,7 +89,8 @@ int table_pieces_sweep(const struct kv *kv, struct kv_txn *txn, const uint64_t *
 /* The newest generation of any piece; 0 = there is none. */
 int table_generation_newest(const struct kv *kv, struct kv_txn *txn, uint64_t *ret);
 
-/* A stored block, checked. It lies in the map: valid until the transaction ends. ENOTFOUND; ECORRUPT; EIO. */
+/* A stored block, checked. It lies in the map: valid until the transaction ends. ENOTFOUND; ECORRUPT; EIO;
+ * EVERSION: ret_header->version says which. */
 int table_block_read(const struct kv *kv, struct kv_txn *txn, raft_index index, const uint8_t **ret_block,
                      struct block_header *ret_header);
 int table_block_put(const struct kv *kv, struct kv_txn *txn, raft_index index, const void *block, uint32_t bytes);

@@ -17,7 +17,7 @@ static struct kv_map *map;
 
 static void map_open(void)
 {
-    int rc = kv->open(kv->context, directory, true, MAP_BYTES, TABLES, &map, why, sizeof why);
+    int rc = kv->open(kv->context, directory, KV_CREATE, MAP_BYTES, TABLES, &map, why, sizeof why);
     ck_assert_msg(rc == 0, "%d %s", rc, why);
 }
 
@@ -57,7 +57,7 @@ static void expect(struct kv_txn *txn, uint32_t table, uint64_t key, const char 
 
 START_TEST(missing_map_is_made_only_if_it_may_be)
 {
-    ck_assert_int_eq(kv->open(kv->context, directory, false, MAP_BYTES, TABLES, &map, why, sizeof why),
+    ck_assert_int_eq(kv->open(kv->context, directory, KV_WRITE, MAP_BYTES, TABLES, &map, why, sizeof why),
                      LOCKSTEP_ENOTFOUND);
     ck_assert_uint_gt(strlen(why), 0);
     map = NULL;
@@ -65,7 +65,7 @@ START_TEST(missing_map_is_made_only_if_it_may_be)
     put(0, 1, "x");
     kv->close(map);
     map = NULL;
-    ck_assert_int_eq(kv->open(kv->context, directory, false, MAP_BYTES, TABLES, &map, why, sizeof why), 0);
+    ck_assert_int_eq(kv->open(kv->context, directory, KV_WRITE, MAP_BYTES, TABLES, &map, why, sizeof why), 0);
 }
 END_TEST
 

@@ -39,7 +39,7 @@ START_TEST(file_is_grown_ahead_and_the_map_bounds_it) /* J6 */
     struct kv_map *map = NULL;
     struct stat status;
     const struct kv *kv = conformance_kv_begin(directory);
-    ck_assert_int_eq(kv->open(kv->context, directory, true, 8 << 20, 2, &map, why, sizeof why), 0);
+    ck_assert_int_eq(kv->open(kv->context, directory, KV_CREATE, 8 << 20, 2, &map, why, sizeof why), 0);
     ck_assert_int_eq(kv->grow(map, 1 << 20), 0);
     ck_assert_int_eq(stat(path_of("data.mdb"), &status), 0);
     ck_assert_int_ge(status.st_size, 1 << 20);
@@ -61,7 +61,7 @@ START_TEST(full_map_is_said_and_nothing_is_lost) /* T57 */
     const void *value;
     size_t count;
     const struct kv *kv = conformance_kv_begin(directory);
-    ck_assert_int_eq(kv->open(kv->context, directory, true, 1 << 20, 2, &map, why, sizeof why), 0);
+    ck_assert_int_eq(kv->open(kv->context, directory, KV_CREATE, 1 << 20, 2, &map, why, sizeof why), 0);
     ck_assert_int_eq(kv->begin_write(map, &txn), 0);
     ck_assert_int_eq(kv->put(txn, 0, 1, bytes, VALUE), 0);
     ck_assert_int_eq(kv->commit(txn), 0);

@@ -104,7 +104,7 @@ static struct pair *pair_find(const struct version *version, uint32_t table, uin
     return &version->tables[table].pairs[place];
 }
 
-static int kv_open(void *context, const char *directory, bool may_create, uint64_t map_bytes, uint32_t tables,
+static int kv_open(void *context, const char *directory, enum kv_mode mode, uint64_t map_bytes, uint32_t tables,
                    struct kv_map **ret, char *why, size_t why_room)
 {
     struct sim_kv *sim = context;
@@ -114,7 +114,7 @@ static int kv_open(void *context, const char *directory, bool may_create, uint64
         snprintf(why, why_room, "%s: no power", directory);
         return LOCKSTEP_EIO;
     }
-    if (!may_create && !sim->exists) {
+    if (mode != KV_CREATE && !sim->exists) {
         snprintf(why, why_room, "%s: there is no map", directory);
         return LOCKSTEP_ENOTFOUND;
     }
@@ -303,6 +303,13 @@ static int kv_grow(struct kv_map *map, uint64_t bytes)
     return value_bytes(map) + bytes > map->sim->capacity ? LOCKSTEP_ENOSPC : 0;
 }
 
+static uint64_t kv_offset_of(struct kv_txn *txn, const void *value)
+{
+    (void)txn;
+    (void)value;
+    return UINT64_MAX;
+}
+
 static uint64_t kv_file_bytes(struct kv_map *map)
 {
     return value_bytes(map);
@@ -337,6 +344,7 @@ struct sim_kv *sim_kv_open(struct sim_disk *disk)
         .abort = kv_abort,
         .grow = kv_grow,
         .file_bytes = kv_file_bytes,
+        .offset_of = kv_offset_of,
     };
     return sim;
 }

@@ -244,7 +244,8 @@ START_TEST(second_process_on_a_directory_exits_1_and_the_first_goes_on)
 {
     pid_t first = start("first");
     wait_until_said("first", "leader=n1");
-    ends_with(start("second"), "second", 1, "in use by another process; stop that one first");
+    ends_with(start("second"), "second", 1,
+              "in use by another process, which holds its file 'lock'; stop that one first");
     ck_assert_int_eq(waitpid(first, NULL, WNOHANG), 0);
     kill(first, SIGTERM);
     ends_with(first, "first", 0, "stopped");
