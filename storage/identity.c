@@ -200,7 +200,11 @@ static int identity_create(struct identity_directory *directory, const char *nam
     }
     struct identity identity = {.member_id = random_id, .state = IDENTITY_FRESH};
     memcpy(identity.name, name, strlen(name) + 1);
-    int rc = identity_store(directory, &identity);
+    /* The directory itself is a name in the one above it. Where that one may not be read (EINVAL), it was made by others. */
+    char above[STORAGE_PATH_BYTES_MAX];
+    int rc = storage_path(above, directory->path, "..");
+    if (rc == 0) rc = directory->disk->flush_directory(directory->disk->context, above);
+    if (rc == 0 || rc == LOCKSTEP_EINVAL) rc = identity_store(directory, &identity);
     if (rc != 0) {
         snprintf(why, why_room, "data directory %s: cannot store its identity: %s; check the disk and its permissions",
                  directory->path, lockstep_error_text(rc));

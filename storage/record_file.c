@@ -29,6 +29,9 @@ int record_file_read(const struct disk *disk, const char *directory, const char 
     uint64_t size = 0;
     rc = disk->flush(file, true);
     if (rc != 0) goto out;
+    /* And under this name: who replaced it may have been killed before it could flush the directory. */
+    rc = disk->flush_directory(disk->context, directory);
+    if (rc != 0) goto out;
     rc = disk->drop_cache(file);
     if (rc != 0) goto out;
     rc = disk->size(file, &size);

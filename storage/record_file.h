@@ -17,7 +17,8 @@ enum {
 /* directory/name. EINVAL: longer than STORAGE_PATH_BYTES_MAX; to holds "" then. */
 int storage_path(char to[STORAGE_PATH_BYTES_MAX], const char *directory, const char *name);
 
-/* Read directory/name whole. Its pages are flushed and dropped first, so what is returned is on the disk (J3).
+/* Read directory/name whole. Its pages and its name are flushed first, and the pages dropped, so what is returned is on the
+ * disk (J3).
  * ENOTFOUND: no such file. ECORRUPT: longer than RECORD_FILE_BYTES_MAX. EIO, EINVAL. What the bytes mean is checked by
  * the caller. */
 int record_file_read(const struct disk *disk, const char *directory, const char *name,

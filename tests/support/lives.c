@@ -240,7 +240,7 @@ void lives_note_acked(struct lives *l)
     if (count != p->acked_count) take(l, &(struct lives_note){.type = LIVES_ACKED, .acked_count = count});
 }
 
-static void persist(struct lives *l, raft_index first, bool with_hard_state)
+void lives_persist(struct lives *l, raft_index first, bool with_hard_state)
 {
     struct store *store = l->store;
     uint64_t seq = store_persist(store, first, with_hard_state); /* queued: nothing is written yet */
@@ -274,21 +274,21 @@ static bool append_some(struct lives *l)
 static void do_append(struct lives *l)
 {
     raft_index first = ring_last(l->store->ring).index + 1;
-    if (append_some(l)) persist(l, first, false);
+    if (append_some(l)) lives_persist(l, first, false);
 }
 
 static void do_term(struct lives *l)
 {
     l->store->hard_state.term += random_between(l->dice, 1, 3);
     l->store->hard_state.vote = random_below(l->dice, 3);
-    persist(l, 0, true);
+    lives_persist(l, 0, true);
 }
 
 static void do_vote(struct lives *l)
 {
     if (l->store->hard_state.vote != 0) return;
     l->store->hard_state.vote = random_between(l->dice, 1, 3);
-    persist(l, 0, true);
+    lives_persist(l, 0, true);
 }
 
 /* A new leader contradicts what is not committed. */
@@ -304,7 +304,7 @@ static void do_cut(struct lives *l)
     store_cut(store, first);
     bool any = append_some(l);
     lk_assert(any);
-    persist(l, first, true);
+    lives_persist(l, first, true);
 }
 
 static void do_commit(struct lives *l)

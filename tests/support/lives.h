@@ -110,6 +110,8 @@ void lives_read(struct lives *lives, struct lives_view *view);
 void lives_begin(struct lives *lives);
 /* One thing that a node does, by the dice. */
 void lives_turn(struct lives *lives);
+/* Submit blocks first..the last one (0: none), and the store's hard state if with_hard_state. */
+void lives_persist(struct lives *lives, raft_index first, bool with_hard_state);
 /* Take notice of what has become durable. */
 void lives_note_acked(struct lives *lives);
 /* Room for another turn. */

@@ -97,6 +97,34 @@ START_TEST(new_directory_is_fresh_and_keeps_its_member_id) /* I1 */
 }
 END_TEST
 
+/* The real disk, and which directories were flushed. */
+static char flushed[1024];
+
+static int watch_flush_directory(void *context, const char *name)
+{
+    size_t at = strlen(flushed);
+    snprintf(flushed + at, sizeof flushed - at, "%s;", name);
+    return disk_posix()->flush_directory(context, name);
+}
+
+START_TEST(names_are_flushed_before_anybody_hears_of_them) /* I1, J3; ./dev powercut found both */
+{
+    struct disk disk = *disk_posix();
+    char expected[400];
+    disk.flush_directory = watch_flush_directory;
+    flushed[0] = '\0';
+    ck_assert_int_eq(identity_open(&disk, path, "n1", 0xabcdef, &directory, &identity, why, sizeof why), 0);
+    snprintf(expected, sizeof expected, "%s/..;%s;", path, path); /* its own name, above it; then the file's */
+    ck_assert_str_eq(flushed, expected);
+    identity_close(directory);
+    directory = NULL;
+    flushed[0] = '\0'; /* the one before may have been killed between its rename and its flush */
+    ck_assert_int_eq(identity_open(&disk, path, "n1", 0xabcdef, &directory, &identity, why, sizeof why), 0);
+    snprintf(expected, sizeof expected, "%s;", path);
+    ck_assert_str_eq(flushed, expected);
+}
+END_TEST
+
 START_TEST(birth_is_pending_then_complete_and_survives) /* I2 */
 {
     ck_assert_int_eq(open_as("n1"), 0);
@@ -231,6 +259,7 @@ static void add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, new_directory_is_fresh_and_keeps_its_member_id);
+    tcase_add_test(tests, names_are_flushed_before_anybody_hears_of_them);
     tcase_add_test(tests, birth_is_pending_then_complete_and_survives);
     tcase_add_test(tests, directory_in_use_is_refused);
     tcase_add_test(tests, directory_of_another_node_is_refused);
