@@ -205,6 +205,31 @@ static uint64_t deadline(const struct raft *r)
     return lead < election ? lead : election;
 }
 
+/* What leaves now: the rules that a message could break, looked at where all messages pass. */
+static void check_sends(const struct raft *r, const struct raft_effects *fx)
+{
+    const struct raft_hard_state *durable = &r->persists.durable;
+    for (uint32_t i = 0; i < fx->send_count; i++) {
+        const struct raft_message *m = &fx->sends[i].message;
+        lk_assert(m->term <= durable->term); /* R1 */
+        switch ((enum raft_message_type)m->type) {
+        case RAFT_VOTE: lk_assert(m->term == durable->term && durable->vote == r->options.self); break; /* R7 */
+        case RAFT_VOTE_REPLY:
+            if (m->as.vote_reply.granted) lk_assert(durable->term > m->term || durable->vote == m->to); /* R7 */
+            break;
+        case RAFT_ACK: /* R2; one of an older term says nothing but ours */
+            lk_assert(m->as.ack.durable_index <= r->persists.durable_index);
+            lk_assert(m->as.ack.durable_index <= m->as.ack.validated_index);
+            break;
+        case RAFT_APPEND:
+        case RAFT_HEARTBEAT:
+        case RAFT_INSTALL:
+        case RAFT_TIMEOUT_NOW: lk_assert(r->role == RAFT_LEADER && m->term == r->hard.term); break;
+        default: break;
+        }
+    }
+}
+
 void raft_take(struct raft *r, uint64_t now_ns, struct raft_effects *ret)
 {
     if (r->now_ns < now_ns) r->now_ns = now_ns;
@@ -225,6 +250,7 @@ void raft_take(struct raft *r, uint64_t now_ns, struct raft_effects *ret)
         raft_install_take(r, ret);
         raft_persists_take(&r->persists, &r->hard, r->log.last_index, ret);
     }
+    check_sends(r, ret);
 
     ret->commit = r->commit;
     ret->reads_ready = r->reads.ready;

@@ -104,6 +104,7 @@ void raft_lead_commit(struct raft *r)
     if (reached <= r->commit || reached < r->term_first_index) return; /* R4: all from there on are of our term */
     uint64_t bytes = raft_lead_bytes_of(r, r->commit + 1, reached);
     r->uncommitted_bytes -= bytes < r->uncommitted_bytes ? bytes : r->uncommitted_bytes;
+    lk_assert(reached <= r->log.last_index && raft_log_term_at(&r->log, reached) == r->hard.term); /* R4 */
     r->commit = reached;
 }
 
