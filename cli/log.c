@@ -37,8 +37,8 @@ static void summary_json(struct json *json, struct inspection *inspection, const
         json_number(json, "log_bytes", v->table.blocks_bytes);
         json_number(json, "tail_bytes", v->tail_bytes);
         json_number(json, "data_bytes", v->data_bytes);
-        json_number(json, "snapshot", v->table.snapshot.is.base.index);
-        json_number(json, "snapshot_bytes", v->table.snapshot.is.bytes);
+        json_number(json, "snapshot", v->table.snapshot.base.index);
+        json_number(json, "snapshot_bytes", v->table.snapshot.bytes);
         json_number(json, "journal_bytes", v->journal.bytes);
         json_number(json, "journal_from", v->table.q.seq);
         json_number(json, "journal_to", v->journal_end_seq);
@@ -102,9 +102,9 @@ static void log_show(const struct inspect_view *v)
     if (v->last > v->stored)
         printf("          in the journal alone: %" PRIu64 "..%" PRIu64 ", %s\n", v->stored + 1, v->last,
                show_bytes(v->tail_bytes));
-    if (v->table.snapshot.is.base.index != 0)
-        printf("snapshot  of block %" PRIu64 ", %s\n", v->table.snapshot.is.base.index,
-               show_bytes(v->table.snapshot.is.bytes));
+    if (v->table.snapshot.base.index != 0)
+        printf("snapshot  of block %" PRIu64 ", %s\n", v->table.snapshot.base.index,
+               show_bytes(v->table.snapshot.bytes));
     else
         printf("snapshot  none\n");
     printf("journal   %s, ", show_bytes(v->journal.bytes));
@@ -330,10 +330,10 @@ static int verify_run(struct cli *cli)
     } else if (code == EXIT_OK && v->has_table && v->last >= v->first) {
         printf("%s: whole: blocks %" PRIu64 "..%" PRIu64 ", %s%s\n", cli->words[0], v->first, v->last,
                show_bytes(v->table.blocks_bytes + v->tail_bytes),
-               v->table.snapshot.is.base.index != 0 ? ", and its snapshot" : "");
+               v->table.snapshot.base.index != 0 ? ", and its snapshot" : "");
     } else if (code == EXIT_OK) {
         printf("%s: whole: its log is empty%s\n", cli->words[0],
-               v->table.snapshot.is.base.index != 0 ? " behind its snapshot, which is whole" : "");
+               v->table.snapshot.base.index != 0 ? " behind its snapshot, which is whole" : "");
     } else {
         size_t count;
         (void)inspect_findings(inspection, &count);

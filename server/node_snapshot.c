@@ -18,6 +18,7 @@
 #include "server/node_internal.h"
 
 enum { HOLD_MAX = 4 };
+static_assert((int)SNAPSHOT_PIECE_BYTES <= (int)BLOCK_BYTES_MAX, "a load buffer holds a piece");
 
 /* --- a snapshot's bytes, piece by piece ---------------------------------------------------------------------------- */
 
@@ -34,19 +35,16 @@ struct piece_reader {
 static int next_piece(struct piece_reader *pieces)
 {
     struct storage_snapshot is;
-    const uint8_t *bytes;
     if (pieces->next > 0 && pieces->next == pieces->is.bytes) return 0;
-    int rc = storage_piece_read(pieces->reader, pieces->which, pieces->next, &is, &bytes, &pieces->count);
+    int rc = storage_piece_read(pieces->reader, pieces->which, pieces->next, &is, pieces->piece, &pieces->count);
     if (rc == 0 && pieces->next > 0 && is.checksum != pieces->is.checksum) rc = LOCKSTEP_EGONE; /* another by now */
     if (rc == 0) {
-        memcpy(pieces->piece, bytes, pieces->count); /* no view is held while a machine thinks */
         pieces->is = is;
         pieces->next += pieces->count;
         pieces->at = 0;
     } else {
         pieces->count = pieces->at = 0;
     }
-    storage_read_end(pieces->reader);
     return rc;
 }
 
@@ -106,7 +104,8 @@ static void take(struct node *node)
     int rc = storage_snapshot_begin(node->storage, &base);
     if (rc == 0) {
         rc = host_snapshot_write(node->host, &writer.face);
-        storage_snapshot_end(node->storage, rc == 0);
+        int error = storage_snapshot_end(node->storage, rc == 0);
+        if (rc == 0) rc = error;
     }
     host_snapshot_done(node->host);
     if (rc != 0)
@@ -121,21 +120,18 @@ void node_snapshots_load(struct node *node, struct node_load *load)
 {
     const struct raft_piece *piece = &load->piece;
     struct storage_snapshot is = {0};
-    const uint8_t *bytes = NULL;
     size_t count = 0;
     uint64_t offset = piece->offset;
-    int rc = storage_piece_read(node->load_reader, STORAGE_SNAPSHOT_NEWEST, offset, &is, &bytes, &count);
+    int rc = storage_piece_read(node->load_reader, STORAGE_SNAPSHOT_NEWEST, offset, &is, load->buffer, &count);
     bool other = rc == 0 && (is.base.index != piece->index || is.checksum != piece->checksum);
     if (offset != 0 && (other || rc == LOCKSTEP_ENOTFOUND)) {
         offset = 0;
-        rc = storage_piece_read(node->load_reader, STORAGE_SNAPSHOT_NEWEST, offset, &is, &bytes, &count);
+        rc = storage_piece_read(node->load_reader, STORAGE_SNAPSHOT_NEWEST, offset, &is, load->buffer, &count);
     }
     load->ret_bytes = rc == 0 ? count : 0;
     load->ret_offset = offset;
     load->ret_snapshot = is;
     load->ret_error = rc == LOCKSTEP_ECORRUPT || rc == LOCKSTEP_EIO ? rc : 0; /* anything else passes */
-    if (rc == 0) memcpy(load->buffer, bytes, count);
-    storage_read_end(node->load_reader);
 }
 
 void node_snapshots_loaded(struct node *node, unsigned slot)

@@ -37,6 +37,9 @@ struct disk {
     int (*make_directory)(void *context, const char *path); /* 0 also if it is there */
     int (*flush_directory)(void *context, const char *path);
     int (*exists)(void *context, const char *path, bool *ret);
+    /* Call `each` with the name of everything in a directory, in any order. Nothing is changed in there meanwhile. */
+    int (*list)(void *context, const char *path, void (*each)(void *each_context, const char *name),
+                void *each_context);
     int (*free_bytes)(void *context, const char *path, uint64_t *ret);
     /* The type of the file system, as "ext4" or "tmpfs"; for people and for refusing tmpfs. */
     int (*file_system)(void *context, const char *path, char *ret, size_t room);

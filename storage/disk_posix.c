@@ -5,6 +5,7 @@
  * has marked the pages clean, and a second one would "succeed". */
 #include "storage/disk.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -196,6 +197,20 @@ static int posix_disk_exists(void *context, const char *path, bool *ret)
     return 0;
 }
 
+static int posix_disk_list(void *context, const char *path, void (*each)(void *each_context, const char *name),
+                           void *each_context)
+{
+    (void)context;
+    DIR *directory = opendir(path);
+    if (directory == NULL) return from_errno(errno);
+    const struct dirent *entry;
+    for (errno = 0; (entry = readdir(directory)) != NULL; errno = 0)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) each(each_context, entry->d_name);
+    int rc = errno == 0 ? 0 : from_errno(errno);
+    closedir(directory);
+    return rc;
+}
+
 static int posix_disk_free_bytes(void *context, const char *path, uint64_t *ret)
 {
     (void)context;
@@ -242,6 +257,7 @@ const struct disk *disk_posix(void)
                                      .make_directory = posix_disk_make_directory,
                                      .flush_directory = posix_disk_flush_directory,
                                      .exists = posix_disk_exists,
+                                     .list = posix_disk_list,
                                      .free_bytes = posix_disk_free_bytes,
                                      .file_system = posix_disk_file_system};
     return &disk;

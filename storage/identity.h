@@ -17,7 +17,7 @@
 
 enum {
     IDENTITY_NAME_BYTES_MAX = CONFIGURATION_NAME_BYTES_MAX, /* cluster, node and machine names, with their final 0 */
-    STORAGE_FORMAT = 1,
+    STORAGE_FORMAT = 2,                                     /* 1 kept snapshots in data.mdb */
 };
 
 enum identity_state { IDENTITY_FRESH = 0, IDENTITY_PENDING = 1, IDENTITY_COMPLETE = 2 };

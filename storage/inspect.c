@@ -15,6 +15,7 @@
 #include "base/crc32c.h"
 #include "lockstep/errors.h"
 #include "storage/recovery.h"
+#include "storage/snapshot_file.h"
 #include "storage/state.h"
 
 enum { FINDINGS_MAX = 1000 };
@@ -28,7 +29,8 @@ struct inspection {
     struct recovery recovery;
     struct block_base stored; /* behind the log's last block; of a damaged one index and crc alone are known */
     struct inspect_view view;
-    uint8_t *block; /* BLOCK_BYTES_MAX: one of the journal's */
+    uint8_t *block; /* BLOCK_BYTES_MAX: one of the journal's, or a piece of a snapshot */
+    char snapshot_name[SNAPSHOT_NAME_BYTES];
     struct inspect_finding *findings;
     size_t finding_count;
 };
@@ -50,12 +52,14 @@ __attribute__((format(printf, 6, 7))) static void found(struct inspection *i, in
     va_end(arguments);
 }
 
-static void found_newer(struct inspection *i, const char *file, uint64_t offset, raft_index index, const char *what,
-                        uint32_t format, uint32_t known)
+static void found_format(struct inspection *i, const char *file, uint64_t offset, raft_index index, const char *what,
+                         uint32_t format, uint32_t known)
 {
     found(i, LOCKSTEP_EVERSION, file, offset, index,
-          "%s of a newer version of lockstep (format %" PRIu32 ", this one reads up to %" PRIu32
-          "); look at it with that version",
+          format > known ? "%s of a newer version of lockstep (format %" PRIu32 ", this one reads up to %" PRIu32
+                           "); look at it with that version"
+                         : "%s of an older version of lockstep (format %" PRIu32 ", this one reads %" PRIu32
+                           "); look at it with that version",
           what, format, known);
 }
 
@@ -102,7 +106,7 @@ static void look_at_boot(struct inspection *i)
                   ADVICE_LOST);
         return;
     case LOCKSTEP_ECORRUPT: found(i, rc, "boot", 0, 0, "is damaged; %s", ADVICE_LOST); return;
-    case LOCKSTEP_EVERSION: found_newer(i, "boot", 0, 0, "is", boot.version, BOOT_VERSION); return;
+    case LOCKSTEP_EVERSION: found_format(i, "boot", 0, 0, "is", boot.version, BOOT_VERSION); return;
     default: found(i, rc, "boot", UINT64_MAX, 0, "cannot be read: %s", lockstep_error_text(rc)); return;
     }
     i->view.has_boot = true;
@@ -134,7 +138,7 @@ static void look_at_table(struct inspection *i)
             found(i, LOCKSTEP_ECORRUPT, "data.mdb", UINT64_MAX, 0, "is empty: the log was lost; %s", ADVICE_LOST);
         return;
     case LOCKSTEP_EVERSION:
-        found_newer(i, "data.mdb", UINT64_MAX, 0, "its state record is", table.format, STORAGE_FORMAT);
+        found_format(i, "data.mdb", UINT64_MAX, 0, "its state record is", table.format, STORAGE_FORMAT);
         return;
     case LOCKSTEP_ECORRUPT:
         found(i, rc, "data.mdb", UINT64_MAX, 0, "its state record is damaged, votes may be lost; %s", ADVICE_LOST);
@@ -157,7 +161,7 @@ static void look_at_table(struct inspection *i)
         found(i, LOCKSTEP_ECORRUPT, "boot", UINT64_MAX, 0,
               "counts to %" PRIu64 ", but data.mdb knows boot %" PRIu64 ": the files are from different times; %s",
               v->boot.boot, table.boot, ADVICE_LOST);
-    raft_index snapshot = table.snapshot.is.base.index;
+    raft_index snapshot = table.snapshot.base.index;
     if (table.base.index > snapshot || snapshot > table.last_index)
         found(i, LOCKSTEP_ECORRUPT, "data.mdb", UINT64_MAX, 0,
               "its log begins behind block %" PRIu64 ", and it has no snapshot of it; %s", table.base.index,
@@ -184,7 +188,7 @@ static void look_at_journal(struct inspection *i)
                   directory, ADVICE_LOST);
         return;
     case LOCKSTEP_ECORRUPT: found(i, rc, "journal", 0, 0, "its first page is damaged; %s", ADVICE_LOST); return;
-    case LOCKSTEP_EVERSION: found_newer(i, "journal", 0, 0, "is", i->journal.version, JOURNAL_VERSION); return;
+    case LOCKSTEP_EVERSION: found_format(i, "journal", 0, 0, "is", i->journal.version, JOURNAL_VERSION); return;
     default: found(i, rc, "journal", UINT64_MAX, 0, "cannot be read: %s", lockstep_error_text(rc)); return;
     }
     v->has_journal = true;
@@ -233,8 +237,8 @@ static void look_at_configuration(struct inspection *i)
         const void *value;
         size_t count;
         if (i->options.kv->get(i->txn, TABLE_CONFIGURATIONS, index, &value, &count) == 0)
-            found_newer(i, "data.mdb", i->options.kv->offset_of(i->txn, value), index, "a configuration is",
-                        configuration_version(value), CONFIGURATION_VERSION);
+            found_format(i, "data.mdb", i->options.kv->offset_of(i->txn, value), index, "a configuration is",
+                         configuration_version(value), CONFIGURATION_VERSION);
     }
     for (index = v->stored + 1; index <= v->last; index++) {
         const uint8_t *block;
@@ -345,7 +349,7 @@ static void found_block(struct inspection *i, raft_index index, int rc, const st
     if (i->options.kv->get(i->txn, TABLE_BLOCKS, index, &value, &count) == 0)
         offset = i->options.kv->offset_of(i->txn, value);
     if (rc == LOCKSTEP_EVERSION)
-        found_newer(i, "data.mdb", offset, index, "a block is", header->version, BLOCK_VERSION);
+        found_format(i, "data.mdb", offset, index, "a block is", header->version, BLOCK_VERSION);
     else if (rc == LOCKSTEP_EIO)
         found(i, rc, "data.mdb", offset, index, "block %" PRIu64 " cannot be read; look at the disk", index);
     else
@@ -424,15 +428,45 @@ static int no_piece(void *context, const uint8_t *bytes, size_t count)
     return 0;
 }
 
+/* The file `name`, which has to be the snapshot `is`. */
+static int snapshot_read(struct inspection *i, const char *name, const struct storage_snapshot *is,
+                         int (*piece)(void *context, const uint8_t *bytes, size_t count), void *context,
+                         struct snapshot_file_head *ret_head, uint64_t *ret_offset)
+{
+    struct snapshot_file *file = NULL;
+    uint32_t checksum = 0;
+    *ret_offset = 0;
+    int rc = snapshot_file_open(i->options.disk, i->options.directory, name, false, &file, ret_head);
+    if (rc == 0 && !snapshot_same(&ret_head->is, is)) rc = LOCKSTEP_ECORRUPT;
+    while (rc == 0 && *ret_offset < is->bytes) {
+        size_t count = 0;
+        rc = snapshot_file_read(file, ret_head, *ret_offset, i->block, &count);
+        if (rc == 0) rc = piece(context, i->block, count);
+        if (rc != 0) break;
+        checksum = crc32c_extend(checksum, i->block, count);
+        *ret_offset += count;
+    }
+    snapshot_file_close(file);
+    if (rc != 0 || checksum == is->checksum) return rc;
+    *ret_offset = 0; /* every piece is whole: they are not those of this record */
+    return LOCKSTEP_ECORRUPT;
+}
+
 static void verify_snapshot(struct inspection *i)
 {
     struct storage_snapshot is;
+    struct snapshot_file_head head = {0};
     uint64_t held, offset = UINT64_MAX;
     inspect_snapshot(i, STORAGE_SNAPSHOT_NEWEST, &is, &held);
     if (is.base.index == 0) return;
-    int rc = inspect_snapshot_read(i, STORAGE_SNAPSHOT_NEWEST, no_piece, NULL, &offset);
+    snapshot_file_name(i->snapshot_name, is.base.index);
+    int rc = snapshot_read(i, i->snapshot_name, &is, no_piece, NULL, &head, &offset);
     if (rc == 0) return;
-    found(i, rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc, "data.mdb", UINT64_MAX, is.base.index,
+    if (rc == LOCKSTEP_EVERSION) {
+        found_format(i, i->snapshot_name, 0, 0, "is", head.version, SNAPSHOT_FILE_VERSION);
+        return;
+    }
+    found(i, rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc, i->snapshot_name, UINT64_MAX, is.base.index,
           "the snapshot of block %" PRIu64 " is damaged or missing at its byte %" PRIu64 "; %s", is.base.index, offset,
           ADVICE_LOST);
 }
@@ -461,17 +495,20 @@ int inspect_verify(struct inspection *i)
 void inspect_snapshot(struct inspection *i, enum storage_which which, struct storage_snapshot *ret,
                       uint64_t *ret_held_bytes)
 {
-    struct table_incoming incoming;
+    struct snapshot_file *file = NULL;
+    struct snapshot_file_head head;
+    uint32_t checksum;
     *ret = (struct storage_snapshot){0};
     *ret_held_bytes = 0;
-    if (!i->view.has_table) return;
     if (which == STORAGE_SNAPSHOT_NEWEST) {
-        *ret = i->view.table.snapshot.is;
+        if (i->view.has_table) *ret = i->view.table.snapshot;
         *ret_held_bytes = ret->bytes;
-    } else if (table_incoming_read(i->options.kv, i->txn, &incoming) == 0) {
-        *ret = incoming.snapshot.is;
-        *ret_held_bytes = incoming.offset;
+        return;
     }
+    int rc = snapshot_file_open(i->options.disk, i->options.directory, SNAPSHOT_NAME_INCOMING, false, &file, &head);
+    if (rc == 0) rc = snapshot_file_scan(file, &head, i->block, ret_held_bytes, &checksum);
+    if (rc == 0) *ret = head.is;
+    snapshot_file_close(file);
 }
 
 int inspect_snapshot_read(struct inspection *i, enum storage_which which,
@@ -479,21 +516,13 @@ int inspect_snapshot_read(struct inspection *i, enum storage_which which,
                           uint64_t *ret_offset)
 {
     struct storage_snapshot is;
+    struct snapshot_file_head head;
+    char name[SNAPSHOT_NAME_BYTES] = SNAPSHOT_NAME_INCOMING;
     uint64_t held;
-    uint32_t checksum = 0;
     *ret_offset = 0;
     inspect_snapshot(i, which, &is, &held);
     if (is.base.index == 0 || held != is.bytes) return LOCKSTEP_ENOTFOUND;
-    while (*ret_offset < is.bytes) {
-        struct storage_snapshot now;
-        const uint8_t *bytes;
-        size_t count;
-        int rc = storage_piece_find(i->options.kv, i->txn, which, *ret_offset, &now, &bytes, &count);
-        if (rc == 0) rc = piece(context, bytes, count);
-        if (rc != 0) return rc;
-        checksum = crc32c_extend(checksum, bytes, count);
-        *ret_offset += count;
-    }
-    *ret_offset = 0; /* every piece is whole: they are not those of this record */
-    return checksum == is.checksum ? 0 : LOCKSTEP_ECORRUPT;
+    if (which == STORAGE_SNAPSHOT_NEWEST) snapshot_file_name(name, is.base.index);
+    int rc = snapshot_read(i, name, &is, piece, context, &head, ret_offset);
+    return rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc; /* the file is gone */
 }

@@ -49,11 +49,13 @@ __attribute__((format(printf, 3, 4))) static int refuse(struct opening *o, int r
     return rc;
 }
 
-static int refuse_newer(struct opening *o, const char *what, uint32_t format, uint32_t known)
+static int refuse_format(struct opening *o, const char *what, uint32_t format, uint32_t known)
 {
     return refuse(o, LOCKSTEP_EVERSION,
-                  "%s of a newer version of lockstep (format %" PRIu32 ", this one reads up to %" PRIu32
-                  "); install that version",
+                  format > known ? "%s of a newer version of lockstep (format %" PRIu32
+                                   ", this one reads up to %" PRIu32 "); install that version"
+                                 : "%s of an older version of lockstep (format %" PRIu32 ", this one reads %" PRIu32
+                                   "); install that version",
                   what, format, known);
 }
 
@@ -71,7 +73,7 @@ static int boot_look(struct opening *o)
     case 0: break;
     case LOCKSTEP_ENOTFOUND: return 0; /* all zeros: a first start */
     case LOCKSTEP_ECORRUPT: return refuse(o, rc, "its file 'boot' is damaged; %s", ADVICE_LOST);
-    case LOCKSTEP_EVERSION: return refuse_newer(o, "its file 'boot' is", boot.version, BOOT_VERSION);
+    case LOCKSTEP_EVERSION: return refuse_format(o, "its file 'boot' is", boot.version, BOOT_VERSION);
     default: return refuse(o, rc, "its file 'boot' cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
     }
     if (boot.member_id != o->options->member_id)
@@ -109,7 +111,7 @@ static int table_open(struct opening *o)
     case 0: break;
     case LOCKSTEP_ENOTFOUND:
         return refuse(o, LOCKSTEP_ECORRUPT, "its log was lost: data.mdb is empty; %s", ADVICE_LOST);
-    case LOCKSTEP_EVERSION: return refuse_newer(o, "the state record in data.mdb is", s->table.format, STORAGE_FORMAT);
+    case LOCKSTEP_EVERSION: return refuse_format(o, "the state record in data.mdb is", s->table.format, STORAGE_FORMAT);
     default: return refuse(o, rc, "the state record in data.mdb is damaged, votes may be lost; %s", ADVICE_LOST);
     }
     if (s->table.member_id != options->member_id || s->table.group != options->group)
@@ -123,15 +125,39 @@ static int table_open(struct opening *o)
                       ": the files are from different times; %s",
                       s->table.boot, o->boot.boot, ADVICE_LOST);
     const struct table_state *table = &s->table;
-    raft_index snapshot = table->snapshot.is.base.index;
+    raft_index snapshot = table->snapshot.base.index;
     if (table->base.index > snapshot || snapshot > table->last_index)
         return refuse(o, LOCKSTEP_ECORRUPT,
                       "data.mdb has compacted its log up to block %" PRIu64 " and has no snapshot of it; %s",
                       table->base.index, ADVICE_LOST);
-    rc = storage_snapshot_recover(s, o->txn);
-    if (rc != 0) return refuse(o, rc, "data.mdb cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
     o->has_table = true;
     return 0;
+}
+
+static int snapshots_check(struct opening *o)
+{
+    char name[SNAPSHOT_NAME_BYTES] = "";
+    uint32_t version = 0;
+    if (!o->has_table) return 0;
+    int rc = storage_snapshot_check(o->storage, name, &version);
+    switch (rc) {
+    case 0: return 0;
+    case LOCKSTEP_EVERSION: {
+        char what[sizeof name + 8];
+        snprintf(what, sizeof what, "%s is", name);
+        return refuse_format(o, what, version, SNAPSHOT_FILE_VERSION);
+    }
+    case LOCKSTEP_ECORRUPT: return refuse(o, rc, "%s is damaged or missing; %s", name, ADVICE_LOST);
+    default: return refuse(o, rc, "%s cannot be read: %s; %s", name, lockstep_error_text(rc), ADVICE_DISK);
+    }
+}
+
+static int snapshots_recover(struct opening *o)
+{
+    int rc = storage_snapshot_recover(o->storage);
+    if (rc == 0) return 0;
+    return refuse(o, rc, "what was left of snapshots cannot be read or removed: %s; %s", lockstep_error_text(rc),
+                  ADVICE_DISK);
 }
 
 static void table_birth(struct opening *o)
@@ -159,7 +185,7 @@ static int table_last(struct opening *o)
     const uint8_t *block = NULL;
     struct block_header header;
     if (rc == 0) rc = table_block_read(s->kv, o->txn, s->table.last_index, &block, &header);
-    if (rc == LOCKSTEP_EVERSION) return refuse_newer(o, "data.mdb holds a block", header.version, BLOCK_VERSION);
+    if (rc == LOCKSTEP_EVERSION) return refuse_format(o, "data.mdb holds a block", header.version, BLOCK_VERSION);
     if (rc == LOCKSTEP_EIO)
         return refuse(o, rc, "data.mdb cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
     if (rc != 0 || last != s->table.last_index || header.header_crc != s->table.last_crc)
@@ -184,7 +210,7 @@ static int journal_find(struct opening *o)
         return refuse(o, LOCKSTEP_ECORRUPT, "its journal is gone from %s: promises were lost; %s", o->journal_directory,
                       ADVICE_LOST);
     case LOCKSTEP_ECORRUPT: return refuse(o, rc, "the first page of its journal is damaged; %s", ADVICE_LOST);
-    case LOCKSTEP_EVERSION: return refuse_newer(o, "its journal is", s->journal.version, JOURNAL_VERSION);
+    case LOCKSTEP_EVERSION: return refuse_format(o, "its journal is", s->journal.version, JOURNAL_VERSION);
     default:
         return refuse(o, rc, "its journal in %s cannot be opened: %s; %s", o->journal_directory,
                       lockstep_error_text(rc), ADVICE_DISK);
@@ -236,7 +262,7 @@ static int configuration_stored(struct opening *o)
     const void *value = NULL;
     size_t count = 0;
     if (rc == LOCKSTEP_EVERSION && s->kv->get(o->txn, TABLE_CONFIGURATIONS, stored->index, &value, &count) == 0)
-        return refuse_newer(o, "data.mdb holds a configuration", configuration_version(value), CONFIGURATION_VERSION);
+        return refuse_format(o, "data.mdb holds a configuration", configuration_version(value), CONFIGURATION_VERSION);
     return refuse(o, rc, "the configuration of block %" PRIu64 " in data.mdb is damaged or missing; %s", stored->index,
                   ADVICE_LOST);
 }
@@ -271,8 +297,8 @@ static int ring_fill(struct opening *o)
             rc = configuration_read(to + BLOCK_HEADER_BYTES, header.bytes - BLOCK_HEADER_BYTES,
                                     &configuration->configuration);
             if (rc == LOCKSTEP_EVERSION)
-                return refuse_newer(o, "its journal holds a configuration",
-                                    configuration_version(to + BLOCK_HEADER_BYTES), CONFIGURATION_VERSION);
+                return refuse_format(o, "its journal holds a configuration",
+                                     configuration_version(to + BLOCK_HEADER_BYTES), CONFIGURATION_VERSION);
         }
         if (rc != 0)
             return refuse(o, LOCKSTEP_ECORRUPT, "block %" PRIu64 " in its journal is damaged; %s", from->index,
@@ -408,7 +434,7 @@ static void counters_start(struct opening *o)
     atomic_store(&s->stored, s->stored_base.index);
     atomic_store(&s->commit, s->stored_base.index);
     atomic_store(&s->base_index, s->table.base.index);
-    atomic_store(&s->snapshot_index, s->table.snapshot.is.base.index);
+    atomic_store(&s->snapshot_index, s->table.snapshot.base.index);
     atomic_store(&s->blocks_bytes, s->table.blocks_bytes);
     atomic_store(&s->reclaimed, journal_linear(&s->shape, s->table.q.lap, s->table.q.offset));
 }
@@ -452,6 +478,7 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     if (rc == 0) rc = boot_look(o);
     if (rc == 0 && o->boot.boot == 0) rc = boot_store(o, 1, false);
     if (rc == 0) rc = table_open(o);
+    if (rc == 0) rc = snapshots_check(o);
     if (rc != 0) return rc;
     if (!o->has_table) table_birth(o);
     /* The journal keeps the size it has: a smaller one in the configuration does not cut it. */
@@ -474,11 +501,12 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     rc = pack(o);
     if (rc == 0) rc = boot_commit(o);
     if (rc == 0 && !o->boot.complete) rc = boot_store(o, o->boot.boot, true);
+    if (rc == 0) rc = snapshots_recover(o);
     if (rc != 0) return rc;
     counters_start(o);
     *ret = (struct storage_recovered){.hard_state = o->recovery.hard_state,
                                       .base = s->table.base,
-                                      .snapshot = s->table.snapshot.is,
+                                      .snapshot = s->table.snapshot,
                                       .last = ring_last(s->ring),
                                       .commit = o->recovery.commit,
                                       .stored = s->stored_base.index,
@@ -501,7 +529,14 @@ int storage_open(const struct storage_options *options, struct storage **ret, st
     o.storage = calloc(1, sizeof *o.storage);
     if (o.storage == NULL) return refuse(&o, LOCKSTEP_ENOMEM, "out of memory; free some");
     o.storage->kv = options->kv;
+    o.storage->disk = options->disk;
+    if (snprintf(o.storage->directory, sizeof o.storage->directory, "%s", options->directory) >=
+        (int)sizeof o.storage->directory) {
+        free(o.storage);
+        return refuse(&o, LOCKSTEP_EINVAL, "its path is too long; give it a shorter one");
+    }
     o.storage->ring_bytes = options->ring_bytes;
+    o.storage->group = options->group;
     o.storage->wake = options->wake;
     o.storage->wake_context = options->wake_context;
     o.storage->piece_bytes = options->piece_bytes != 0 ? options->piece_bytes : SNAPSHOT_PIECE_BYTES;

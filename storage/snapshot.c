@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* snapshot.c - see snapshot.h.
- * Threads: marked by section. Owns: the pieces table, the log's base, what has come of a snapshot.
+ * Threads: marked by section. Owns: the snapshot files, the log's base.
  *
- *   control  begin, write, end ── taken (SPSC of pieces) ──> log thread: pieces, then the record that makes them count
+ *   taking   snapshot.taken: pieces, flushes, head, flush ── TAKEN_WHOLE ──> log thread: rename, then the record that counts
  *   loop     one command at a time: a piece, drop, install ──> log thread ── incoming_shown ──> loop
  *
- * One unit of work is one transaction of at most STORAGE_TRANSACTION_BYTES_MAX, so blocks never wait for long.
+ * A unit of the log thread's work is one piece, or one transaction of at most STORAGE_TRANSACTION_BYTES_MAX, so blocks never
+ * wait for long.
+ * - The log thread alone gives names, and takes files away: first the name, durably, then the transaction that says so,
+ *   then the older file goes. Crash anywhere, and the record names a whole file; what it does not name goes at the start.
  * - A snapshot counts only once the log holds its block: then the log reaches every base that it can have.
  * - The base moves in the transaction that erases the blocks below it, a bounded number at a time, and never past the
  *   newest snapshot. `keep_bytes` of blocks stay in front of it for peers that are a little behind.
  * - An install makes the base jump; the blocks that it leaves below are erased afterwards.
  * - base_index is shown before the transaction commits: a reader that finds a block missing looks again.
- * - J8: no space for pieces ends the snapshot, and nothing else. */
+ * - J8: no space for its pieces ends the snapshot, and nothing else. R8: any other error of its file is final. */
 #include "storage/snapshot.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,103 +28,120 @@
 
 enum {
     COMPACT_BLOCKS_MAX = 1024, /* in one transaction */
-    SWEEP_PIECES_MAX = 64,
     GROW_SLACK_BYTES = 1 << 20,
-};
-
-enum taken_kind { TAKEN_BEGIN = 1, TAKEN_PIECE, TAKEN_END, TAKEN_FORGET };
-
-/* Control to log thread. */
-struct taken {
-    uint32_t kind, count;
-    uint8_t *bytes;             /* a PIECE's, in memory to free() */
-    struct storage_snapshot is; /* BEGIN: its base; END: all of it */
 };
 
 int storage_snapshot_open(struct storage *s)
 {
     s->install.bytes = malloc(SNAPSHOT_PIECE_BYTES);
-    return s->install.bytes != NULL && spsc_open(&s->taken, STORAGE_TAKEN_MAX, sizeof(struct taken)) ? 0
-                                                                                                     : LOCKSTEP_ENOMEM;
+    return s->install.bytes != NULL ? 0 : LOCKSTEP_ENOMEM;
 }
 
 void storage_snapshot_close(struct storage *s)
 {
-    struct taken taken;
-    while (s->taken.records != NULL && spsc_try_pop(&s->taken, &taken)) free(taken.bytes);
-    spsc_close(&s->taken);
+    snapshot_file_close(s->incoming.file);
+    snapshot_file_close(s->taking.file);
     free(s->taking.piece);
     free(s->install.bytes);
 }
 
-/* --- taking: control thread -------------------------------------------------------------------------------------- */
+/* What a file's error means here: lack of space passes (J8), the rest is final (R8). Any thread. */
+static int file_error(struct storage *s, int rc)
+{
+    if (rc == 0 || rc == LOCKSTEP_ENOSPC || rc == LOCKSTEP_ENOMEM) return rc;
+    storage_fail(
+        s, LOCKSTEP_EIO,
+        "a snapshot's file could not be written, flushed, renamed or removed: replace the disk, then start again");
+    s->wake(s->wake_context, STORAGE_LOOP);
+    return LOCKSTEP_EIO;
+}
+
+static int file_remove(struct storage *s, const char *name)
+{
+    return file_error(s, snapshot_file_remove(s->disk, s->directory, name));
+}
+
+/* --- taking: one thread -------------------------------------------------------------------------------------------- */
 
 int storage_snapshot_begin(struct storage *s, const struct block_base *base)
 {
-    /* acquire: pairs with the release when the log thread is done; its generation is free again. */
-    if (atomic_load_explicit(&s->snapshot_busy, memory_order_acquire)) return LOCKSTEP_EFULL;
+    struct snapshot_file *file = NULL;
+    /* acquire: pairs with the release when the log thread is done with the one before, and its name is free again. */
+    if (atomic_load_explicit(&s->taken, memory_order_acquire) != TAKEN_NONE) return LOCKSTEP_EFULL;
     uint8_t *piece = malloc(s->piece_bytes);
     if (piece == NULL) return LOCKSTEP_ENOMEM;
+    int rc = file_error(s, snapshot_file_create(s->disk, s->directory, SNAPSHOT_NAME_TAKEN, &file));
+    if (rc != 0) {
+        free(piece);
+        return rc;
+    }
+    s->taking.file = file;
     s->taking.piece = piece;
-    s->taking.count = 0;
+    s->taking.number = s->taking.count = 0;
     s->taking.error = 0;
     s->taking.is = (struct storage_snapshot){.base = *base};
     atomic_store_explicit(&s->snapshot_failed, false, memory_order_relaxed);
-    atomic_store_explicit(&s->snapshot_busy, true, memory_order_relaxed);
-    bool pushed = spsc_try_push(&s->taken, &(struct taken){.kind = TAKEN_BEGIN, .is = s->taking.is});
-    lk_assert(pushed); /* nothing is being taken: the queue is empty */
+    atomic_store_explicit(&s->taken, TAKEN_WRITING, memory_order_relaxed);
     return 0;
 }
 
-static int push_piece(struct storage *s)
+static int taken_piece(struct storage *s)
 {
-    if (spsc_room(&s->taken) < 2) return LOCKSTEP_EFULL; /* one is left for the end */
-    uint8_t *next = malloc(s->piece_bytes);
-    if (next == NULL) return LOCKSTEP_ENOMEM;
-    struct taken taken = {.kind = TAKEN_PIECE, .count = s->taking.count, .bytes = s->taking.piece};
-    bool pushed = spsc_try_push(&s->taken, &taken);
-    lk_assert(pushed);
-    s->taking.piece = next;
+    int rc = snapshot_file_write(s->taking.file, s->piece_bytes, s->taking.number++, s->taking.piece, s->taking.count);
+    s->taking.is.checksum = crc32c_extend(s->taking.is.checksum, s->taking.piece, s->taking.count);
+    s->taking.is.bytes += s->taking.count;
     s->taking.count = 0;
-    s->wake(s->wake_context, STORAGE_LOG);
-    return 0;
+    return file_error(s, rc);
 }
 
 int storage_snapshot_write(struct storage *s, const void *bytes, size_t count)
 {
     const uint8_t *from = bytes;
-    if (s->taking.error == 0 && atomic_load_explicit(&s->snapshot_failed, memory_order_relaxed))
-        s->taking.error = LOCKSTEP_ENOSPC;
-    if (s->taking.error != 0) return s->taking.error;
-    s->taking.is.checksum = crc32c_extend(s->taking.is.checksum, bytes, count);
-    s->taking.is.bytes += count;
-    while (count > 0) {
-        if (s->taking.count == s->piece_bytes) s->taking.error = push_piece(s);
-        if (s->taking.error != 0) return s->taking.error;
+    while (count > 0 && s->taking.error == 0) {
         size_t room = s->piece_bytes - s->taking.count, now = count < room ? count : room;
         memcpy(s->taking.piece + s->taking.count, from, now);
         s->taking.count += (uint32_t)now;
         from += now;
         count -= now;
+        if (s->taking.count == s->piece_bytes) s->taking.error = taken_piece(s);
     }
-    return 0;
+    return s->taking.error;
 }
 
-void storage_snapshot_end(struct storage *s, bool keep)
+/* Whole and flushed. */
+static int taken_finish(struct storage *s)
 {
-    if (keep && s->taking.error == 0 && s->taking.count > 0) s->taking.error = push_piece(s);
-    keep = keep && s->taking.error == 0 && s->taking.is.bytes > 0;
-    struct taken taken = {.kind = keep ? TAKEN_END : TAKEN_FORGET, .is = s->taking.is};
+    const struct storage_snapshot *is = &s->taking.is;
+    int rc = s->taking.count > 0 ? taken_piece(s) : 0;
+    if (rc != 0) return rc;
+    struct snapshot_file_head head = {.version = SNAPSHOT_FILE_VERSION, .group = s->group, .is = *is};
+    head.piece_bytes = is->bytes < s->piece_bytes ? (uint32_t)is->bytes : s->piece_bytes;
+    rc = snapshot_file_write_head(s->taking.file, &head);
+    if (rc == 0) rc = snapshot_file_flush(s->taking.file);
+    return file_error(s, rc);
+}
+
+int storage_snapshot_end(struct storage *s, bool keep)
+{
+    bool any = s->taking.is.bytes + s->taking.count > 0;
+    if (keep && any && s->taking.error == 0) s->taking.error = taken_finish(s);
+    int rc = s->taking.error;
+    bool whole = keep && any && rc == 0;
+    snapshot_file_close(s->taking.file);
     free(s->taking.piece);
+    s->taking.file = NULL;
     s->taking.piece = NULL;
-    bool pushed = spsc_try_push(&s->taken, &taken);
-    lk_assert(pushed);
-    s->wake(s->wake_context, STORAGE_LOG);
+    if (!whole) (void)file_remove(s, SNAPSHOT_NAME_TAKEN);
+    atomic_store_explicit(&s->snapshot_failed, rc != 0, memory_order_relaxed);
+    /* release: pairs with the acquire in taken_count(), and in storage_snapshot_begin(). */
+    atomic_store_explicit(&s->taken, whole ? TAKEN_WHOLE : TAKEN_NONE, memory_order_release);
+    s->wake(s->wake_context, whole ? STORAGE_LOG : STORAGE_LOOP);
+    return rc;
 }
 
 bool storage_snapshot_busy(const struct storage *s)
 {
-    return atomic_load_explicit(&s->snapshot_busy, memory_order_acquire);
+    return atomic_load_explicit(&s->taken, memory_order_acquire) != TAKEN_NONE;
 }
 
 /* --- installing: loop -------------------------------------------------------------------------------------------- */
@@ -137,24 +158,17 @@ static void command_give(struct storage *s, enum install_command command)
     s->wake(s->wake_context, STORAGE_LOG);
 }
 
-static bool same_snapshot(const struct storage_snapshot *a, const struct storage_snapshot *b)
-{
-    return a->base.index == b->base.index && a->base.term == b->base.term && a->base.crc == b->base.crc &&
-           a->base.next_position == b->base.next_position && a->base.time_ns == b->base.time_ns &&
-           a->bytes == b->bytes && a->checksum == b->checksum;
-}
-
 int storage_install_piece(struct storage *s, const struct storage_snapshot *snapshot, uint64_t offset,
                           const uint8_t *bytes, size_t count)
 {
     if (command_runs(s)) return LOCKSTEP_EFULL;
     const struct storage_incoming *held = &s->incoming_shown;
-    bool same = same_snapshot(&held->snapshot, snapshot);
+    bool same = snapshot_same(&held->snapshot, snapshot);
     uint64_t held_offset = same ? held->offset : 0;
     if (offset != held_offset || count == 0) return LOCKSTEP_EEXIST;
     uint64_t left = snapshot->bytes - offset, piece_bytes = offset == 0 ? count : s->install.piece_bytes;
     if (count > SNAPSHOT_PIECE_BYTES || count != (left < piece_bytes ? left : piece_bytes)) return LOCKSTEP_EINVAL;
-    if (snapshot->bytes / piece_bytes >= TABLE_PIECES_MAX - 1) return LOCKSTEP_EINVAL;
+    if (snapshot->base.index == 0 || (snapshot->bytes - 1) / piece_bytes > UINT32_MAX) return LOCKSTEP_EINVAL;
     s->install.piece_bytes = (uint32_t)piece_bytes;
     s->install.snapshot = *snapshot;
     s->install.offset = offset;
@@ -210,33 +224,6 @@ bool storage_install_done(struct storage *s, struct block_base *ret)
     return true;
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------ */
-
-int storage_piece_find(const struct kv *kv, struct kv_txn *txn, enum storage_which which, uint64_t offset,
-                       struct storage_snapshot *ret_snapshot, const uint8_t **ret_bytes, size_t *ret_count)
-{
-    struct table_snapshot snapshot = {0};
-    if (which == STORAGE_SNAPSHOT_NEWEST) {
-        struct table_state state;
-        int rc = table_state_read(kv, txn, &state);
-        if (rc != 0) return rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc;
-        snapshot = state.snapshot;
-    } else {
-        struct table_incoming incoming;
-        int rc = table_incoming_read(kv, txn, &incoming);
-        if (rc != 0) return rc;
-        if (incoming.offset == incoming.snapshot.is.bytes) snapshot = incoming.snapshot;
-    }
-    if (snapshot.generation == 0 || offset >= snapshot.is.bytes || offset % snapshot.piece_bytes != 0)
-        return LOCKSTEP_ENOTFOUND;
-    int rc = table_piece_read(kv, txn, snapshot.generation, offset / snapshot.piece_bytes, ret_bytes, ret_count);
-    if (rc != 0) return rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc;
-    uint64_t left = snapshot.is.bytes - offset;
-    if (*ret_count != (left < snapshot.piece_bytes ? left : snapshot.piece_bytes)) return LOCKSTEP_ECORRUPT;
-    *ret_snapshot = snapshot.is;
-    return 0;
-}
-
 /* --- the log thread ------------------------------------------------------------------------------------------------ */
 
 /* What a unit of work puts into its transaction. next: the state record as it will be. */
@@ -280,160 +267,118 @@ static int transact(struct storage *s, uint64_t bytes, fill *fill_it, void *cont
 static void show_snapshot(struct storage *s)
 {
     atomic_store_explicit(&s->base_index, s->table.base.index, memory_order_release);
-    atomic_store_explicit(&s->snapshot_index, s->table.snapshot.is.base.index, memory_order_relaxed);
+    atomic_store_explicit(&s->snapshot_index, s->table.snapshot.base.index, memory_order_relaxed);
     atomic_store_explicit(&s->blocks_bytes, s->table.blocks_bytes, memory_order_relaxed);
     s->wake(s->wake_context, STORAGE_LOOP);
 }
 
-/* The pieces that one transaction stores. */
-struct pieces {
-    struct taken list[16];
-    uint32_t count, bytes;
-};
-
-static int fill_pieces(struct storage *s, struct kv_txn *txn, struct table_state *next, void *context)
+/* The file of a snapshot that another one has replaced. */
+static void file_replaced(struct storage *s, const struct storage_snapshot *snapshot)
 {
-    const struct pieces *pieces = context;
-    (void)next;
-    for (uint32_t i = 0; i < pieces->count; i++) {
-        int rc = table_piece_put(s->kv, txn, s->storing.generation, s->storing_pieces + i, pieces->list[i].bytes,
-                                 pieces->list[i].count);
-        if (rc != 0) return rc;
-    }
-    return 0;
+    char name[SNAPSHOT_NAME_BYTES];
+    if (snapshot->base.index == 0) return;
+    snapshot_file_name(name, snapshot->base.index);
+    (void)file_remove(s, name);
 }
 
 static int fill_snapshot(struct storage *s, struct kv_txn *txn, struct table_state *next, void *context)
 {
     (void)txn;
     (void)context;
-    next->snapshot = s->storing;
+    next->snapshot = s->taking.is;
     return 0;
 }
 
-static void storing_done(struct storage *s)
+/* The one that was taken here begins to count. False: the log does not hold its block yet. */
+static bool taken_count(struct storage *s)
 {
-    s->storing = (struct table_snapshot){0};
-    s->sweep_due = true;
-    atomic_store_explicit(&s->snapshot_busy, false, memory_order_release);
-    s->wake(s->wake_context, STORAGE_LOOP);
-}
-
-/* The whole snapshot is here. False: the log does not hold its block yet. */
-static bool storing_end(struct storage *s)
-{
-    const struct block_base *base = &s->storing.is.base;
+    /* acquire: pairs with the release in storage_snapshot_end(). */
+    if (atomic_load_explicit(&s->taken, memory_order_acquire) != TAKEN_WHOLE) return false;
+    const struct block_base *base = &s->taking.is.base;
+    struct storage_snapshot before = s->table.snapshot;
     if (base->index > s->table.last_index) return false;
-    bool newer = base->index > s->table.snapshot.is.base.index; /* else an install overtook it (T41) */
-    if (newer && transact(s, 0, fill_snapshot, NULL) == 0) {
-        uint64_t bytes = s->table.blocks_bytes;
-        s->compact_bytes_due = bytes > s->keep_bytes ? bytes - s->keep_bytes : 0;
-        atomic_fetch_add_explicit(&s->snapshots, 1, memory_order_relaxed);
-        show_snapshot(s);
+    if (base->index <= before.base.index) { /* an install overtook it (T41) */
+        (void)file_remove(s, SNAPSHOT_NAME_TAKEN);
+    } else if (file_error(s, snapshot_file_publish(s->disk, s->directory, SNAPSHOT_NAME_TAKEN, base->index)) == 0) {
+        int rc = transact(s, 0, fill_snapshot, NULL);
+        if (rc == LOCKSTEP_ENOSPC) {
+            atomic_store_explicit(&s->snapshot_failed, true, memory_order_relaxed);
+            file_replaced(s, &s->taking.is);
+        }
+        if (rc == 0) {
+            file_replaced(s, &before);
+            uint64_t bytes = s->table.blocks_bytes;
+            s->compact_bytes_due = bytes > s->keep_bytes ? bytes - s->keep_bytes : 0;
+            atomic_fetch_add_explicit(&s->snapshots, 1, memory_order_relaxed);
+            show_snapshot(s);
+        }
     }
-    s->storing_whole = false;
-    storing_done(s);
+    atomic_store_explicit(&s->taken, TAKEN_NONE, memory_order_release);
+    s->wake(s->wake_context, STORAGE_LOOP);
     return true;
-}
-
-/* One unit of what the control thread has taken. */
-static bool store_taken(struct storage *s)
-{
-    struct pieces pieces = {0};
-    struct taken taken;
-    if (s->storing_whole) return storing_end(s);
-    while (pieces.count < sizeof pieces.list / sizeof pieces.list[0] &&
-           pieces.bytes + s->piece_bytes <= STORAGE_TRANSACTION_BYTES_MAX && spsc_try_pop(&s->taken, &taken)) {
-        if (taken.kind == TAKEN_PIECE) {
-            pieces.list[pieces.count++] = taken;
-            pieces.bytes += taken.count;
-            continue;
-        }
-        if (taken.kind == TAKEN_BEGIN) {
-            s->storing = (struct table_snapshot){
-                .generation = ++s->generation_newest, .is = taken.is, .piece_bytes = s->piece_bytes};
-            s->storing_pieces = 0;
-            continue;
-        }
-        s->storing.is = taken.is;
-        s->storing_whole = taken.kind == TAKEN_END;
-        s->storing_forgotten = taken.kind == TAKEN_FORGET;
-        break;
-    }
-    bool failed = atomic_load_explicit(&s->snapshot_failed, memory_order_relaxed);
-    if (pieces.count > 0 && !failed) failed = transact(s, pieces.bytes, fill_pieces, &pieces) != 0;
-    for (uint32_t i = 0; i < pieces.count; i++) free(pieces.list[i].bytes);
-    s->storing_pieces += pieces.count;
-    if (failed) { /* J8: nothing but this snapshot ends */
-        atomic_store_explicit(&s->snapshot_failed, true, memory_order_relaxed);
-        s->storing_forgotten |= s->storing_whole;
-        s->storing_whole = false;
-    }
-    if (s->storing_forgotten) {
-        s->storing_forgotten = false;
-        storing_done(s);
-        return true;
-    }
-    return pieces.count > 0 || s->storing_whole;
-}
-
-static int fill_incoming(struct storage *s, struct kv_txn *txn, struct table_state *next, void *context)
-{
-    const struct table_incoming *incoming = context;
-    (void)next;
-    uint64_t number = s->install.offset / s->install.piece_bytes;
-    int rc = 0;
-    if (incoming->snapshot.generation != 0)
-        rc = table_piece_put(s->kv, txn, incoming->snapshot.generation, number, s->install.bytes, s->install.count);
-    if (rc == 0) rc = table_incoming_write(s->kv, txn, incoming);
-    return rc;
 }
 
 void storage_incoming_show(struct storage *s)
 {
-    const struct table_incoming *in = &s->incoming;
-    s->incoming_shown.snapshot = in->snapshot.is;
+    const struct incoming *in = &s->incoming;
+    s->incoming_shown.snapshot = in->file != NULL ? in->head.is : (struct storage_snapshot){0};
     s->incoming_shown.offset = in->offset;
-    s->incoming_shown.complete = in->snapshot.generation != 0 && in->offset == in->snapshot.is.bytes;
-    if (in->snapshot.generation == 0) s->incoming_shown.snapshot = (struct storage_snapshot){0};
+    s->incoming_shown.complete = in->file != NULL && in->offset == in->head.is.bytes;
+}
+
+static int incoming_drop(struct storage *s)
+{
+    snapshot_file_close(s->incoming.file);
+    s->incoming = (struct incoming){0};
+    return file_remove(s, SNAPSHOT_NAME_INCOMING);
+}
+
+/* Another snapshot comes: what is held of one before is not needed any more. */
+static int incoming_begin(struct storage *s)
+{
+    struct incoming *in = &s->incoming;
+    struct snapshot_file_head head = {.version = SNAPSHOT_FILE_VERSION,
+                                      .group = s->group,
+                                      .piece_bytes = s->install.piece_bytes,
+                                      .is = s->install.snapshot};
+    int rc = incoming_drop(s);
+    if (rc == 0) rc = snapshot_file_create(s->disk, s->directory, SNAPSHOT_NAME_INCOMING, &in->file);
+    if (rc == 0) rc = snapshot_file_write_head(in->file, &head);
+    if (rc == 0) rc = s->disk->flush_directory(s->disk->context, s->directory);
+    if (rc == 0) in->head = head;
+    return rc;
 }
 
 /* A piece that is the next one. No space: it is as if it had not come. */
 static void command_piece(struct storage *s)
 {
-    struct table_incoming next = s->incoming;
-    bool other = next.snapshot.generation == 0 || !same_snapshot(&next.snapshot.is, &s->install.snapshot);
-    if (other)
-        next = (struct table_incoming){.snapshot = {.generation = s->generation_newest + 1,
-                                                    .is = s->install.snapshot,
-                                                    .piece_bytes = s->install.piece_bytes}};
-    next.offset += s->install.count;
-    next.checksum = crc32c_extend(next.checksum, s->install.bytes, s->install.count);
-    bool damaged = next.offset == next.snapshot.is.bytes && next.checksum != next.snapshot.is.checksum;
-    uint64_t generation = next.snapshot.generation;
-    if (damaged) next = (struct table_incoming){0};
-    if (transact(s, s->install.count, fill_incoming, &next) != 0) return;
-    if (other) s->generation_newest = generation;
-    s->sweep_due |= other || damaged;
-    s->incoming_shown.discarded += damaged;
-    s->incoming = next;
-}
-
-static void command_drop(struct storage *s)
-{
-    struct table_incoming none = {0};
-    if (transact(s, 0, fill_incoming, &none) != 0) return;
-    s->incoming = none;
-    s->sweep_due = true;
+    struct incoming *in = &s->incoming;
+    bool other = in->file == NULL || !snapshot_same(&in->head.is, &s->install.snapshot);
+    int rc = other ? incoming_begin(s) : 0;
+    if (rc == 0)
+        rc = snapshot_file_write(in->file, in->head.piece_bytes, (uint32_t)(in->offset / in->head.piece_bytes),
+                                 s->install.bytes, (uint32_t)s->install.count);
+    if (rc == 0) {
+        in->checksum = crc32c_extend(in->checksum, s->install.bytes, s->install.count);
+        in->offset += s->install.count;
+        if (in->offset == in->head.is.bytes && in->checksum != in->head.is.checksum) {
+            s->incoming_shown.discarded++;
+            rc = incoming_drop(s);
+        } else if (in->offset == in->head.is.bytes) {
+            rc = snapshot_file_flush(in->file);
+        }
+    } else if (other) {
+        (void)incoming_drop(s);
+    }
+    (void)file_error(s, rc);
 }
 
 static int fill_install(struct storage *s, struct kv_txn *txn, struct table_state *next, void *context)
 {
     const struct storage_install_configuration *configuration = &s->install.configuration;
-    const struct table_incoming none = {0};
     (void)context;
-    next->snapshot = s->incoming.snapshot;
-    next->base = next->snapshot.is.base;
+    next->snapshot = s->incoming.head.is;
+    next->base = next->snapshot.base;
     next->last_index = next->base.index;
     next->last_crc = next->base.crc;
     next->blocks_bytes = 0;
@@ -442,24 +387,32 @@ static int fill_install(struct storage *s, struct kv_txn *txn, struct table_stat
     int rc = table_runs_trim(s->kv, txn, next, true);
     if (rc == 0 && configuration->index != 0)
         rc = table_configuration_put(s->kv, txn, configuration->index, configuration->bytes, configuration->count);
-    if (rc == 0) rc = table_incoming_write(s->kv, txn, &none);
     return rc;
 }
 
 /* False: no space now; tried again. */
 static bool command_install(struct storage *s)
 {
+    struct incoming *in = &s->incoming;
+    struct storage_snapshot before = s->table.snapshot;
+    if (!in->published) {
+        int rc = snapshot_file_publish(s->disk, s->directory, SNAPSHOT_NAME_INCOMING, in->head.is.base.index);
+        if (file_error(s, rc) != 0) return true;
+        in->published = true;
+    }
     raft_index base_before = atomic_load_explicit(&s->base_index, memory_order_relaxed);
-    atomic_store_explicit(&s->base_index, s->incoming.snapshot.is.base.index, memory_order_release);
+    atomic_store_explicit(&s->base_index, in->head.is.base.index, memory_order_release);
     int rc = transact(s, 1, fill_install, NULL);
     if (rc != 0) {
         atomic_store_explicit(&s->base_index, base_before, memory_order_release);
         return rc != LOCKSTEP_ENOSPC;
     }
-    s->incoming = (struct table_incoming){0};
+    snapshot_file_close(in->file);
+    *in = (struct incoming){0};
+    file_replaced(s, &before);
     s->install_seq = 0;
     s->stored_base = s->table.base;
-    s->dead_blocks_due = s->sweep_due = true;
+    s->dead_blocks_due = true;
     s->compact_bytes_due = 0;
     atomic_store_explicit(&s->stored, s->table.last_index, memory_order_release);
     atomic_fetch_add_explicit(&s->installs, 1, memory_order_relaxed);
@@ -473,18 +426,12 @@ static bool run_command(struct storage *s)
     int command = atomic_load_explicit(&s->install.command, memory_order_acquire);
     if (command == INSTALL_NONE) return false;
     if (command == INSTALL_PIECE) command_piece(s);
-    if (command == INSTALL_DROP) command_drop(s);
+    if (command == INSTALL_DROP) (void)incoming_drop(s);
     if (command == INSTALL_ALL && !command_install(s)) return false;
     storage_incoming_show(s);
     atomic_store_explicit(&s->install.command, INSTALL_NONE, memory_order_release);
     s->wake(s->wake_context, STORAGE_LOOP);
     return true;
-}
-
-static int fill_sweep(struct storage *s, struct kv_txn *txn, struct table_state *next, void *context)
-{
-    const uint64_t kept[] = {next->snapshot.generation, s->incoming.snapshot.generation, s->storing.generation};
-    return table_pieces_sweep(s->kv, txn, kept, 3, SWEEP_PIECES_MAX, context);
 }
 
 static int fill_dead_blocks(struct storage *s, struct kv_txn *txn, struct table_state *next, void *context)
@@ -505,7 +452,7 @@ static int fill_dead_blocks(struct storage *s, struct kv_txn *txn, struct table_
 static int fill_compact(struct storage *s, struct kv_txn *txn, struct table_state *next, void *context)
 {
     uint64_t *due = context;
-    for (uint32_t i = 0; i < COMPACT_BLOCKS_MAX && next->base.index < next->snapshot.is.base.index; i++) {
+    for (uint32_t i = 0; i < COMPACT_BLOCKS_MAX && next->base.index < next->snapshot.base.index; i++) {
         const void *value = NULL;
         size_t count = 0;
         struct block_header header;
@@ -525,7 +472,7 @@ static int fill_compact(struct storage *s, struct kv_txn *txn, struct table_stat
         /* before the commit: a reader that finds the block missing sees why */
         atomic_store_explicit(&s->base_index, next->base.index, memory_order_release);
     }
-    if (next->base.index == next->snapshot.is.base.index) *due = 0;
+    if (next->base.index == next->snapshot.base.index) *due = 0;
     return table_runs_trim(s->kv, txn, next, false);
 }
 
@@ -535,11 +482,6 @@ static bool clean_up(struct storage *s)
     if (s->dead_blocks_due) {
         if (transact(s, 0, fill_dead_blocks, &erased) != 0) return false;
         s->dead_blocks_due = erased > 0;
-        return true;
-    }
-    if (s->sweep_due) {
-        if (transact(s, 0, fill_sweep, &erased) != 0) return false;
-        s->sweep_due = erased > 0;
         return true;
     }
     uint64_t due = s->compact_bytes_due;
@@ -553,23 +495,86 @@ static bool clean_up(struct storage *s)
     return true;
 }
 
-int storage_snapshot_recover(struct storage *s, struct kv_txn *txn)
+/* --- opening -------------------------------------------------------------------------------------------------------- */
+
+int storage_snapshot_check(struct storage *s, char name[SNAPSHOT_NAME_BYTES], uint32_t *ret_version)
 {
-    struct table_state *table = &s->table;
-    uint64_t key = 0;
-    int rc = table_incoming_read(s->kv, txn, &s->incoming);
-    if (rc == LOCKSTEP_ENOTFOUND || rc == LOCKSTEP_ECORRUPT) { /* it can be brought again */
-        s->incoming = (struct table_incoming){0};
-        rc = 0;
+    struct snapshot_file *file = NULL;
+    struct snapshot_file_head head = {0};
+    int rc = 0;
+    if (s->table.snapshot.base.index != 0) {
+        snapshot_file_name(name, s->table.snapshot.base.index);
+        rc = snapshot_file_open(s->disk, s->directory, name, false, &file, &head);
+        if (rc == 0 && (head.group != s->group || !snapshot_same(&head.is, &s->table.snapshot))) rc = LOCKSTEP_ECORRUPT;
+        snapshot_file_close(file);
+        file = NULL;
     }
-    s->install.piece_bytes = s->incoming.snapshot.piece_bytes;
-    if (rc == 0) rc = table_generation_newest(s->kv, txn, &s->generation_newest);
+    if (rc == 0) {
+        rc = snapshot_file_open(s->disk, s->directory, SNAPSHOT_NAME_INCOMING, false, &file, &head);
+        snapshot_file_close(file);
+        if (rc == LOCKSTEP_EVERSION)
+            snprintf(name, SNAPSHOT_NAME_BYTES, "%s", SNAPSHOT_NAME_INCOMING);
+        else if (rc == LOCKSTEP_ECORRUPT || rc == LOCKSTEP_ENOTFOUND)
+            return 0; /* it can be brought again */
+    }
+    *ret_version = head.version;
+    return rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc;
+}
+
+struct leftovers {
+    raft_index named, index[64]; /* what is beyond goes at the next start */
+    unsigned count;
+};
+
+static void note_leftover(void *context, const char *name)
+{
+    struct leftovers *left = context;
+    raft_index index;
+    if (!snapshot_file_index(name, &index) || index == left->named) return;
+    if (left->count < sizeof left->index / sizeof left->index[0]) left->index[left->count++] = index;
+}
+
+static int files_clean(struct storage *s)
+{
+    char name[SNAPSHOT_NAME_BYTES];
+    struct leftovers left = {.named = s->table.snapshot.base.index};
+    int rc = snapshot_file_remove(s->disk, s->directory, SNAPSHOT_NAME_TAKEN);
+    if (rc == 0) rc = s->disk->list(s->disk->context, s->directory, note_leftover, &left);
+    for (unsigned i = 0; i < left.count && rc == 0; i++) {
+        snapshot_file_name(name, left.index[i]);
+        rc = snapshot_file_remove(s->disk, s->directory, name);
+    }
+    return rc;
+}
+
+/* What is there of a leader's snapshot goes on behind its last whole piece. */
+static int incoming_recover(struct storage *s)
+{
+    struct incoming *in = &s->incoming;
+    int rc = snapshot_file_open(s->disk, s->directory, SNAPSHOT_NAME_INCOMING, true, &in->file, &in->head);
+    if (rc == 0) rc = snapshot_file_refresh(in->file);
+    if (rc == 0) rc = snapshot_file_scan(in->file, &in->head, s->install.bytes, &in->offset, &in->checksum);
+    bool usable = rc == 0 && in->offset > 0 && in->head.group == s->group &&
+                  (in->offset < in->head.is.bytes || in->checksum == in->head.is.checksum);
+    if (rc == LOCKSTEP_ENOTFOUND) return 0;
+    if (rc == LOCKSTEP_ECORRUPT || (rc == 0 && !usable)) return incoming_drop(s);
+    s->install.piece_bytes = in->head.piece_bytes;
+    return rc;
+}
+
+int storage_snapshot_recover(struct storage *s)
+{
+    const struct table_state *table = &s->table;
+    struct kv_txn *txn = NULL;
+    uint64_t key = 0;
+    int rc = files_clean(s);
+    if (rc == 0) rc = incoming_recover(s);
+    if (rc == 0) rc = s->kv->begin_read(s->map, &txn);
     if (rc != 0) return rc;
-    if (s->generation_newest < s->incoming.snapshot.generation) s->generation_newest = s->incoming.snapshot.generation;
-    s->sweep_due = s->generation_newest != 0;
     rc = s->kv->first(txn, TABLE_BLOCKS, &key);
+    s->kv->abort(txn);
     s->dead_blocks_due = rc == 0 && key <= table->base.index;
-    if (table->blocks_bytes > s->keep_bytes && table->base.index < table->snapshot.is.base.index)
+    if (table->blocks_bytes > s->keep_bytes && table->base.index < table->snapshot.base.index)
         s->compact_bytes_due = table->blocks_bytes - s->keep_bytes;
     storage_incoming_show(s);
     return rc == LOCKSTEP_ENOTFOUND ? 0 : rc;
@@ -577,5 +582,5 @@ int storage_snapshot_recover(struct storage *s, struct kv_txn *txn)
 
 bool storage_snapshot_work(struct storage *s)
 {
-    return run_command(s) || store_taken(s) || clean_up(s);
+    return run_command(s) || taken_count(s) || clean_up(s);
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* snapshot.h - the state behind a block, kept beside the log, so that the log up to there may go.
- * Kept as pieces of SNAPSHOT_PIECE_BYTES in a table of data.mdb, each with its checksum. Pieces are stored ahead, in bounded
- * transactions; the one that stores the last of them also makes them the node's snapshot, and compaction follows. Two
- * others may be under way beside the one that counts: one being taken, one coming from the leader.
- * Threads: taking is one producer's (control); installing is the loop's; reading, anybody's with a reader of its own.
- * Source: thesis 5; SQLite and etcd keep the state's bytes in the same file as the log's end for the same atomicity. */
+ * A snapshot is a file (snapshot_file.h), written under another name, flushed, and renamed; then one transaction of the log
+ * names it in the state record, and only by that it counts; compaction follows. Two others may be under way beside the one
+ * that counts: one being taken, one coming from the leader.
+ * Threads: taking is one producer's; installing is the loop's; reading, anybody's with a reader of its own.
+ * Source: thesis 5; etcd writes snapshots as files, and names them in its log. */
 #ifndef LOCKSTEP_STORAGE_SNAPSHOT_H
 #define LOCKSTEP_STORAGE_SNAPSHOT_H
 
@@ -18,7 +18,7 @@
 struct storage;
 struct storage_reader;
 
-enum { SNAPSHOT_PIECE_BYTES = 1 << 20 }; /* the default; the last piece of a snapshot is shorter */
+enum { SNAPSHOT_PIECE_BYTES = 1 << 20 }; /* the most, and the usual; the last piece of a snapshot is shorter */
 
 /* Equal records mean equal bytes. */
 struct storage_snapshot {
@@ -27,31 +27,33 @@ struct storage_snapshot {
     uint32_t checksum; /* crc32c of all bytes */
 };
 
-/* --- taking one: the control thread --- */
+/* --- taking one: one thread that may wait for the disk --- */
 
-/* Begin. EFULL: the one before is not stored yet. ENOMEM. Allocates. */
+/* Begin. EFULL: the one before does not count yet. ENOMEM, ENOSPC; EIO is final. Allocates. */
 int storage_snapshot_begin(struct storage *storage, const struct block_base *base);
-/* The next bytes, copied. ENOMEM; EFULL: the log thread is too far behind, or out of space: end it with keep = false. */
+/* The next bytes. ENOSPC: end it; EIO is final. */
 int storage_snapshot_write(struct storage *storage, const void *bytes, size_t count);
-/* That was all; or it is to be forgotten. It counts once its block is in the log's table too, a while later. */
-void storage_snapshot_end(struct storage *storage, bool keep);
-/* Whether one is being taken or stored. Any thread. */
+/* That was all; or it is to be forgotten. Flushed when this returns; it counts once its block is in the log's table too.
+ * The error of any call since the beginning: then it is forgotten. */
+int storage_snapshot_end(struct storage *storage, bool keep);
+/* Whether one is being taken, or waits until it counts. Any thread. */
 bool storage_snapshot_busy(const struct storage *storage);
 
 /* --- reading --- */
 
 enum storage_which { STORAGE_SNAPSHOT_NEWEST, STORAGE_SNAPSHOT_INCOMING };
 
-/* The piece at `offset`, checked, where it lies in the map: valid until the next call on this reader.
+/* The piece at `offset`, checked.
+ * to            room for SNAPSHOT_PIECE_BYTES
  * ret_snapshot  which one is there now: a newer one may have taken the place of the one that the caller is reading
- * ENOTFOUND: there is none, not even part of it, or it is not complete, or `offset` is not where a piece of it begins;
- * ECORRUPT: damaged or missing; EIO. Any thread. */
+ * ENOTFOUND: there is none, or `offset` is not where a piece of it begins; ECORRUPT: damaged or missing, also where the
+ * incoming one is not complete; EVERSION; EIO. Any thread. Opens the file each time: what is replaced is held by nobody. */
 int storage_piece_read(struct storage_reader *reader, enum storage_which which, uint64_t offset,
-                       struct storage_snapshot *ret_snapshot, const uint8_t **ret_bytes, size_t *ret_count);
+                       struct storage_snapshot *ret_snapshot, void *to, size_t *ret_count);
 
 /* --- installing: the loop --- */
 
-/* A piece of the leader's came. It is copied; storage_incoming() shows when it is durable (STORAGE_LOOP is woken).
+/* A piece of the leader's came. It is copied; storage_incoming() shows when it is written (STORAGE_LOOP is woken).
  * EEXIST: it is not the next one: storage_incoming() says what is held, of which snapshot.
  * EFULL: the one before is still being stored: dropped. EINVAL: a length that cannot be. ENOMEM. */
 int storage_install_piece(struct storage *storage, const struct storage_snapshot *snapshot, uint64_t offset,
@@ -59,8 +61,8 @@ int storage_install_piece(struct storage *storage, const struct storage_snapshot
 
 struct storage_incoming {
     struct storage_snapshot snapshot; /* base.index 0 = none */
-    uint64_t offset;                  /* durable up to here */
-    bool complete;                    /* all of it, and the checksum is right */
+    uint64_t offset;                  /* written up to here; a crash may take some of it back, and is found out */
+    bool complete;                    /* all of it, flushed, and the checksum is right */
     uint32_t discarded;               /* how many came whole and were damaged, since start */
 };
 /* What is held of the leader's snapshot. False: a command is under way, *ret is untouched. */

@@ -14,6 +14,8 @@
 
 #include "base/queue.h"
 #include "storage/journal.h"
+#include "storage/record_file.h"
+#include "storage/snapshot_file.h"
 #include "storage/storage.h"
 #include "storage/table.h"
 
@@ -23,7 +25,6 @@ enum {
     STORAGE_REQUESTS_MAX = 4096,
     STORAGE_REQUESTS_BUSY = STORAGE_REQUESTS_MAX / 2,
     STORAGE_TRANSACTION_BYTES_MAX = 4 << 20,
-    STORAGE_TAKEN_MAX = 16384,               /* pieces of a snapshot on their way to the log thread */
     STORAGE_HARD_STATE_ROOM_BYTES = 4 << 20, /* J5: kept free for hard state and installs */
 };
 
@@ -58,6 +59,18 @@ struct frame_entry {
 /* Loop to log thread, one at a time. */
 enum install_command { INSTALL_NONE, INSTALL_PIECE, INSTALL_DROP, INSTALL_ALL };
 
+/* A snapshot that is taken here: its own thread's while it is written, the log thread's when it is whole. */
+enum taken { TAKEN_NONE, TAKEN_WRITING, TAKEN_WHOLE };
+
+/* What has come of a leader's snapshot. The log thread's. */
+struct incoming {
+    struct snapshot_file *file; /* NULL = there is none */
+    struct snapshot_file_head head;
+    uint64_t offset;
+    uint32_t checksum; /* of the bytes up to offset */
+    bool published;    /* it has its name for good, and the transaction that counts on it has not happened yet */
+};
+
 /* The loop's note of a request. */
 struct ticket {
     uint64_t persist_seq; /* what is durable when the request is */
@@ -69,7 +82,10 @@ struct storage {
     const struct kv *kv;
     struct kv_map *map;
     struct journal_shape shape;
+    const struct disk *disk;
+    char directory[STORAGE_PATH_BYTES_MAX];
     uint64_t ring_bytes;
+    uint32_t group;
     uint32_t piece_bytes; /* of snapshots taken here */
     uint64_t keep_bytes;  /* of blocks in front of a snapshot */
     void (*wake)(void *context, enum storage_part part);
@@ -111,14 +127,15 @@ struct storage {
     } install;
     struct storage_incoming incoming_shown; /* handed over with the command */
 
-    /* --- control thread: a snapshot being taken --- */
+    /* --- the thread that takes snapshots; `is` is handed over with TAKEN_WHOLE --- */
     struct {
+        struct snapshot_file *file;
         uint8_t *piece;
-        uint32_t count;
+        uint32_t number, count;
         int error;
         struct storage_snapshot is;
     } taking;
-    struct spsc taken;
+    _Atomic int taken;
 
     /* --- journal thread --- */
     struct journal journal;
@@ -152,15 +169,11 @@ struct storage {
     uint64_t pending_since_ns;
     bool pending;
     uint64_t stalled_until_ns;
-    uint64_t generation_newest;
-    struct table_snapshot storing; /* generation 0 = none */
-    uint64_t storing_pieces;
-    bool storing_whole, storing_forgotten;
-    struct table_incoming incoming;
+    struct incoming incoming;
     uint64_t install_seq;       /* of the newest install's frame, 0 = not flushed yet */
     uint64_t packed_end;        /* linear, of the newest pack */
     uint64_t compact_bytes_due; /* of blocks at or below the snapshot */
-    bool dead_blocks_due, sweep_due;
+    bool dead_blocks_due;
     bool snapshot_stalled; /* no space: look again a while later */
 
     /* --- log thread to others --- */
@@ -171,7 +184,7 @@ struct storage {
     _Atomic bool log_stalled;
     _Atomic uint64_t base_index; /* blocks at or below it are gone, or going */
     _Atomic uint64_t snapshot_index, blocks_bytes;
-    _Atomic bool snapshot_busy, snapshot_failed; /* being taken or stored; it could not be */
+    _Atomic bool snapshot_failed; /* the newest one that was taken: no space */
 
     /* --- anybody --- */
     _Atomic int failed;
@@ -198,14 +211,16 @@ void storage_fail(struct storage *storage, int error, const char *why);
 /* snapshot.c */
 int storage_snapshot_open(struct storage *storage); /* ENOMEM */
 void storage_snapshot_close(struct storage *storage);
-/* What was under way when the directory was left. The opener. */
-int storage_snapshot_recover(struct storage *storage, struct kv_txn *txn);
+/* Whether the files are there and what the state record says. The opener. ECORRUPT, EVERSION, EIO, EINVAL, ENOMEM: `name` is
+ * whose, *ret_version what it is on EVERSION. */
+int storage_snapshot_check(struct storage *storage, char name[SNAPSHOT_NAME_BYTES], uint32_t *ret_version);
+/* What was under way when the directory was left goes on, or goes. The opener, when nothing is refused any more.
+ * EIO, EINVAL. */
+int storage_snapshot_recover(struct storage *storage);
 /* One bounded unit of snapshots and compaction. False: there is nothing to do. Log thread. */
 bool storage_snapshot_work(struct storage *storage);
 /* What is held of an incoming snapshot, for the loop. Log thread, while a command is under way, and the opener. */
 void storage_incoming_show(struct storage *storage);
-int storage_piece_find(const struct kv *kv, struct kv_txn *txn, enum storage_which which, uint64_t offset,
-                       struct storage_snapshot *ret_snapshot, const uint8_t **ret_bytes, size_t *ret_count);
 /* storage.c: the install's record goes to the journal. Loop. */
 void storage_submit_install(struct storage *storage, const struct block_base *base);
 

@@ -321,12 +321,54 @@ int storage_read(struct storage_reader *reader, raft_index index, const uint8_t 
     return rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc;                 /* a gap is damage, never the end */
 }
 
-int storage_piece_read(struct storage_reader *reader, enum storage_which which, uint64_t offset,
-                       struct storage_snapshot *ret_snapshot, const uint8_t **ret_bytes, size_t *ret_count)
+/* The snapshot that counts now. ENOTFOUND: there is none. */
+static int snapshot_newest(struct storage_reader *reader, struct storage_snapshot *ret)
 {
+    const struct storage *s = reader->storage;
+    struct table_state state;
     storage_read_end(reader);
-    int rc = reader->storage->kv->renew(reader->txn);
+    int rc = s->kv->renew(reader->txn);
     if (rc != 0) return rc;
-    reader->active = true;
-    return storage_piece_find(reader->storage->kv, reader->txn, which, offset, ret_snapshot, ret_bytes, ret_count);
+    rc = table_state_read(s->kv, reader->txn, &state);
+    s->kv->reset(reader->txn);
+    if (rc != 0) return rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc;
+    *ret = state.snapshot;
+    return state.snapshot.base.index != 0 ? 0 : LOCKSTEP_ENOTFOUND;
+}
+
+/* Its file. One that is gone was replaced since the state record was read, or is lost. */
+static int newest_open(struct storage_reader *reader, struct snapshot_file **ret, struct snapshot_file_head *ret_head)
+{
+    const struct storage *s = reader->storage;
+    struct storage_snapshot newest, before = {0};
+    char name[SNAPSHOT_NAME_BYTES];
+    for (;;) {
+        int rc = snapshot_newest(reader, &newest);
+        if (rc != 0) return rc;
+        if (snapshot_same(&newest, &before)) return LOCKSTEP_ECORRUPT;
+        snapshot_file_name(name, newest.base.index);
+        rc = snapshot_file_open(s->disk, s->directory, name, false, ret, ret_head);
+        if (rc == 0 && !snapshot_same(&ret_head->is, &newest)) {
+            snapshot_file_close(*ret);
+            return LOCKSTEP_ECORRUPT;
+        }
+        if (rc != LOCKSTEP_ENOTFOUND) return rc;
+        before = newest;
+    }
+}
+
+int storage_piece_read(struct storage_reader *reader, enum storage_which which, uint64_t offset,
+                       struct storage_snapshot *ret_snapshot, void *to, size_t *ret_count)
+{
+    const struct storage *s = reader->storage;
+    struct snapshot_file *file = NULL;
+    struct snapshot_file_head head;
+    int rc = which == STORAGE_SNAPSHOT_NEWEST
+                 ? newest_open(reader, &file, &head)
+                 : snapshot_file_open(s->disk, s->directory, SNAPSHOT_NAME_INCOMING, false, &file, &head);
+    if (rc != 0) return rc;
+    rc = snapshot_file_read(file, &head, offset, to, ret_count);
+    snapshot_file_close(file);
+    *ret_snapshot = head.is;
+    return rc;
 }

@@ -10,38 +10,15 @@
 #include "lockstep/errors.h"
 
 enum {
-    STATE_MAGIC = 0x5453534c,    /* "LSST" */
-    INCOMING_MAGIC = 0x4e49534c, /* "LSIN" */
+    STATE_MAGIC = 0x5453534c, /* "LSST" */
     STATE_KEY = 1,
-    INCOMING_KEY = 2,
     CRC_FROM = 8,
 };
-
-struct base_bytes {
-    uint64_t index, term, next_position, time_ns;
-    uint32_t crc;
-} __attribute__((packed));
 
 struct place_bytes {
     uint64_t seq, boot, lap, offset;
     uint32_t crc;
 } __attribute__((packed));
-
-struct snapshot_bytes {
-    uint64_t generation;
-    struct base_bytes base;
-    uint64_t bytes;
-    uint32_t checksum, piece_bytes, zero;
-} __attribute__((packed));
-static_assert(sizeof(struct snapshot_bytes) == 64, "as documented");
-
-struct incoming_bytes {
-    uint32_t magic, crc;
-    struct snapshot_bytes snapshot;
-    uint64_t offset;
-    uint32_t checksum, zero;
-} __attribute__((packed));
-static_assert(sizeof(struct incoming_bytes) == 88, "as documented");
 
 struct state_bytes {
     uint32_t magic, crc, format, group;
@@ -58,47 +35,12 @@ static_assert(offsetof(struct state_bytes, base) == 72, "as documented");
 static_assert(offsetof(struct state_bytes, last_index) == 112, "as documented");
 static_assert(offsetof(struct state_bytes, flushed_seq) == 160, "as documented");
 static_assert(offsetof(struct state_bytes, snapshot) == 200, "as documented");
-static_assert(sizeof(struct state_bytes) == 264, "as documented");
+static_assert(sizeof(struct state_bytes) == 248, "as documented");
 
 struct run_bytes {
     uint64_t term;
     uint32_t crc, zero;
 };
-
-static struct base_bytes base_to_bytes(const struct block_base *base)
-{
-    return (struct base_bytes){.index = base->index,
-                               .term = base->term,
-                               .next_position = base->next_position,
-                               .time_ns = base->time_ns,
-                               .crc = base->crc};
-}
-
-static struct block_base base_from_bytes(const struct base_bytes *bytes)
-{
-    return (struct block_base){.index = bytes->index,
-                               .term = bytes->term,
-                               .crc = bytes->crc,
-                               .next_position = bytes->next_position,
-                               .time_ns = bytes->time_ns};
-}
-
-static struct snapshot_bytes snapshot_to_bytes(const struct table_snapshot *snapshot)
-{
-    return (struct snapshot_bytes){.generation = snapshot->generation,
-                                   .base = base_to_bytes(&snapshot->is.base),
-                                   .bytes = snapshot->is.bytes,
-                                   .checksum = snapshot->is.checksum,
-                                   .piece_bytes = snapshot->piece_bytes};
-}
-
-static struct table_snapshot snapshot_from_bytes(const struct snapshot_bytes *bytes)
-{
-    return (struct table_snapshot){
-        .generation = bytes->generation,
-        .is = {.base = base_from_bytes(&bytes->base), .bytes = bytes->bytes, .checksum = bytes->checksum},
-        .piece_bytes = bytes->piece_bytes};
-}
 
 static uint32_t state_crc(const struct state_bytes *bytes)
 {
@@ -118,11 +60,14 @@ int table_state_read(const struct kv *kv, struct kv_txn *txn, struct table_state
     struct state_bytes bytes;
     int rc = kv->get(txn, TABLE_STATE, STATE_KEY, &value, &count);
     if (rc != 0) return rc;
-    if (count < sizeof bytes) return LOCKSTEP_ECORRUPT;
-    memcpy(&bytes, value, sizeof bytes);
-    if (bytes.magic != STATE_MAGIC || bytes.crc != state_crc(&bytes)) return LOCKSTEP_ECORRUPT;
+    if (count < CRC_FROM + sizeof bytes.format) return LOCKSTEP_ECORRUPT;
+    memset(&bytes, 0, sizeof bytes);
+    memcpy(&bytes, value, count < sizeof bytes ? count : sizeof bytes);
+    /* Magic, crc and format stay where they are: one of another format is named, however long it is. */
+    if (bytes.magic != STATE_MAGIC || bytes.crc != crc32c((const uint8_t *)value + CRC_FROM, count - CRC_FROM))
+        return LOCKSTEP_ECORRUPT;
     *ret = (struct table_state){.format = bytes.format};
-    if (bytes.format > STORAGE_FORMAT) return LOCKSTEP_EVERSION;
+    if (bytes.format != STORAGE_FORMAT) return LOCKSTEP_EVERSION;
     if (count != sizeof bytes || bytes.zero != 0) return LOCKSTEP_ECORRUPT;
     *ret = (struct table_state){.format = bytes.format,
                                 .group = bytes.group,
@@ -176,112 +121,6 @@ int table_state_write(const struct kv *kv, struct kv_txn *txn, const struct tabl
                                 .snapshot = snapshot_to_bytes(&state->snapshot)};
     bytes.crc = state_crc(&bytes);
     return kv->put(txn, TABLE_STATE, STATE_KEY, &bytes, sizeof bytes);
-}
-
-static uint32_t incoming_crc(const struct incoming_bytes *bytes)
-{
-    return crc32c((const uint8_t *)bytes + CRC_FROM, sizeof *bytes - CRC_FROM);
-}
-
-int table_incoming_read(const struct kv *kv, struct kv_txn *txn, struct table_incoming *ret)
-{
-    const void *value = NULL;
-    size_t count = 0;
-    struct incoming_bytes bytes;
-    int rc = kv->get(txn, TABLE_STATE, INCOMING_KEY, &value, &count);
-    if (rc != 0) return rc;
-    if (count != sizeof bytes) return LOCKSTEP_ECORRUPT;
-    memcpy(&bytes, value, sizeof bytes);
-    if (bytes.magic != INCOMING_MAGIC || bytes.crc != incoming_crc(&bytes)) return LOCKSTEP_ECORRUPT;
-    *ret = (struct table_incoming){
-        .snapshot = snapshot_from_bytes(&bytes.snapshot), .offset = bytes.offset, .checksum = bytes.checksum};
-    return 0;
-}
-
-int table_incoming_write(const struct kv *kv, struct kv_txn *txn, const struct table_incoming *incoming)
-{
-    if (incoming->snapshot.generation == 0) {
-        int rc = kv->erase(txn, TABLE_STATE, INCOMING_KEY);
-        return rc == LOCKSTEP_ENOTFOUND ? 0 : rc;
-    }
-    struct incoming_bytes bytes = {.magic = INCOMING_MAGIC,
-                                   .snapshot = snapshot_to_bytes(&incoming->snapshot),
-                                   .offset = incoming->offset,
-                                   .checksum = incoming->checksum};
-    bytes.crc = incoming_crc(&bytes);
-    return kv->put(txn, TABLE_STATE, INCOMING_KEY, &bytes, sizeof bytes);
-}
-
-static uint64_t piece_key(uint64_t generation, uint64_t number)
-{
-    lk_assert(number < TABLE_PIECES_MAX);
-    return generation * TABLE_PIECES_MAX + number;
-}
-
-static uint32_t piece_crc(uint64_t key, const void *bytes, size_t count)
-{
-    return crc32c_extend(crc32c(&key, sizeof key), bytes, count);
-}
-
-int table_piece_read(const struct kv *kv, struct kv_txn *txn, uint64_t generation, uint64_t number,
-                     const uint8_t **ret_bytes, size_t *ret_count)
-{
-    const void *value = NULL;
-    size_t count = 0;
-    uint32_t crc;
-    uint64_t key = piece_key(generation, number);
-    int rc = kv->get(txn, TABLE_PIECES, key, &value, &count);
-    if (rc != 0) return rc;
-    if (count <= TABLE_PIECE_HEAD_BYTES) return LOCKSTEP_ECORRUPT;
-    memcpy(&crc, value, sizeof crc);
-    const uint8_t *bytes = (const uint8_t *)value + TABLE_PIECE_HEAD_BYTES;
-    count -= TABLE_PIECE_HEAD_BYTES;
-    if (crc != piece_crc(key, bytes, count)) return LOCKSTEP_ECORRUPT;
-    *ret_bytes = bytes;
-    *ret_count = count;
-    return 0;
-}
-
-int table_piece_put(const struct kv *kv, struct kv_txn *txn, uint64_t generation, uint64_t number, const void *bytes,
-                    size_t count)
-{
-    void *to = NULL;
-    uint64_t key = piece_key(generation, number);
-    uint32_t crc = piece_crc(key, bytes, count);
-    int rc = kv->put_reserve(txn, TABLE_PIECES, key, TABLE_PIECE_HEAD_BYTES + count, &to);
-    if (rc != 0) return rc;
-    memcpy(to, &crc, sizeof crc);
-    memcpy((uint8_t *)to + TABLE_PIECE_HEAD_BYTES, bytes, count);
-    return 0;
-}
-
-int table_pieces_sweep(const struct kv *kv, struct kv_txn *txn, const uint64_t *kept, unsigned kept_count,
-                       uint32_t most, uint32_t *ret_erased)
-{
-    uint64_t key = 0;
-    int rc = 0;
-    *ret_erased = 0;
-    while (*ret_erased < most && (rc = kv->seek(txn, TABLE_PIECES, key, &key)) == 0) {
-        uint64_t generation = key / TABLE_PIECES_MAX;
-        bool keep = false;
-        for (unsigned i = 0; i < kept_count; i++) keep |= kept[i] == generation;
-        if (keep) {
-            key = piece_key(generation + 1, 0);
-            continue;
-        }
-        rc = kv->erase(txn, TABLE_PIECES, key);
-        if (rc != 0) return rc;
-        ++*ret_erased;
-    }
-    return rc == LOCKSTEP_ENOTFOUND ? 0 : rc;
-}
-
-int table_generation_newest(const struct kv *kv, struct kv_txn *txn, uint64_t *ret)
-{
-    uint64_t key = 0;
-    int rc = kv->last(txn, TABLE_PIECES, &key);
-    *ret = rc == 0 ? key / TABLE_PIECES_MAX : 0;
-    return rc == LOCKSTEP_ENOTFOUND ? 0 : rc;
 }
 
 int table_block_read(const struct kv *kv, struct kv_txn *txn, raft_index index, const uint8_t **ret_block,

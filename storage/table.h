@@ -7,12 +7,9 @@
  *        40 journal bytes  48 frame_bytes_max  56 term  64 vote
  *        72 base: index, term, next_position, time_ns, crc (u32)   108 last_crc u32  112 last_index
  *       120 Q: seq, boot, lap, offset, crc (u32)  156 zero u32  160 flushed_seq  168 run_count
- *       176 configuration_index  184 blocks_bytes  192 install_index  200 snapshot
+ *       176 configuration_index  184 blocks_bytes  192 install_index  200 snapshot (snapshot_file.h)
  * run     0 term u64  8 crc u32 (first index, term)  12 zero u32
- * configuration: as in its block, and kept though the block be compacted (R6)
- * snapshot 0 generation  8 base as above  44 bytes u64  52 checksum u32  56 piece_bytes u32  60 zero u32
- * incoming 0 magic u32  4 crc u32 (bytes 8..)  8 snapshot  72 offset u64  80 checksum of the bytes up to there u32  84 zero u32
- * piece   key generation << 24 | number; 0 crc u32 (the key, then the bytes)  4 the bytes */
+ * configuration: as in its block, and kept though the block be compacted (R6) */
 #ifndef LOCKSTEP_STORAGE_TABLE_H
 #define LOCKSTEP_STORAGE_TABLE_H
 
@@ -21,7 +18,7 @@
 #include "proto/block.h"
 #include "storage/journal.h"
 #include "storage/kv.h"
-#include "storage/snapshot.h"
+#include "storage/snapshot_file.h"
 #include "storage/storage.h"
 
 enum {
@@ -29,24 +26,7 @@ enum {
     TABLE_BLOCKS = 1,
     TABLE_RUNS = 2,
     TABLE_CONFIGURATIONS = 3,
-    TABLE_PIECES = 4,
-    TABLES = 5,
-};
-
-enum { TABLE_PIECE_HEAD_BYTES = 4, TABLE_PIECES_MAX = 1 << 24 /* of one snapshot */ };
-
-/* A snapshot, or part of one, and where its pieces are. */
-struct table_snapshot {
-    uint64_t generation; /* 0 = there is none */
-    struct storage_snapshot is;
-    uint32_t piece_bytes;
-};
-
-/* What has come of the leader's snapshot. */
-struct table_incoming {
-    struct table_snapshot snapshot;
-    uint64_t offset;
-    uint32_t checksum; /* of the bytes up to offset */
+    TABLES = 4,
 };
 
 struct table_state {
@@ -66,28 +46,13 @@ struct table_state {
     raft_index configuration_index; /* of the newest configuration here; 0 = the birth record has it */
     uint64_t blocks_bytes;          /* of blocks base + 1 .. last_index */
     raft_index install_index;       /* frames up to the record of this install hold dead blocks; 0 = Q has passed it */
-    struct table_snapshot snapshot;
+    struct storage_snapshot snapshot; /* the file that counts; index 0 = none */
 };
 
-/* ENOTFOUND: never written; ECORRUPT; EVERSION. */
+/* ENOTFOUND: never written; ECORRUPT; EVERSION: ret->format is what it is. */
 int table_state_read(const struct kv *kv, struct kv_txn *txn, struct table_state *ret);
 /* ENOSPC; EIO final. */
 int table_state_write(const struct kv *kv, struct kv_txn *txn, const struct table_state *state);
-
-/* As the state record. Erased when there is none. */
-int table_incoming_read(const struct kv *kv, struct kv_txn *txn, struct table_incoming *ret);
-int table_incoming_write(const struct kv *kv, struct kv_txn *txn, const struct table_incoming *incoming);
-
-/* Piece `number` of a generation. The bytes lie in the map. ENOTFOUND; ECORRUPT; EIO. */
-int table_piece_read(const struct kv *kv, struct kv_txn *txn, uint64_t generation, uint64_t number,
-                     const uint8_t **ret_bytes, size_t *ret_count);
-int table_piece_put(const struct kv *kv, struct kv_txn *txn, uint64_t generation, uint64_t number, const void *bytes,
-                    size_t count);
-/* Erase up to `most` pieces that belong to none of the generations kept. *ret_erased: how many it found. */
-int table_pieces_sweep(const struct kv *kv, struct kv_txn *txn, const uint64_t *kept, unsigned kept_count,
-                       uint32_t most, uint32_t *ret_erased);
-/* The newest generation of any piece; 0 = there is none. */
-int table_generation_newest(const struct kv *kv, struct kv_txn *txn, uint64_t *ret);
 
 /* A stored block, checked. It lies in the map: valid until the transaction ends. ENOTFOUND; ECORRUPT; EIO;
  * EVERSION: ret_header->version says which. */

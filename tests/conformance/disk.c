@@ -190,6 +190,25 @@ START_TEST(directory_is_made_once_and_may_be_there)
 }
 END_TEST
 
+static void note(void *context, const char *name)
+{
+    char *all = context;
+    strcat(strcat(all, name), " ");
+}
+
+START_TEST(everything_in_a_directory_is_listed_once)
+{
+    char all[64] = "";
+    open_new("f");
+    ck_assert_int_eq(disk->make_directory(disk->context, path_of("sub")), 0);
+    ck_assert_int_eq(disk->list(disk->context, directory, note, all), 0);
+    ck_assert_msg(strcmp(all, "f sub ") == 0 || strcmp(all, "sub f ") == 0, "%s", all);
+    all[0] = 0;
+    ck_assert_int_eq(disk->list(disk->context, path_of("sub"), note, all), 0);
+    ck_assert_str_eq(all, "");
+}
+END_TEST
+
 START_TEST(space_and_kind_can_be_asked)
 {
     uint64_t bytes = 0;
@@ -214,5 +233,6 @@ void conformance_disk_add(TCase *tests)
     tcase_add_test(tests, unlinked_file_is_gone);
     tcase_add_test(tests, lock_is_held_until_close);
     tcase_add_test(tests, directory_is_made_once_and_may_be_there);
+    tcase_add_test(tests, everything_in_a_directory_is_listed_once);
     tcase_add_test(tests, space_and_kind_can_be_asked);
 }

@@ -9,6 +9,7 @@
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "lockstep/errors.h"
+#include "storage/snapshot_file.h"
 
 /* A sentence instead of an expression: tests run this in processes of their own. */
 #define require(condition, ...)                                                                                        \
@@ -160,9 +161,9 @@ static void check_snapshot(const struct store *store, struct storage_reader *rea
     content(is->base.crc, expected);
     for (uint64_t offset = 0; offset < is->bytes;) {
         struct storage_snapshot seen;
-        const uint8_t *bytes;
+        static uint8_t bytes[SNAPSHOT_PIECE_BYTES];
         size_t count;
-        int rc = storage_piece_read(reader, STORAGE_SNAPSHOT_NEWEST, offset, &seen, &bytes, &count);
+        int rc = storage_piece_read(reader, STORAGE_SNAPSHOT_NEWEST, offset, &seen, bytes, &count);
         require(rc == 0, "snapshot of block %lu, byte %lu: %s", (unsigned long)is->base.index, (unsigned long)offset,
                 lockstep_error_text(rc));
         require(seen.base.crc == is->base.crc, "the piece of another snapshot");
@@ -170,6 +171,23 @@ static void check_snapshot(const struct store *store, struct storage_reader *rea
                 (unsigned long)is->base.index, (unsigned long)offset);
         offset += count;
     }
+}
+
+/* No file of a snapshot but the one that counts, and what a leader brings (J4). */
+static void check_file(void *context, const char *name)
+{
+    const struct store *store = context;
+    char counts[SNAPSHOT_NAME_BYTES];
+    if (strncmp(name, "snapshot", 8) != 0 || strcmp(name, SNAPSHOT_NAME_INCOMING) == 0) return;
+    snapshot_file_name(counts, store->recovered.snapshot.base.index);
+    require(strcmp(name, counts) == 0, "%s was left, %s counts", name, counts);
+}
+
+static void check_files(struct store *store)
+{
+    const struct disk *disk = store->options.disk;
+    int rc = disk->list(disk->context, store->options.directory, check_file, store);
+    require(rc == 0, "the directory cannot be listed: %s", lockstep_error_text(rc));
 }
 
 static void check_runs(const struct storage_recovered *r)
@@ -203,6 +221,7 @@ void lives_read(struct lives *l, struct lives_view *view)
     view->crcs[view->base] = recovered->base.crc;
     l->known[view->base] = recovered->base;
     check_snapshot(store, reader);
+    check_files(store);
     struct block_base chain = recovered->base;
     for (raft_index i = view->base + 1; i <= view->last; i++) {
         struct block_header header;
@@ -346,7 +365,7 @@ static void do_snapshot(struct lives *l)
         at += now;
         if (random_chance(l->dice, 1, 4)) store_run_log(l->store, 0);
     }
-    storage_snapshot_end(storage, random_chance(l->dice, 9, 10));
+    (void)storage_snapshot_end(storage, random_chance(l->dice, 9, 10));
     l->counts.snapshots++;
 }
 

@@ -377,6 +377,20 @@ static int disk_exists(void *context, const char *path, bool *ret)
     return 0;
 }
 
+static int disk_list(void *context, const char *path, void (*each)(void *each_context, const char *name),
+                     void *each_context)
+{
+    struct sim_disk *sim = context;
+    size_t bytes = strlen(path);
+    if (!sim->powered) return LOCKSTEP_EIO;
+    for (size_t i = 0; i < sim->now.count; i++) {
+        const char *name = sim->now.list[i].path;
+        if (strncmp(name, path, bytes) != 0 || name[bytes] != '/') continue;
+        if (strchr(name + bytes + 1, '/') == NULL) each(each_context, name + bytes + 1);
+    }
+    return 0;
+}
+
 static int disk_free_bytes(void *context, const char *path, uint64_t *ret)
 {
     struct sim_disk *sim = context;
@@ -417,6 +431,7 @@ struct sim_disk *sim_disk_open(uint64_t seed)
         .make_directory = disk_make_directory,
         .flush_directory = disk_flush_directory,
         .exists = disk_exists,
+        .list = disk_list,
         .free_bytes = disk_free_bytes,
         .file_system = disk_file_system,
     };

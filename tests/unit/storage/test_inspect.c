@@ -371,7 +371,7 @@ static void check_refused(const char *file, unsigned format, unsigned known)
     struct identity_directory *own = NULL;
     struct identity there;
     struct store store;
-    snprintf(both, sizeof both, "(format %u, this one reads up to %u)", format, known);
+    snprintf(both, sizeof both, "(format %u, this one reads %s%u)", format, format > known ? "up to " : "", known);
     int rc = identity_open(disk_posix(), directory, "n1", 1, &own, &there, why, sizeof why);
     if (rc == 0) {
         store_options(&store, directory, disk_posix(), kv_lmdb());
@@ -462,6 +462,13 @@ START_TEST(a_newer_state_record_is_refused_with_both_numbers)
 }
 END_TEST
 
+START_TEST(an_older_state_record_is_refused_with_both_numbers) /* another layout, not damage */
+{
+    patch_value(TABLE_STATE, 1, 8, 1, 4, 0);
+    check_refused("data.mdb", 1, STORAGE_FORMAT);
+}
+END_TEST
+
 START_TEST(a_newer_block_in_the_log_is_refused_with_both_numbers)
 {
     patch_value(TABLE_BLOCKS, STORED, 16, 2, 2, BLOCK_HEADER_BYTES);
@@ -496,6 +503,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_newer_frame_is_refused_with_both_numbers);
     tcase_add_test(tests, a_newer_block_in_the_journal_is_refused_with_both_numbers);
     tcase_add_test(tests, a_newer_state_record_is_refused_with_both_numbers);
+    tcase_add_test(tests, an_older_state_record_is_refused_with_both_numbers);
     tcase_add_test(tests, a_newer_block_in_the_log_is_refused_with_both_numbers);
     tcase_add_test(tests, a_newer_configuration_in_the_log_is_refused_with_both_numbers);
 }

@@ -86,8 +86,47 @@ static void take(const struct block_base *base, size_t bytes)
 {
     ck_assert_int_eq(storage_snapshot_begin(store.storage, base), 0);
     ck_assert_int_eq(storage_snapshot_write(store.storage, content, bytes), 0);
-    storage_snapshot_end(store.storage, true);
+    ck_assert_int_eq(storage_snapshot_end(store.storage, true), 0);
     store_run_log(&store, 1000000000);
+}
+
+/* The names of all files of snapshots, sorted, with a blank behind each. */
+struct names {
+    char list[16][64];
+    size_t count;
+};
+
+static void note_name(void *context, const char *name)
+{
+    struct names *names = context;
+    if (strncmp(name, "snapshot", 8) != 0) return;
+    ck_assert_uint_lt(names->count, sizeof names->list / sizeof names->list[0]);
+    ck_assert_uint_lt(strlen(name), sizeof names->list[0]);
+    strcpy(names->list[names->count++], name);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+static const char *files_in(const struct disk *disk, const char *in)
+{
+    static char all[16 * 65 + 1];
+    struct names names = {.count = 0};
+    ck_assert_int_eq(disk->list(disk->context, in, note_name, &names), 0);
+    qsort(names.list, names.count, sizeof names.list[0], compare_names);
+    all[0] = 0;
+    for (size_t i = 0; i < names.count; i++) {
+        strcat(all, names.list[i]);
+        strcat(all, " ");
+    }
+    return all;
+}
+
+static const char *files(void)
+{
+    return files_in(disk_posix(), directory);
 }
 
 static struct storage_status status(void)
@@ -97,14 +136,15 @@ static struct storage_status status(void)
     return status;
 }
 
+static uint8_t piece[SNAPSHOT_PIECE_BYTES];
+
 static void check_content(enum storage_which which, size_t bytes)
 {
     size_t at = 0;
     while (at < bytes) {
         struct storage_snapshot is;
-        const uint8_t *piece;
         size_t count;
-        ck_assert_int_eq(storage_piece_read(reader, which, at, &is, &piece, &count), 0);
+        ck_assert_int_eq(storage_piece_read(reader, which, at, &is, piece, &count), 0);
         ck_assert_uint_eq(is.bytes, bytes);
         ck_assert_uint_eq(is.checksum, crc32c(content, bytes));
         ck_assert_mem_eq(piece, content + at, count);
@@ -162,22 +202,22 @@ START_TEST(a_snapshot_counts_only_when_the_log_holds_its_block) /* T41, T43 */
 }
 END_TEST
 
-START_TEST(a_newer_snapshot_takes_the_older_ones_place_and_its_pieces_go)
+START_TEST(a_newer_snapshot_takes_the_older_ones_place_and_its_file_goes)
 {
     log_grow(10, 1);
     struct block_base base = ring_last(store.ring);
     take(&base, 50000);
+    ck_assert_str_eq(files(), "snapshot-10 ");
     log_grow(10, 2);
     base = ring_last(store.ring);
     take(&base, 9000);
     check_content(STORAGE_SNAPSHOT_NEWEST, 9000);
     struct kv_txn *txn;
-    uint64_t key, pieces = 0, runs = 0;
+    uint64_t key, runs = 0;
     ck_assert_int_eq(store.storage->kv->begin_read(store.storage->map, &txn), 0);
-    for (key = 0; store.storage->kv->seek(txn, TABLE_PIECES, key, &key) == 0; key++) pieces++;
     for (key = 0; store.storage->kv->seek(txn, TABLE_RUNS, key, &key) == 0; key++) runs++;
     store.storage->kv->abort(txn);
-    ck_assert_uint_eq(pieces, 3);
+    ck_assert_str_eq(files(), "snapshot-20 ");
     ck_assert_uint_eq(runs, 1); /* the run of term 1 lies below the base */
 }
 END_TEST
@@ -188,9 +228,10 @@ START_TEST(a_snapshot_that_is_broken_off_leaves_nothing)
     struct block_base base = ring_last(store.ring);
     ck_assert_int_eq(storage_snapshot_begin(store.storage, &base), 0);
     ck_assert_int_eq(storage_snapshot_write(store.storage, content, 20000), 0);
-    store_run_log(&store, 0);
-    storage_snapshot_end(store.storage, false);
+    ck_assert_str_eq(files(), "snapshot.taken ");
+    ck_assert_int_eq(storage_snapshot_end(store.storage, false), 0);
     store_run_log(&store, 1000000000);
+    ck_assert_str_eq(files(), "");
     ck_assert_uint_eq(status().snapshot, 0);
     ck_assert(!storage_snapshot_busy(store.storage));
     take(&base, 100);
@@ -219,7 +260,7 @@ static int offer(const struct storage_snapshot *is, uint64_t offset, size_t coun
     return storage_install_piece(store.storage, is, offset, content + offset, count);
 }
 
-START_TEST(pieces_of_a_leaders_snapshot_outlive_a_restart)
+START_TEST(pieces_of_a_leaders_snapshot_outlive_a_restart) /* T40 */
 {
     log_grow(3, 1);
     struct storage_snapshot is = offered(10000, 40);
@@ -239,6 +280,117 @@ START_TEST(pieces_of_a_leaders_snapshot_outlive_a_restart)
     check_content(STORAGE_SNAPSHOT_INCOMING, 10000);
     ck_assert_uint_eq(status().snapshot, 0); /* the log is what it was */
     ck_assert_int_eq(read_block(3), 0);
+}
+END_TEST
+
+START_TEST(
+    half_a_piece_is_asked_for_again) /* T40, T42: a crash in the middle of a write, or behind one that was not flushed */
+{
+    struct storage_snapshot is = offered(10000, 40);
+    char path[512];
+    ck_assert_int_eq(offer(&is, 0, 4096), 0);
+    ck_assert_uint_eq(held().offset, 4096);
+    ck_assert_int_eq(offer(&is, 4096, 4096), 0);
+    ck_assert_uint_eq(held().offset, 8192);
+    close_store();
+    snprintf(path, sizeof path, "%s/%s", directory, SNAPSHOT_NAME_INCOMING);
+    ck_assert_int_eq(truncate(path, SNAPSHOT_FILE_HEAD_BYTES + 2 * (SNAPSHOT_PIECE_HEAD_BYTES + 4096) - 1), 0);
+    open_store();
+    ck_assert_uint_eq(held().offset, 4096);
+    ck_assert_int_eq(offer(&is, 4096, 4096), 0);
+    ck_assert_uint_eq(held().offset, 8192);
+    ck_assert_int_eq(offer(&is, 8192, 10000 - 8192), 0);
+    ck_assert(held().complete);
+    close_store();
+    ck_assert_int_eq(truncate(path, 100), 0); /* not even a head */
+    open_store();
+    ck_assert_uint_eq(held().offset, 0);
+    ck_assert_str_eq(files(), "");
+}
+END_TEST
+
+static void write_file(const char *name, const void *bytes, size_t count)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_eq(fwrite(bytes, 1, count, file), count);
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+START_TEST(what_a_crash_left_goes_at_the_next_start) /* J4, T43: what the state record does not name does not count */
+{
+    log_grow(30, 1);
+    struct block_base base = ring_last(store.ring);
+    take(&base, 10000);
+    close_store();
+    write_file(SNAPSHOT_NAME_TAKEN, content, 5000);
+    write_file("snapshot-7", content, 5000);
+    write_file("snapshot-99", content, 5000);
+    write_file("snapshot-of-the-harbour", content, 5000); /* somebody else's */
+    ck_assert_str_eq(files(), "snapshot-30 snapshot-7 snapshot-99 snapshot-of-the-harbour snapshot.taken ");
+    open_store();
+    ck_assert_str_eq(files(), "snapshot-30 snapshot-of-the-harbour ");
+    check_content(STORAGE_SNAPSHOT_NEWEST, 10000);
+}
+END_TEST
+
+START_TEST(a_snapshot_of_another_format_is_refused_with_both_numbers) /* and untouched */
+{
+    log_grow(30, 1);
+    struct block_base base = ring_last(store.ring);
+    take(&base, 10000);
+    char path[512], name[32];
+    uint8_t head[SNAPSHOT_FILE_HEAD_BYTES];
+    uint32_t version = 77;
+    for (int incoming = 0; incoming < 2; incoming++) {
+        struct storage_snapshot is = offered(10000, 40);
+        if (incoming) ck_assert_int_eq(offer(&is, 0, 4096), 0);
+        if (incoming) ck_assert_uint_eq(held().offset, 4096);
+        close_store();
+        snprintf(name, sizeof name, "%s", incoming ? SNAPSHOT_NAME_INCOMING : "snapshot-30");
+        snprintf(path, sizeof path, "%s/%s", directory, name);
+        FILE *file = fopen(path, "r+");
+        ck_assert_ptr_nonnull(file);
+        ck_assert_uint_eq(fread(head, 1, sizeof head, file), sizeof head);
+        uint8_t before[sizeof head];
+        memcpy(before, head, sizeof head);
+        memcpy(head + 8, &version, sizeof version);
+        uint32_t crc = crc32c(head + 8, sizeof head - 8);
+        memcpy(head + 4, &crc, sizeof crc);
+        rewind(file);
+        ck_assert_uint_eq(fwrite(head, 1, sizeof head, file), sizeof head);
+        ck_assert_int_eq(fclose(file), 0);
+        write_file("snapshot-7", content, 5);
+        ck_assert_int_eq(store_open(&store), LOCKSTEP_EVERSION);
+        ck_assert_msg(strstr(store.why, name) != NULL && strstr(store.why, "format 77") != NULL &&
+                          strstr(store.why, "reads up to 1") != NULL,
+                      "%s", store.why);
+        ck_assert_ptr_nonnull(strstr(files(), "snapshot-7 "));
+        file = fopen(path, "r+");
+        ck_assert_uint_eq(fwrite(before, 1, sizeof before, file), sizeof before);
+        ck_assert_int_eq(fclose(file), 0);
+        open_store();
+    }
+}
+END_TEST
+
+START_TEST(a_snapshot_that_is_gone_is_named) /* T43: the log in front of it is gone, too */
+{
+    char path[512];
+    log_grow(30, 1);
+    struct block_base base = ring_last(store.ring);
+    take(&base, 10000);
+    snprintf(path, sizeof path, "%s/snapshot-30", directory);
+    ck_assert_int_eq(unlink(path), 0);
+    struct storage_snapshot is;
+    size_t count;
+    ck_assert_int_eq(storage_piece_read(reader, STORAGE_SNAPSHOT_NEWEST, 0, &is, piece, &count), LOCKSTEP_ECORRUPT);
+    close_store();
+    ck_assert_int_eq(store_open(&store), LOCKSTEP_ECORRUPT);
+    ck_assert_msg(strstr(store.why, "snapshot-30 is damaged or missing") != NULL, "%s", store.why);
+    reader = NULL;
 }
 END_TEST
 
@@ -330,7 +482,7 @@ START_TEST(a_snapshot_being_taken_while_another_is_installed_is_forgotten) /* T4
     ck_assert_int_eq(storage_snapshot_write(store.storage, content, 20000), 0);
     struct storage_snapshot is = offered(10000, 40);
     install_all(&is);
-    storage_snapshot_end(store.storage, true);
+    ck_assert_int_eq(storage_snapshot_end(store.storage, true), 0);
     store_run_log(&store, 1000000000);
     ck_assert_uint_eq(status().snapshot, 40);
     ck_assert(!storage_snapshot_busy(store.storage));
@@ -379,7 +531,7 @@ START_TEST(figures_of_taking_and_installing) /* printed, not asserted */
         ck_assert_int_eq(storage_snapshot_write(store.storage, megabyte, sizeof megabyte), 0);
         store_run_log(&store, 0);
     }
-    storage_snapshot_end(store.storage, true);
+    ck_assert_int_eq(storage_snapshot_end(store.storage, true), 0);
     store_run_log(&store, 0);
     clock_gettime(CLOCK_MONOTONIC, &to);
     double taken_ms = (double)(to.tv_sec - from.tv_sec) * 1e3 + (double)(to.tv_nsec - from.tv_nsec) / 1e6;
@@ -424,20 +576,33 @@ START_TEST(no_space_ends_the_snapshot_and_nothing_else) /* J8, T43, T55 */
     storage_commit(small.storage, 1);
     store_run_log(&small, 1000000000);
     struct block_base base = ring_last(small.ring);
-    sim_kv_capacity(kv, 0);
+    sim_disk_capacity(disk, 0);
     ck_assert_int_eq(storage_snapshot_begin(small.storage, &base), 0);
-    ck_assert_int_eq(storage_snapshot_write(small.storage, content, 20000), 0);
-    store_run_log(&small, 0);
     ck_assert_int_eq(storage_snapshot_write(small.storage, content, 20000), LOCKSTEP_ENOSPC);
-    storage_snapshot_end(small.storage, true);
+    ck_assert_int_eq(storage_snapshot_end(small.storage, true), LOCKSTEP_ENOSPC);
     store_run_log(&small, 0);
     storage_status_read(small.storage, &s);
     ck_assert(s.snapshot_failed && s.snapshot == 0 && s.base == 0);
+    ck_assert_str_eq(files_in(sim_disk(disk), "d"), "");
     ck_assert_int_eq(storage_failed(small.storage, NULL), 0);
-    sim_kv_capacity(kv, UINT64_MAX);
+    struct storage_snapshot is = offered(10000, 40);
+    struct storage_incoming comes;
+    /* A leader's: as if the piece had not come. */
+    ck_assert_int_eq(storage_install_piece(small.storage, &is, 0, content, 4096), 0);
+    store_run_log(&small, 0);
+    ck_assert(storage_incoming(small.storage, &comes) && comes.offset == 0);
+    sim_disk_capacity(disk, UINT64_MAX);
+    ck_assert_int_eq(storage_install_piece(small.storage, &is, 0, content, 4096), 0);
+    store_run_log(&small, 0);
+    sim_disk_capacity(disk, 0);
+    ck_assert_int_eq(storage_install_piece(small.storage, &is, 4096, content + 4096, 4096), 0);
+    store_run_log(&small, 0);
+    ck_assert(storage_incoming(small.storage, &comes) && comes.offset == 4096);
+    ck_assert_int_eq(storage_failed(small.storage, NULL), 0);
+    sim_disk_capacity(disk, UINT64_MAX);
     ck_assert_int_eq(storage_snapshot_begin(small.storage, &base), 0);
     ck_assert_int_eq(storage_snapshot_write(small.storage, content, 20000), 0);
-    storage_snapshot_end(small.storage, true);
+    ck_assert_int_eq(storage_snapshot_end(small.storage, true), 0);
     store_run_log(&small, 1000000000);
     storage_status_read(small.storage, &s);
     ck_assert(!s.snapshot_failed && s.snapshot == 1 && s.base == 1);
@@ -459,20 +624,21 @@ START_TEST(a_damaged_piece_is_found_and_never_served) /* J7 */
     ck_assert_int_eq(storage_install_piece(small.storage, &is, 0, content, 5000), 0);
     store_run_log(&small, 0);
     struct storage_reader *its;
-    const uint8_t *bytes;
     size_t count;
+    uint64_t size = 0;
     ck_assert_int_eq(storage_reader_open(small.storage, &its), 0);
-    for (size_t at = 0; at < 5004; at += 61) {
-        size_t room;
-        uint8_t *value = sim_kv_value(kv, TABLE_PIECES, UINT64_C(1) << 24, &room);
-        ck_assert_ptr_nonnull(value);
-        ck_assert_uint_eq(room, 5004);
-        value[at] ^= 4;
-        ck_assert_int_eq(storage_piece_read(its, STORAGE_SNAPSHOT_INCOMING, 0, &seen, &bytes, &count),
-                         LOCKSTEP_ECORRUPT);
-        value[at] ^= 4;
-        ck_assert_int_eq(storage_piece_read(its, STORAGE_SNAPSHOT_INCOMING, 0, &seen, &bytes, &count), 0);
+    uint8_t *bytes = sim_disk_bytes(disk, "d/" SNAPSHOT_NAME_INCOMING, &size);
+    ck_assert_ptr_nonnull(bytes);
+    ck_assert_uint_eq(size, SNAPSHOT_FILE_HEAD_BYTES + SNAPSHOT_PIECE_HEAD_BYTES + 5000);
+    for (size_t at = 0; at < size; at += 1) {
+        for (unsigned bit = at < 200 || (at > 4090 && at < 4200) ? 0 : 7; bit < 8; bit++) {
+            bytes[at] ^= (uint8_t)(1u << bit);
+            int rc = storage_piece_read(its, STORAGE_SNAPSHOT_INCOMING, 0, &seen, piece, &count);
+            ck_assert_msg(rc == LOCKSTEP_ECORRUPT, "byte %zu bit %u: %d", at, bit, rc);
+            bytes[at] ^= (uint8_t)(1u << bit);
+        }
     }
+    ck_assert_int_eq(storage_piece_read(its, STORAGE_SNAPSHOT_INCOMING, 0, &seen, piece, &count), 0);
     storage_reader_close(its);
     store_close(&small);
     sim_kv_close(kv);
@@ -485,9 +651,13 @@ static void add(TCase *tests)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, the_log_behind_a_snapshot_goes_but_for_a_tail);
     tcase_add_test(tests, a_snapshot_counts_only_when_the_log_holds_its_block);
-    tcase_add_test(tests, a_newer_snapshot_takes_the_older_ones_place_and_its_pieces_go);
+    tcase_add_test(tests, a_newer_snapshot_takes_the_older_ones_place_and_its_file_goes);
     tcase_add_test(tests, a_snapshot_that_is_broken_off_leaves_nothing);
     tcase_add_test(tests, pieces_of_a_leaders_snapshot_outlive_a_restart);
+    tcase_add_test(tests, half_a_piece_is_asked_for_again);
+    tcase_add_test(tests, what_a_crash_left_goes_at_the_next_start);
+    tcase_add_test(tests, a_snapshot_of_another_format_is_refused_with_both_numbers);
+    tcase_add_test(tests, a_snapshot_that_is_gone_is_named);
     tcase_add_test(tests, a_snapshot_with_another_checksum_is_thrown_away);
     tcase_add_test(tests, another_snapshot_starts_from_its_beginning);
     tcase_add_test(tests, an_install_leaves_an_empty_log_that_goes_on_behind_it);

@@ -308,8 +308,9 @@ static int noting_pread(struct disk_file *file, void *to, size_t bytes, uint64_t
 
 static int noting_open(void *context, const char *path, int flags, struct disk_file **ret)
 {
-    if (flags == 0) memset(&noted, 0, sizeof noted); /* a file that will be read starts anew */
-    return disk_posix()->open(context, path, flags, ret);
+    int rc = disk_posix()->open(context, path, flags, ret);
+    if (rc == 0 && flags == 0) memset(&noted, 0, sizeof noted); /* a file that will be read starts anew */
+    return rc;
 }
 
 START_TEST(nothing_is_read_before_it_was_flushed_and_dropped_from_the_cache) /* J3: the page cache lies */
