@@ -11,6 +11,7 @@ from harness.case import Case, main, say
 from harness.cluster import until
 
 ROUNDS = settings.by_length(1, 3, 20)
+KILLS = settings.by_length(3, 8, 200)
 
 
 class Kills:
@@ -81,6 +82,39 @@ class TwoOfFive(Case):
             second.start()
             third.start()
         self.judge(cluster, load)
+
+
+class KillLoop:
+    """Any node, at any moment, again and again, also while it starts. A small journal: laps and packs."""
+    nodes = 1
+
+    def test_what_was_acknowledged_outlives_a_loop_of_kills(self):
+        cluster = self.cluster(nodes=self.nodes, ring=8 << 20, journal=32 << 20)
+        cluster.start()
+        cluster.leader()
+        in_start = 0
+        with self.load(cluster, unary=16, streams=2, bytes_max=8192) as load:
+            for number in range(KILLS):
+                victim = self.random.choice(cluster.nodes)
+                if self.random.random() < 0.25:  # soon after its start
+                    time.sleep(self.random.uniform(0, 0.1))
+                    in_start += 1
+                else:
+                    load.wait_acknowledged(self.random.randrange(1, 400), settings.patience(60))
+                victim.kill()
+                victim.start()
+            load.wait_writable(time.monotonic(), settings.patience(60))
+            say(f"{self.nodes} nodes: {KILLS} kills, {in_start} of them soon after a start; {load.acknowledged} acknowledged")
+        self.judge(cluster, load)
+
+
+class OneInALoop(KillLoop, Case):
+    """Nobody else could give back what this one loses."""
+    nodes = 1
+
+
+class ThreeInALoop(KillLoop, Case):
+    nodes = 3
 
 
 if __name__ == "__main__":
