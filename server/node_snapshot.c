@@ -20,66 +20,35 @@
 enum { HOLD_MAX = 4 };
 static_assert((int)SNAPSHOT_PIECE_BYTES <= (int)BLOCK_BYTES_MAX, "a load buffer holds a piece");
 
-/* --- a snapshot's bytes, piece by piece ---------------------------------------------------------------------------- */
+/* --- a snapshot's content ----------------------------------------------------------------------------------------- */
 
-struct piece_reader {
+struct content_reader {
     struct lockstep_reader face; /* first */
-    struct storage_reader *reader;
-    enum storage_which which;
-    uint64_t next; /* offset of the piece behind this one */
-    struct storage_snapshot is;
-    size_t at, count;
-    uint8_t piece[SNAPSHOT_PIECE_BYTES];
+    struct storage_content *content;
 };
 
-static int next_piece(struct piece_reader *pieces)
+static int read_content(struct lockstep_reader *reader, void *to, size_t room, size_t *ret_count)
 {
-    struct storage_snapshot is;
-    if (pieces->next > 0 && pieces->next == pieces->is.bytes) return 0;
-    int rc = storage_piece_read(pieces->reader, pieces->which, pieces->next, &is, pieces->piece, &pieces->count);
-    if (rc == 0 && pieces->next > 0 && is.checksum != pieces->is.checksum) rc = LOCKSTEP_EGONE; /* another by now */
-    if (rc == 0) {
-        pieces->is = is;
-        pieces->next += pieces->count;
-        pieces->at = 0;
-    } else {
-        pieces->count = pieces->at = 0;
-    }
-    return rc;
-}
-
-static int read_pieces(struct lockstep_reader *reader, void *to, size_t room, size_t *ret_count)
-{
-    struct piece_reader *pieces = (struct piece_reader *)(void *)reader;
-    *ret_count = 0;
-    if (pieces->at == pieces->count) {
-        pieces->at = pieces->count = 0;
-        int rc = next_piece(pieces);
-        if (rc != 0) return rc;
-    }
-    size_t left = pieces->count - pieces->at, count = room < left ? room : left;
-    memcpy(to, pieces->piece + pieces->at, count);
-    pieces->at += count;
-    *ret_count = count;
-    return 0;
+    const struct content_reader *from = (const struct content_reader *)(const void *)reader;
+    return storage_content_read(from->content, to, room, ret_count);
 }
 
 struct lockstep_reader *node_snapshot_reader(struct storage_reader *reader, enum storage_which which)
 {
-    struct piece_reader *pieces = malloc(sizeof *pieces);
-    if (pieces == NULL) return NULL;
-    pieces->face = (struct lockstep_reader){.size = sizeof pieces->face, .read = read_pieces};
-    pieces->reader = reader;
-    pieces->which = which;
-    pieces->next = 0;
-    pieces->at = pieces->count = 0;
-    pieces->is = (struct storage_snapshot){0};
-    return &pieces->face;
+    struct content_reader *from = calloc(1, sizeof *from);
+    if (from == NULL || storage_content_open(reader, which, &from->content) != 0) {
+        free(from);
+        return NULL;
+    }
+    from->face = (struct lockstep_reader){.size = sizeof from->face, .read = read_content};
+    return &from->face;
 }
 
 void node_snapshot_reader_close(struct lockstep_reader *reader)
 {
-    free(reader);
+    struct content_reader *from = (struct content_reader *)(void *)reader;
+    if (from != NULL) storage_content_close(from->content);
+    free(from);
 }
 
 /* --- taken: control ------------------------------------------------------------------------------------------------ */

@@ -37,11 +37,20 @@ int storage_snapshot_open(struct storage *s)
     return s->install.bytes != NULL ? 0 : LOCKSTEP_ENOMEM;
 }
 
+static void taking_free(struct storage *s)
+{
+    snapshot_file_close(s->taking.file);
+    compress_close(s->taking.stream);
+    free(s->taking.piece);
+    s->taking.file = NULL;
+    s->taking.stream = NULL;
+    s->taking.piece = NULL;
+}
+
 void storage_snapshot_close(struct storage *s)
 {
     snapshot_file_close(s->incoming.file);
-    snapshot_file_close(s->taking.file);
-    free(s->taking.piece);
+    taking_free(s);
     free(s->install.bytes);
 }
 
@@ -65,18 +74,15 @@ static int file_remove(struct storage *s, const char *name)
 
 int storage_snapshot_begin(struct storage *s, const struct block_base *base)
 {
-    struct snapshot_file *file = NULL;
     /* acquire: pairs with the release when the log thread is done with the one before, and its name is free again. */
     if (atomic_load_explicit(&s->taken, memory_order_acquire) != TAKEN_NONE) return LOCKSTEP_EFULL;
-    uint8_t *piece = malloc(s->piece_bytes);
-    if (piece == NULL) return LOCKSTEP_ENOMEM;
-    int rc = file_error(s, snapshot_file_create(s->disk, s->directory, SNAPSHOT_NAME_TAKEN, &file));
+    s->taking.piece = malloc(s->piece_bytes);
+    int rc = s->taking.piece != NULL ? compress_open(&s->taking.stream) : LOCKSTEP_ENOMEM;
+    if (rc == 0) rc = snapshot_file_create(s->disk, s->directory, SNAPSHOT_NAME_TAKEN, &s->taking.file);
     if (rc != 0) {
-        free(piece);
-        return rc;
+        taking_free(s);
+        return file_error(s, rc);
     }
-    s->taking.file = file;
-    s->taking.piece = piece;
     s->taking.number = s->taking.count = 0;
     s->taking.error = 0;
     s->taking.is = (struct storage_snapshot){.base = *base};
@@ -91,20 +97,27 @@ static int taken_piece(struct storage *s)
     s->taking.is.checksum = crc32c_extend(s->taking.is.checksum, s->taking.piece, s->taking.count);
     s->taking.is.bytes += s->taking.count;
     s->taking.count = 0;
+    return rc;
+}
+
+/* The machine's next bytes, smaller, into pieces. end: there are no more. */
+static int taken_compress(struct storage *s, const void *bytes, size_t count, bool end)
+{
+    struct compress_in in = {.bytes = bytes, .count = count};
+    bool ended = false;
+    int rc = 0;
+    while (rc == 0 && (end ? !ended : in.done < in.count)) {
+        struct compress_out out = {.bytes = s->taking.piece, .room = s->piece_bytes, .done = s->taking.count};
+        rc = compress_work(s->taking.stream, &in, &out, end, &ended);
+        s->taking.count = (uint32_t)out.done;
+        if (rc == 0 && (out.done == out.room || (ended && out.done > 0))) rc = taken_piece(s);
+    }
     return file_error(s, rc);
 }
 
 int storage_snapshot_write(struct storage *s, const void *bytes, size_t count)
 {
-    const uint8_t *from = bytes;
-    while (count > 0 && s->taking.error == 0) {
-        size_t room = s->piece_bytes - s->taking.count, now = count < room ? count : room;
-        memcpy(s->taking.piece + s->taking.count, from, now);
-        s->taking.count += (uint32_t)now;
-        from += now;
-        count -= now;
-        if (s->taking.count == s->piece_bytes) s->taking.error = taken_piece(s);
-    }
+    if (s->taking.error == 0) s->taking.error = taken_compress(s, bytes, count, false);
     return s->taking.error;
 }
 
@@ -112,7 +125,7 @@ int storage_snapshot_write(struct storage *s, const void *bytes, size_t count)
 static int taken_finish(struct storage *s)
 {
     const struct storage_snapshot *is = &s->taking.is;
-    int rc = s->taking.count > 0 ? taken_piece(s) : 0;
+    int rc = taken_compress(s, NULL, 0, true);
     if (rc != 0) return rc;
     struct snapshot_file_head head = {.version = SNAPSHOT_FILE_VERSION, .group = s->group, .is = *is};
     head.piece_bytes = is->bytes < s->piece_bytes ? (uint32_t)is->bytes : s->piece_bytes;
@@ -123,14 +136,10 @@ static int taken_finish(struct storage *s)
 
 int storage_snapshot_end(struct storage *s, bool keep)
 {
-    bool any = s->taking.is.bytes + s->taking.count > 0;
-    if (keep && any && s->taking.error == 0) s->taking.error = taken_finish(s);
+    if (keep && s->taking.error == 0) s->taking.error = taken_finish(s);
     int rc = s->taking.error;
-    bool whole = keep && any && rc == 0;
-    snapshot_file_close(s->taking.file);
-    free(s->taking.piece);
-    s->taking.file = NULL;
-    s->taking.piece = NULL;
+    bool whole = keep && rc == 0;
+    taking_free(s);
     if (!whole) (void)file_remove(s, SNAPSHOT_NAME_TAKEN);
     atomic_store_explicit(&s->snapshot_failed, rc != 0, memory_order_relaxed);
     /* release: pairs with the acquire in taken_count(), and in storage_snapshot_begin(). */

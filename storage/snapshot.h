@@ -23,15 +23,15 @@ enum { SNAPSHOT_PIECE_BYTES = 1 << 20 }; /* the most, and the usual; the last pi
 /* Equal records mean equal bytes. */
 struct storage_snapshot {
     struct block_base base; /* the last block that it stands for; index 0 = there is none */
-    uint64_t bytes;
-    uint32_t checksum; /* crc32c of all bytes */
+    uint64_t bytes;         /* of its pieces, compressed */
+    uint32_t checksum;      /* crc32c of all those */
 };
 
 /* --- taking one: one thread that may wait for the disk --- */
 
 /* Begin. EFULL: the one before does not count yet. ENOMEM, ENOSPC; EIO is final. Allocates. */
 int storage_snapshot_begin(struct storage *storage, const struct block_base *base);
-/* The next bytes. ENOSPC: end it; EIO is final. */
+/* The next bytes. They are compressed on their way (zstd). ENOSPC, ENOMEM: end it; EIO is final. */
 int storage_snapshot_write(struct storage *storage, const void *bytes, size_t count);
 /* That was all; or it is to be forgotten. Flushed when this returns; it counts once its block is in the log's table too.
  * The error of any call since the beginning: then it is forgotten. */
@@ -50,6 +50,14 @@ enum storage_which { STORAGE_SNAPSHOT_NEWEST, STORAGE_SNAPSHOT_INCOMING };
  * incoming one is not complete; EVERSION; EIO. Any thread. Opens the file each time: what is replaced is held by nobody. */
 int storage_piece_read(struct storage_reader *reader, enum storage_which which, uint64_t offset,
                        struct storage_snapshot *ret_snapshot, void *to, size_t *ret_count);
+
+/* What was written, from its beginning: the pieces expanded. One reader has one open. Allocates some 2 MiB. ENOMEM */
+struct storage_content;
+int storage_content_open(struct storage_reader *reader, enum storage_which which, struct storage_content **ret);
+void storage_content_close(struct storage_content *content); /* takes NULL */
+/* *ret_count = 0: the end. As storage_piece_read(); ECORRUPT also where the pieces are whole and do not expand; EGONE: another
+ * one has taken its place. */
+int storage_content_read(struct storage_content *content, void *to, size_t room, size_t *ret_count);
 
 /* --- installing: the loop --- */
 

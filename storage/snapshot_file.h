@@ -3,7 +3,7 @@
  *
  *   head    one page of 4 KiB: 0 magic u32  4 crc u32 (bytes 8..)  8 version u32  12 group u32  16 the snapshot (48 bytes)
  *           64 piece_bytes u32, then zeros
- *   pieces  0 crc u32 (bytes 4..)  4 number u32  8 count u32  12 zero u32  16 the bytes: piece_bytes of them, fewer in the last
+ *   pieces  of one zstd stream: 0 crc u32 (bytes 4..)  4 number u32  8 count u32  12 zero u32  16 the bytes: piece_bytes of them, fewer in the last
  *   the snapshot  0 base: index, term, next_position, time_ns, crc (u32)  36 bytes u64  44 checksum u32
  *
  * So every piece has its place, carries its checksum, and is read alone; the head names the whole. Magic, crc and version

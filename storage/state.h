@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/queue.h"
+#include "storage/compress.h"
 #include "storage/journal.h"
 #include "storage/record_file.h"
 #include "storage/snapshot_file.h"
@@ -130,6 +131,7 @@ struct storage {
     /* --- the thread that takes snapshots; `is` is handed over with TAKEN_WHOLE --- */
     struct {
         struct snapshot_file *file;
+        struct compress *stream;
         uint8_t *piece;
         uint32_t number, count;
         int error;

@@ -45,6 +45,7 @@ HOMES = {
     "openssl/": ["transport/", "statemachine/plugin.c"],
     "isa-l": ["base/crc32c.c"],
     "xxhash.h": ["statemachine/"],
+    "zstd": ["storage/compress.c"],
     "dlfcn.h": ["statemachine/plugin.c"],
     "elf.h": ["statemachine/plugin.c"],
     "link.h": ["statemachine/plugin.c", "tests/sim/copies.c"],
