@@ -32,6 +32,9 @@ struct disk {
     int (*flush)(struct disk_file *file, bool metadata); /* fdatasync, or fsync with metadata */
     int (*drop_cache)(struct disk_file *file);           /* the clean cached pages, so that reads come from the disk */
     int (*truncate)(struct disk_file *file, uint64_t bytes);
+    /* Take space for the file's first `bytes`, so that writing there does not run out of it; size and content stay.
+     * ENOSPC. 0 also where the file system cannot promise it. */
+    int (*reserve)(struct disk_file *file, uint64_t bytes);
     int (*rename)(void *context, const char *from, const char *to);
     int (*unlink)(void *context, const char *path);
     int (*make_directory)(void *context, const char *path); /* 0 also if it is there */

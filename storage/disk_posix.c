@@ -152,6 +152,15 @@ static int posix_disk_truncate(struct disk_file *file, uint64_t bytes)
     return ftruncate(file->fd, (off_t)bytes) == 0 ? 0 : from_errno(errno);
 }
 
+static int posix_disk_reserve(struct disk_file *file, uint64_t bytes)
+{
+    while (fallocate(file->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes) != 0) {
+        if (errno == EINTR) continue;
+        return errno == EOPNOTSUPP || errno == ENOSYS ? 0 : from_errno(errno);
+    }
+    return 0;
+}
+
 static int posix_disk_rename(void *context, const char *from, const char *to)
 {
     (void)context;
@@ -252,6 +261,7 @@ const struct disk *disk_posix(void)
                                      .flush = posix_disk_flush,
                                      .drop_cache = posix_disk_drop_cache,
                                      .truncate = posix_disk_truncate,
+                                     .reserve = posix_disk_reserve,
                                      .rename = posix_disk_rename,
                                      .unlink = posix_disk_unlink,
                                      .make_directory = posix_disk_make_directory,

@@ -46,6 +46,9 @@ struct kv {
     uint64_t (*file_bytes)(struct kv_map *map);
     /* Where in its file a value lies that a read transaction returned, for people; UINT64_MAX: it cannot be told. */
     uint64_t (*offset_of)(struct kv_txn *txn, const void *value);
+    /* Without growing: bytes of file behind what is used, where a transaction surely finds its space, and bytes of free
+     * pages among what is used, which it takes first but which may lie in pieces. O(free pages). As grow. */
+    int (*room)(struct kv_map *map, uint64_t *ret_behind, uint64_t *ret_free);
 };
 
 /* LMDB. Static. */

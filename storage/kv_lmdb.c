@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -32,6 +33,7 @@ enum {
     META_VERSION = 1,
     GROW_STEP_BYTES_MIN = 1 << 20,
     GROW_STEP_BYTES_MAX = 16 << 20,
+    LEFT_FREE_BYTES = 1 << 20, /* of the disk, to the small files: a node can be started though its disk is full */
 };
 
 static const uint32_t META_MAGIC = 0xBEEFC0DE;
@@ -67,6 +69,7 @@ struct kv_map {
     MDB_dbi dbi[TABLES_MAX];
     struct kv_txn write; /* the only write transaction */
     uint8_t *zeros;
+    uint64_t grown_bytes; /* of the file, flushed with its size */
 };
 
 static int from_mdb(int rc)
@@ -205,6 +208,7 @@ static int check(struct kv_map *map, const char *path, bool read_only, char *why
     }
     map->page_bytes = page_bytes;
     map->file_bytes = (uint64_t)status.st_size;
+    map->grown_bytes = (uint64_t)status.st_size;
     return 0;
 }
 
@@ -416,29 +420,80 @@ static void lmdb_abort(struct kv_txn *txn)
     txn_end(txn);
 }
 
-static int lmdb_grow(struct kv_map *map, uint64_t bytes)
+static int used_bytes(struct kv_map *map, uint64_t *ret_used, uint64_t *ret_map_bytes)
 {
     MDB_envinfo info;
-    struct stat status;
     int rc = mdb_env_info(map->env, &info);
     if (rc != 0) return from_mdb(rc);
+    *ret_used = (info.me_last_pgno + 1) * map->page_bytes;
+    *ret_map_bytes = info.me_mapsize;
+    return 0;
+}
+
+/* 0, or why the file may not take so many bytes more. */
+static int may_take(const struct kv_map *map, uint64_t bytes)
+{
+    struct statvfs disk;
+    if (fstatvfs(map->fd, &disk) != 0) return LOCKSTEP_EIO;
+    return disk.f_bavail * disk.f_frsize < bytes + LEFT_FREE_BYTES ? LOCKSTEP_ENOSPC : 0;
+}
+
+static int lmdb_grow(struct kv_map *map, uint64_t bytes)
+{
+    struct stat status;
+    uint64_t used = 0, map_bytes = 0;
+    int rc = used_bytes(map, &used, &map_bytes);
+    if (rc != 0) return rc;
+    if (map->grown_bytes >= used + bytes) return 0;
     if (fstat(map->fd, &status) != 0) return LOCKSTEP_EIO;
-    uint64_t used = (info.me_last_pgno + 1) * map->page_bytes, size = (uint64_t)status.st_size;
-    if (size >= used + bytes) return 0;
+    uint64_t size = (uint64_t)status.st_size;
     /* Steps grow with the file: a first start waits for little, a busy node flushes seldom. */
     uint64_t step = used < GROW_STEP_BYTES_MIN ? GROW_STEP_BYTES_MIN : used;
     if (step > GROW_STEP_BYTES_MAX) step = GROW_STEP_BYTES_MAX;
     uint64_t end = used + bytes + step;
-    if (end > info.me_mapsize) end = info.me_mapsize;
+    if (end > map_bytes) end = map_bytes;
     if (end < used + bytes) return LOCKSTEP_ENOSPC; /* the address space that was reserved is full */
     while (size < end) {
         uint64_t now = end - size < GROW_STEP_BYTES_MIN ? end - size : GROW_STEP_BYTES_MIN;
+        rc = may_take(map, now);
+        if (rc != 0) break;
         ssize_t n = pwrite(map->fd, map->zeros, now, (off_t)size);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return from_mdb(errno);
+        if (n < 0) {
+            rc = from_mdb(errno);
+            break;
+        }
         size += (uint64_t)n;
     }
-    return fsync(map->fd) == 0 ? 0 : LOCKSTEP_EIO; /* with the size */
+    if (rc != 0 && rc != LOCKSTEP_ENOSPC) return rc;
+    if (size > map->grown_bytes && fsync(map->fd) != 0) return LOCKSTEP_EIO; /* with the size */
+    map->grown_bytes = size;
+    return size >= used + bytes ? 0 : LOCKSTEP_ENOSPC;
+}
+
+/* The pages of LMDB's list of free ones (its table 0): each value begins with how many it names. */
+static int lmdb_room(struct kv_map *map, uint64_t *ret_behind, uint64_t *ret_free)
+{
+    struct kv_txn *txn = NULL;
+    MDB_cursor *cursor = NULL;
+    MDB_val key, value;
+    uint64_t used = 0, map_bytes = 0, pages = 0;
+    int rc = used_bytes(map, &used, &map_bytes);
+    if (rc != 0) return rc;
+    rc = lmdb_begin_read(map, &txn);
+    if (rc != 0) return rc;
+    int mdb_rc = mdb_cursor_open(txn->txn, 0, &cursor);
+    while (mdb_rc == 0 && (mdb_rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+        uint64_t count = 0;
+        if (value.mv_size >= sizeof count) memcpy(&count, value.mv_data, sizeof count);
+        pages += count;
+    }
+    if (cursor != NULL) mdb_cursor_close(cursor);
+    lmdb_abort(txn);
+    if (mdb_rc != MDB_NOTFOUND) return from_mdb(mdb_rc);
+    *ret_behind = map->grown_bytes > used ? map->grown_bytes - used : 0;
+    *ret_free = pages * map->page_bytes;
+    return 0;
 }
 
 static uint64_t lmdb_file_bytes(struct kv_map *map)
@@ -476,6 +531,7 @@ const struct kv *kv_lmdb(void)
                                  .abort = lmdb_abort,
                                  .grow = lmdb_grow,
                                  .file_bytes = lmdb_file_bytes,
-                                 .offset_of = lmdb_offset_of};
+                                 .offset_of = lmdb_offset_of,
+                                 .room = lmdb_room};
     return &kv;
 }

@@ -19,7 +19,6 @@
 
 static const uint64_t LINGER_NS = 100 * 1000000ull;   /* a small amount waits for so long */
 static const uint64_t STALL_RETRY_NS = 1000000000ull; /* no space: look again */
-enum { GROW_SLACK_BYTES = 1 << 20 };
 
 static struct frame_entry *entry_of(struct storage *s, uint64_t seq)
 {
@@ -147,6 +146,26 @@ int storage_transaction(struct storage *s, raft_index last)
     return 0;
 }
 
+/* Values take whole pages, and the tree is copied where it changes. */
+static uint64_t transaction_room_bytes(uint64_t bytes)
+{
+    return 2 * bytes + STORAGE_GROW_SLACK_BYTES;
+}
+
+int storage_grow(struct storage *s, uint64_t bytes)
+{
+    uint64_t need = transaction_room_bytes(bytes), behind = 0, free_bytes = 0;
+    if (bytes == 0) return s->kv->grow(s->map, need);
+    int rc = s->kv->grow(s->map, need + STORAGE_KEPT_BACK_BYTES);
+    if (rc != LOCKSTEP_ENOSPC) return rc;
+    /* Compaction has given pages back: a transaction fits into those, and what is kept back stands in where they lie in
+     * pieces. */
+    rc = s->kv->room(s->map, &behind, &free_bytes);
+    if (rc != 0) return rc;
+    bool fits = free_bytes >= 2 * need && behind >= need + STORAGE_GROW_SLACK_BYTES;
+    return fits ? 0 : LOCKSTEP_ENOSPC;
+}
+
 /* One transaction of blocks up to `last`. False: not now. */
 static bool move(struct storage *s, raft_index last, uint64_t bytes, uint64_t now_ns)
 {
@@ -159,8 +178,7 @@ static bool move(struct storage *s, raft_index last, uint64_t bytes, uint64_t no
         int held = ring_pin(s->ring, RING_PIN_LOG, pos);
         lk_assert(held == 0); /* only this thread lets blocks be released */
     }
-    /* Values take whole pages, and the tree is copied where it changes. */
-    int rc = s->kv->grow(s->map, 2 * bytes + GROW_SLACK_BYTES);
+    int rc = storage_grow(s, bytes);
     if (rc == 0) rc = storage_transaction(s, last);
     ring_unpin(s->ring, RING_PIN_LOG);
     if (rc == LOCKSTEP_ENOSPC) {
@@ -211,7 +229,10 @@ static bool relieve_journal(struct storage *s, uint64_t now_ns)
 /* One transaction of blocks, if it is worth one. */
 static uint64_t blocks_work(struct storage *s, uint64_t now_ns)
 {
-    if (now_ns < s->stalled_until_ns) return s->stalled_until_ns - now_ns;
+    if (now_ns < s->stalled_until_ns) { /* promises that are no blocks go on */
+        storage_frames_look(s);
+        return relieve_journal(s, now_ns) ? 0 : s->stalled_until_ns - now_ns;
+    }
     s->stalled_until_ns = 0;
     /* seq_cst: the flag before the look at commit; storage_commit() does it the other way round. */
     atomic_store(&s->log_idle, true);
@@ -221,7 +242,9 @@ static uint64_t blocks_work(struct storage *s, uint64_t now_ns)
     ring_pos durable = atomic_load_explicit(&s->durable_pos, memory_order_acquire);
     storage_frames_look(s);
     raft_index last = 0;
-    uint64_t bytes = movable(s, commit, durable, STORAGE_TRANSACTION_BYTES_MAX, &last);
+    bool full = atomic_load_explicit(&s->log_stalled, memory_order_relaxed);
+    uint64_t bytes_max = full ? STORAGE_TRANSACTION_BYTES_FULL : STORAGE_TRANSACTION_BYTES_MAX;
+    uint64_t bytes = movable(s, commit, durable, bytes_max, &last);
     if (bytes == 0) {
         s->pending = false;
         if (relieve_journal(s, now_ns)) return 0;

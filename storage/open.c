@@ -222,6 +222,16 @@ static int journal_find(struct opening *o)
     return 0;
 }
 
+/* Its space is taken at once: no disk that fills up later can stop promises (J8). */
+static int journal_reserve(struct opening *o)
+{
+    struct storage *s = o->storage;
+    int rc = s->journal.disk->reserve(s->journal.file, s->shape.bytes);
+    if (rc == 0) return 0;
+    return refuse(o, rc, "no room for a journal of %" PRIu64 " bytes in %s: %s; free some or lower [storage] journal",
+                  s->shape.bytes, o->journal_directory, lockstep_error_text(rc));
+}
+
 /* What the journal says above the log. */
 static int replay(struct opening *o)
 {
@@ -495,6 +505,7 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     ring_start(s->ring, &s->stored_base);
     rc = configuration_stored(o);
     if (rc == 0) rc = ring_fill(o);
+    if (rc == 0) rc = journal_reserve(o);
     if (rc == 0) rc = boot_store(o, o->has_table ? o->boot.boot + 1 : o->boot.boot, o->boot.complete);
     if (rc != 0) return rc;
     journal_start(&s->journal, &s->shape, &o->recovery.end, o->boot.boot);

@@ -28,7 +28,6 @@
 
 enum {
     COMPACT_BLOCKS_MAX = 1024, /* in one transaction */
-    GROW_SLACK_BYTES = 1 << 20,
 };
 
 int storage_snapshot_open(struct storage *s)
@@ -245,8 +244,7 @@ static int transact(struct storage *s, uint64_t bytes, fill *fill_it, void *cont
     struct kv_txn *txn = NULL;
     next.hard_state = s->hard_state_durable;
     next.flushed_seq = s->frames_seen;
-    int rc = s->kv->grow(s->map, 2 * bytes + GROW_SLACK_BYTES);
-    if (rc == LOCKSTEP_ENOSPC && bytes == 0) rc = 0; /* it gives space back: try with what there is */
+    int rc = storage_grow(s, bytes);
     if (rc == 0) rc = s->kv->begin_write(s->map, &txn);
     if (rc == 0) rc = fill_it(s, txn, &next, context);
     if (rc == 0) rc = table_state_write(s->kv, txn, &next);

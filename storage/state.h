@@ -27,6 +27,11 @@ enum {
     STORAGE_REQUESTS_BUSY = STORAGE_REQUESTS_MAX / 2,
     STORAGE_TRANSACTION_BYTES_MAX = 4 << 20,
     STORAGE_HARD_STATE_ROOM_BYTES = 4 << 20, /* J5: kept free for hard state and installs */
+    STORAGE_GROW_SLACK_BYTES = 1 << 20,
+    STORAGE_TRANSACTION_BYTES_FULL = 1 << 20, /* while the disk is full */
+    /* J8: of data.mdb, for transactions that only move Q and hard state, or compact; and, on a full disk, for one that
+     * stores blocks, should the free pages that it is to fill lie in pieces. */
+    STORAGE_KEPT_BACK_BYTES = 2 * (STORAGE_TRANSACTION_BYTES_FULL + STORAGE_GROW_SLACK_BYTES),
 };
 
 /* Loop to journal thread. Part of a persist, or of a pack: one contiguous range of the ring, small enough for a frame. */
@@ -233,6 +238,9 @@ bool storage_batch_add(struct storage *storage, const struct request *request);
 
 /* Take notice of the frames that were flushed since the last look. Log thread, and the opener. */
 void storage_frames_look(struct storage *storage);
+/* Have the space of a transaction that stores so many bytes of values; 0: one that only moves Q, or gives space back,
+ * which alone may use what is kept back for it. Log thread. ENOSPC: not now. */
+int storage_grow(struct storage *storage, uint64_t bytes);
 /* One transaction: blocks up to `last` (in the ring, held), the newest durable hard state, Q. Log thread.
  * ENOSPC: nothing happened; all else is final. */
 int storage_transaction(struct storage *storage, raft_index last);

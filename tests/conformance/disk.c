@@ -138,6 +138,21 @@ START_TEST(truncated_file_grows_again_with_zeros)
 }
 END_TEST
 
+START_TEST(reserved_space_changes_neither_size_nor_content)
+{
+    char text[16];
+    uint64_t bytes = 0;
+    open_new("f");
+    write_text("hello", 0);
+    ck_assert_int_eq(disk->reserve(file, 1 << 20), 0);
+    ck_assert_int_eq(disk->reserve(file, 4096), 0);
+    ck_assert_int_eq(disk->size(file, &bytes), 0);
+    ck_assert_uint_eq(bytes, 5);
+    ck_assert_uint_eq(read_some(text, sizeof text, 0), 5);
+    ck_assert_mem_eq(text, "hello", 5);
+}
+END_TEST
+
 START_TEST(renamed_file_replaces_the_other)
 {
     char bytes[16];
@@ -229,6 +244,7 @@ void conformance_disk_add(TCase *tests)
     tcase_add_test(tests, parts_are_written_in_order_empty_ones_too);
     tcase_add_test(tests, flush_and_drop_keep_what_was_written);
     tcase_add_test(tests, truncated_file_grows_again_with_zeros);
+    tcase_add_test(tests, reserved_space_changes_neither_size_nor_content);
     tcase_add_test(tests, renamed_file_replaces_the_other);
     tcase_add_test(tests, unlinked_file_is_gone);
     tcase_add_test(tests, lock_is_held_until_close);

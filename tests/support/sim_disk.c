@@ -26,6 +26,7 @@ struct inode {
     uint64_t room;  /* of now, medium; zero behind the sizes */
     uint64_t bytes, medium_bytes;
     uint64_t dirty_from, dirty_to; /* sectors outside are clean */
+    uint64_t reserved;             /* bytes of the disk that are this file's, written or not */
     bool locked;
 };
 
@@ -54,7 +55,7 @@ struct sim_disk {
     struct names now, medium, changes; /* medium + changes, in order = now */
     bool powered;
     bool killed; /* no power cut: what is cached stays */
-    bool lies;
+    bool lies, cannot_reserve;
     uint64_t operations, cut_at, flushes, fail_flush_at, capacity;
     struct sim_disk_watch watch;
 };
@@ -209,12 +210,26 @@ static int disk_pread(struct disk_file *file, void *to, size_t bytes, uint64_t o
     return 0;
 }
 
+static uint64_t taken_bytes(const struct inode *inode)
+{
+    return inode->bytes > inode->reserved ? inode->bytes : inode->reserved;
+}
+
 static uint64_t used_bytes(const struct sim_disk *sim)
 {
     uint64_t used = 0;
     for (size_t i = 0; i < sim->now.count; i++)
-        if (sim->now.list[i].inode != NULL) used += sim->now.list[i].inode->bytes;
+        if (sim->now.list[i].inode != NULL) used += taken_bytes(sim->now.list[i].inode);
     return used;
+}
+
+/* Whether the file may be so long. */
+static bool may_take(const struct disk_file *file, uint64_t end)
+{
+    const struct sim_disk *sim = file->sim;
+    uint64_t taken = taken_bytes(file->inode);
+    if (!sim->powered || end <= taken || sim->capacity == UINT64_MAX) return true;
+    return used_bytes(sim) + (end - taken) <= sim->capacity;
 }
 
 static int disk_pwritev(struct disk_file *file, const struct iovec *parts, int count, uint64_t offset)
@@ -225,9 +240,7 @@ static int disk_pwritev(struct disk_file *file, const struct iovec *parts, int c
     bool happened;
     lk_assert(!file->read_only);
     for (int i = 0; i < count; i++) bytes += parts[i].iov_len;
-    if (sim->powered && offset + bytes > inode->bytes && sim->capacity != UINT64_MAX &&
-        used_bytes(sim) + (offset + bytes - inode->bytes) > sim->capacity)
-        return LOCKSTEP_ENOSPC;
+    if (!may_take(file, offset + bytes)) return LOCKSTEP_ENOSPC;
     bool alive = sim_disk_operation(sim, &happened);
     if (happened && bytes > 0) {
         inode_reserve(inode, offset + bytes);
@@ -313,6 +326,15 @@ static int disk_truncate(struct disk_file *file, uint64_t bytes)
         inode->bytes = bytes;
     }
     return operation_end(file->sim, alive);
+}
+
+static int disk_reserve(struct disk_file *file, uint64_t bytes)
+{
+    if (!file->sim->powered) return LOCKSTEP_EIO;
+    if (file->sim->cannot_reserve || bytes <= file->inode->reserved) return 0;
+    if (!may_take(file, bytes)) return LOCKSTEP_ENOSPC;
+    file->inode->reserved = bytes;
+    return 0;
 }
 
 static int disk_rename(void *context, const char *from, const char *to)
@@ -426,6 +448,7 @@ struct sim_disk *sim_disk_open(uint64_t seed)
         .flush = disk_flush,
         .drop_cache = disk_drop_cache,
         .truncate = disk_truncate,
+        .reserve = disk_reserve,
         .rename = disk_rename,
         .unlink = disk_unlink,
         .make_directory = disk_make_directory,
@@ -549,6 +572,11 @@ void sim_disk_watch_set(struct sim_disk *sim, const struct sim_disk_watch *watch
 void sim_disk_capacity(struct sim_disk *sim, uint64_t bytes)
 {
     sim->capacity = bytes;
+}
+
+void sim_disk_cannot_reserve(struct sim_disk *sim)
+{
+    sim->cannot_reserve = true;
 }
 
 uint8_t *sim_disk_bytes(struct sim_disk *sim, const char *path, uint64_t *ret_bytes)

@@ -41,6 +41,8 @@ void sim_disk_fail_flush_after(struct sim_disk *sim, uint64_t flushes);
 void sim_disk_lie(struct sim_disk *sim, bool lies);
 /* No file may grow the disk beyond this: ENOSPC. UINT64_MAX = no limit. */
 void sim_disk_capacity(struct sim_disk *sim, uint64_t bytes);
+/* From now on it is one of those that take no space ahead of what is written. */
+void sim_disk_cannot_reserve(struct sim_disk *sim);
 
 enum sim_disk_operation_kind { SIM_DISK_WRITE = 1, SIM_DISK_FLUSH, SIM_DISK_FLUSH_FAILED };
 /* Is told, in the middle of the call, of what is done to files, and of a power cut. */

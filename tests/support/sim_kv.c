@@ -287,13 +287,17 @@ static int kv_commit(struct kv_txn *txn)
     return LOCKSTEP_EIO;
 }
 
-static uint64_t value_bytes(const struct kv_map *map)
+static uint64_t version_bytes(const struct version *version)
 {
     uint64_t bytes = 0;
-    const struct version *version = map->sim->committed;
     for (uint32_t t = 0; t < TABLES_MAX; t++)
         for (size_t i = 0; i < version->tables[t].count; i++) bytes += version->tables[t].pairs[i].value->bytes;
     return bytes;
+}
+
+static uint64_t value_bytes(const struct kv_map *map)
+{
+    return version_bytes(map->sim->committed);
 }
 
 /* The map's bytes lie on no simulated disk; what it may take is set by sim_kv_capacity(). */
@@ -313,6 +317,15 @@ static uint64_t kv_offset_of(struct kv_txn *txn, const void *value)
 static uint64_t kv_file_bytes(struct kv_map *map)
 {
     return value_bytes(map);
+}
+
+static int kv_room(struct kv_map *map, uint64_t *ret_behind, uint64_t *ret_free)
+{
+    if (!sim_disk_powered(map->sim->disk)) return LOCKSTEP_EIO;
+    uint64_t used = value_bytes(map), capacity = map->sim->capacity;
+    *ret_behind = capacity > used ? capacity - used : 0;
+    *ret_free = 0;
+    return 0;
 }
 
 struct sim_kv *sim_kv_open(struct sim_disk *disk)
@@ -345,6 +358,7 @@ struct sim_kv *sim_kv_open(struct sim_disk *disk)
         .grow = kv_grow,
         .file_bytes = kv_file_bytes,
         .offset_of = kv_offset_of,
+        .room = kv_room,
     };
     return sim;
 }
@@ -364,6 +378,11 @@ const struct kv *sim_kv(struct sim_kv *sim)
 void sim_kv_capacity(struct sim_kv *sim, uint64_t bytes)
 {
     sim->capacity = bytes;
+}
+
+uint64_t sim_kv_bytes(const struct sim_kv *sim)
+{
+    return version_bytes(sim->committed);
 }
 
 void sim_kv_readers_left(struct sim_kv *sim, uint32_t count)

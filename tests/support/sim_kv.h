@@ -16,6 +16,8 @@ const struct kv *sim_kv(struct sim_kv *sim);
 /* It may not grow beyond so many bytes of values: ENOSPC. UINT64_MAX = no limit. */
 void sim_kv_capacity(struct sim_kv *sim, uint64_t bytes);
 
+uint64_t sim_kv_bytes(const struct sim_kv *sim); /* of values, now */
+
 /* So many more readers are opened; those behind them find no memory: ENOMEM. */
 void sim_kv_readers_left(struct sim_kv *sim, uint32_t count);
 

@@ -478,9 +478,31 @@ START_TEST(failed_flush_is_final) /* R8, T52 */
 }
 END_TEST
 
-START_TEST(full_disk_under_the_journal_is_final) /* R8, T55: its pages are needed for promises */
+START_TEST(space_of_the_journal_is_taken_at_the_start) /* J8, T55 */
+{
+    store.options.journal_bytes = 4 << 20;
+    sim_disk_capacity(disk, 4 << 20);
+    ck_assert_int_eq(store_open(&store), LOCKSTEP_ENOSPC);
+    ck_assert_msg(strstr(store.why, "a journal of 4194304 bytes") != NULL, "%s", store.why);
+    sim_disk_capacity(disk, UINT64_MAX);
+    open_store();
+    sim_disk_capacity(disk, 0); /* others fill the disk: promises go on, lap after lap */
+    for (int i = 0; i < 5000; i++) {
+        store.hard_state.term++;
+        uint64_t seq = store_persist(&store, 0, true);
+        store_run_journal(&store, 0);
+        store_run_log(&store, 0);
+        ck_assert_uint_eq(storage_persisted(store.storage), seq);
+    }
+    ck_assert_int_eq(storage_failed(store.storage, NULL), 0);
+}
+END_TEST
+
+START_TEST(
+    full_disk_under_the_journal_is_final) /* R8, T55: where a file system takes no space ahead of what is written */
 {
     store.options.journal_bytes = 16 << 20;
+    sim_disk_cannot_reserve(disk);
     open_store();
     sim_disk_capacity(disk, 3 << 20);
     for (int i = 0; i < 5000 && storage_failed(store.storage, NULL) == 0; i++) {
@@ -545,6 +567,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, pack_makes_durable_what_was_published_again);
     tcase_add_test(tests, pack_waits_for_the_end_of_a_turn);
     tcase_add_test(tests, failed_flush_is_final);
+    tcase_add_test(tests, space_of_the_journal_is_taken_at_the_start);
     tcase_add_test(tests, full_disk_under_the_journal_is_final);
     tcase_add_test(tests, full_map_stops_the_log_and_nothing_else);
 }
