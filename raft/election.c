@@ -92,7 +92,7 @@ bool raft_may_campaign(const struct raft *r)
         (!raft_membership_is_committed(r) && raft_configuration_is_voter(&r->configuration_before, r->options.self));
     /* the term's first block takes a term run: without one left a leader could do nothing */
     return r->installing == 0 && /* T13, T40 */
-           voter && raft_log_has_room(&r->log, r->hard.term + 1);
+           !r->abstains && voter && raft_log_has_room(&r->log, r->hard.term + 1);
 }
 
 static void ask_all(struct raft *r)
@@ -196,8 +196,8 @@ static void answer(struct raft *r, const struct raft_message *m, enum raft_messa
 
 void raft_election_prevote(struct raft *r, const struct raft_message *m)
 {
-    bool granted =
-        m->as.vote.campaign_term > r->hard.term && is_up_to_date(r, &m->as.vote) && !has_leader_apart_from(r, m->from);
+    bool granted = m->as.vote.campaign_term > r->hard.term && is_up_to_date(r, &m->as.vote) &&
+                   !has_leader_apart_from(r, m->from) && !r->abstains;
     answer(r, m, RAFT_PREVOTE_REPLY, granted);
 }
 
@@ -209,7 +209,7 @@ void raft_election_vote(struct raft *r, const struct raft_message *m)
         raft_become_follower(r, m->term, 0);
     }
     bool may = m->term == r->hard.term && (r->hard.vote == m->from || (r->hard.vote == 0 && r->leader == 0));
-    if (may && is_up_to_date(r, &m->as.vote)) {
+    if (may && !r->abstains && is_up_to_date(r, &m->as.vote)) {
         if (r->hard.vote == 0) {
             set_role(r, RAFT_FOLLOWER, 0);
             r->hard.vote = m->from;

@@ -76,6 +76,7 @@ struct raft {
     uint64_t now_ns; /* never falls */
     struct random random;
     bool disk_failed;
+    bool abstains; /* RAFT_EVENT_ABSTAIN */
 
     enum raft_role role;
     struct raft_hard_state hard; /* in memory; persists.durable is what may be promised */

@@ -144,6 +144,16 @@ static void step_disk_failed(struct raft *r)
     r->reply_count = 0;
 }
 
+/* The log or the disk is not what a leader's and a voter's has to be. A grant that was not said yet is not said: that is
+ * always allowed. */
+static void step_abstain(struct raft *r, bool abstains)
+{
+    r->abstains = abstains;
+    if (!abstains) return;
+    if (r->role != RAFT_FOLLOWER) raft_become_follower(r, r->hard.term, 0);
+    r->grant_to = 0;
+}
+
 void raft_step(struct raft *r, const struct raft_event *event, struct raft_result *ret)
 {
     lk_assert(!r->must_take);
@@ -186,6 +196,7 @@ void raft_step(struct raft *r, const struct raft_event *event, struct raft_resul
         break;
     case RAFT_EVENT_INSTALL: ret->error = raft_install_begin(r, event); break;
     case RAFT_EVENT_INSTALLED: raft_install_end(r, event); break;
+    case RAFT_EVENT_ABSTAIN: step_abstain(r, event->as.abstain.abstains); break;
     case RAFT_EVENT_DISK_FAILED: step_disk_failed(r); break;
     default: lk_unreachable();
     }
@@ -321,6 +332,7 @@ void raft_status_read(const struct raft *r, struct raft_status *ret)
         .validated_index = r->validated,
         .writable = raft_lead_established(r) && r->transfer.target == 0,
         .transferring = r->transfer.target != 0,
+        .abstains = r->abstains,
         .installing = r->installing != 0,
         .configuration_index = r->configuration_index,
         .joint = raft_configuration_is_joint(&r->configuration),
@@ -405,6 +417,7 @@ void raft_check(const struct raft *r)
     if (r->installing != 0) lk_assert(r->role == RAFT_FOLLOWER && r->installing > r->commit);
     lk_assert((r->role == RAFT_LEADER) == (r->leader == r->options.self));
     if (r->grant_to != 0) lk_assert(r->hard.vote == r->grant_to);
+    if (r->abstains) lk_assert(r->role == RAFT_FOLLOWER && r->grant_to == 0);                           /* J7 */
     if (r->disk_failed) lk_assert(r->role == RAFT_FOLLOWER && r->grant_to == 0 && r->reply_count == 0); /* R8 */
     switch (r->role) {
     case RAFT_FOLLOWER: break;

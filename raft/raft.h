@@ -130,8 +130,9 @@ enum raft_event_type {
     RAFT_EVENT_COMPACTED, /* the log begins behind this committed block now: what lies at or below it is only in snapshots */
     RAFT_EVENT_PIECE, /* the piece that an install effect asked for lies ready, as with LOADED; or cannot be read now */
     RAFT_EVENT_INSTALL_STORED, /* so much of a snapshot that result.install took is durable here: the leader is told */
-    RAFT_EVENT_INSTALL,     /* it is complete, checked and restorable: result.error says whether it is still wanted */
-    RAFT_EVENT_INSTALLED,   /* it is durable as the beginning of the log: the log is empty behind it */
+    RAFT_EVENT_INSTALL,   /* it is complete, checked and restorable: result.error says whether it is still wanted */
+    RAFT_EVENT_INSTALLED, /* it is durable as the beginning of the log: the log is empty behind it */
+    RAFT_EVENT_ABSTAIN, /* J7, J8: from now on it neither leads, campaigns nor grants; it follows and acks. Or it does again */
     RAFT_EVENT_DISK_FAILED, /* R8: no more leading, granting, acking; for the rest of this process */
 };
 
@@ -178,6 +179,9 @@ struct raft_event {
             uint64_t offset, bytes;        /* bytes 0: not now, ask again later */
         } piece;
         struct raft_install_ack install_stored;
+        struct {
+            bool abstains;
+        } abstain;
         struct {
             raft_index index;
             raft_term term;
@@ -283,6 +287,7 @@ struct raft_status {
     raft_index base_index, last_index, commit, durable_index, validated_index;
     bool writable; /* leader whose term's first block is committed and that is not transferring */
     bool transferring;
+    bool abstains;
     raft_index configuration_index; /* effective; at or below commit: committed */
     bool joint;
     uint32_t peer_count;

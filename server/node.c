@@ -397,6 +397,7 @@ void node_take_and_perform(struct node *node)
             .commit = fx->commit,
         };
         storage_persist(node->storage, &persist);
+        node->disk.asked_seq = fx->persist_seq;
     }
     storage_commit(node->storage, fx->commit);
     host_commit(node->host, fx->commit);
@@ -475,6 +476,7 @@ static void alive_turn(struct node *node)
     struct raft_event time = {.type = RAFT_EVENT_TIME, .now_ns = node->now_ns};
     node_change_begin_turn(node);
     step_completions(node);
+    node_disk_turn(node);
     node_peers_receive(node);
     node_loads_turn(node);
     node_snapshots_turn(node);
@@ -634,6 +636,7 @@ static const char *why_not_ready(const struct node *node, const struct node_stat
     if (node->failed != 0) return node->failed_why;
     if (node->members.removed) return "no member of the cluster any more: it was removed";
     if (node->stopping) return "draining";
+    if (node->disk.why[0] != 0) return node->disk.why;
     if (node->leader == 0) return "no leader is known";
     if (status->host.parked) return "the machine is parked at a block it does not know; upgrade this node";
     if (status->host.applied_index + NODE_READY_LAG_BLOCKS < status->raft.commit) return "catching up";

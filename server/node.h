@@ -205,7 +205,7 @@ struct node_counters {
 struct node_status {
     bool born;
     bool ready;            /* /readyz: a leader is known and this node has applied up to a recent commit */
-    const char *not_ready; /* why not; static */
+    const char *not_ready; /* why not; of the node */
     struct raft_status raft;
     struct storage_status storage;
     struct host_status host;

@@ -8,6 +8,7 @@
  *   node_snapshot.c   snapshots: taken, brought to peers, taken in place of the log; the log's base
  *   node_proposals.c  the open block, sealing, outcomes
  *   node_reads.c      queries, and what each waits for
+ *   node_disk.c       a disk that is full or does not return: who leads then, what is said
  *   node_forward.c    commands and queries sent on to the leader
  * Thread: loop, but for node_control_work. */
 #ifndef LOCKSTEP_SERVER_NODE_INTERNAL_H
@@ -25,8 +26,10 @@ enum {
     NODE_APPEND_BYTES_MAX = 1 << 20, /* of one APPEND; one block always fits */
     NODE_FORWARDS_MAX = 4096,        /* commands and queries at the leader, at most */
     NODE_FRAMES_A_TURN_MAX = 256,
-    NODE_READY_LAG_BLOCKS = 4096, /* applied may be so far behind commit on a ready node */
-    NODE_PROTOCOL = 1,            /* of peers; a node talks to its own number only */
+    NODE_PERSIST_ROOM_TO_READ = 8, /* persists that a turn's frames may need; without, they wait where they are */
+    NODE_PERSIST_ROOM_TO_SEAL = 2 * NODE_PERSIST_ROOM_TO_READ, /* a leader whose disk hangs does not go deaf by it */
+    NODE_READY_LAG_BLOCKS = 4096,                              /* applied may be so far behind commit on a ready node */
+    NODE_PROTOCOL = 1,                                         /* of peers; a node talks to its own number only */
     NODE_FEATURE_LEVEL = 1,
     NODE_REFUSALS_REMEMBERED = 8,
     NODE_ENTRY_CONFIGURATIONS_MAX = NODE_APPEND_BYTES_MAX / (BLOCK_HEADER_BYTES + CONFIGURATION_BYTES_MIN) + 1,
@@ -42,7 +45,9 @@ enum {
 #define NODE_CHANGE_DIAL_NS     (5000 * NODE_MS)
 #define NODE_CHANGE_LOOK_NS     (20 * NODE_MS)
 #define NODE_REMOVED_LINGER_NS  (1000 * NODE_MS)
-#define NODE_STOP_NS            (3000 * NODE_MS) /* a drain that takes longer is cut off */
+#define NODE_STALL_TIMEOUTS     10                /* election timeouts without a completed write */
+#define NODE_HAND_OVER_NS_MAX   (60000 * NODE_MS) /* between two attempts to give leadership to somebody with room */
+#define NODE_STOP_NS            (3000 * NODE_MS)  /* a drain that takes longer is cut off */
 
 /* A proposal in the log (or in the open block) whose outcome somebody waits for. */
 struct node_pending {
@@ -205,6 +210,21 @@ struct node_change {
     char progress[NODE_WHY_BYTES_MAX];
 };
 
+/* What is wrong with the disk, and since when. */
+struct node_disk {
+    uint64_t asked_seq;           /* of the newest persist */
+    uint64_t done_seq;            /* durable at the last turn */
+    uint64_t journal_ns, log_ns;  /* so long it has not got on, though there is something to do */
+    raft_index stored;            /* at the last turn */
+    uint64_t turn_ns;             /* the last turn */
+    uint64_t since_ns;            /* of the trouble */
+    bool abstains;                /* told to the core */
+    bool handing_over;            /* before it: leadership is offered to the others once */
+    uint32_t offers;              /* of leadership, of this trouble */
+    uint64_t offer_ns;            /* when the next is due */
+    char why[NODE_WHY_BYTES_MAX]; /* for people; "" = all is well */
+};
+
 struct node {
     struct node_options options; /* members: the slots as they are now; a free one has no name */
     uint32_t listed_count;       /* members as the file has them */
@@ -250,6 +270,7 @@ struct node {
     struct node_load loads[RAFT_MEMBERS_MAX];
     struct storage_reader *load_reader; /* control's */
     struct node_install install;
+    struct node_disk disk;
     raft_index base_told, snapshot_told;       /* to the core; to people */
     raft_index install_told[RAFT_MEMBERS_MAX]; /* by slot: of which people know that it is brought */
 
@@ -361,6 +382,9 @@ void node_reads_turn(struct node *node);
 uint64_t node_reads_deadline_ns(const struct node *node);
 void node_reads_release(struct node *node, uint64_t ready_ticket, uint64_t failed_ticket, raft_index index);
 void node_reads_answer(struct node *node, const struct host_answer *answer);
+
+/* node_disk.c */
+void node_disk_turn(struct node *node);
 
 /* node_forward.c */
 int node_forwards_open(struct node *node);

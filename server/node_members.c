@@ -609,6 +609,7 @@ void node_members_status(struct node *node, struct node_status *ret)
             if (ret->raft.peers[i].id == node->slot_id[slot]) peer_status(ret, slot, i);
     }
     if (node->birth.refused) warn(ret, "%s", node->birth.waits);
+    if (node->disk.why[0] != 0) warn(ret, "%s", node->disk.why);
     if (newest == NULL) return;
     ret->configuration_index = newest->index;
     ret->joint = configuration_is_joint(&newest->configuration);

@@ -11,7 +11,6 @@
 
 #include "server/node_internal.h"
 
-enum { PERSIST_ROOM_MIN = 8 };
 static_assert((int)NODE_APPEND_BYTES_MAX <= (int)BLOCK_BYTES_MAX, "a load buffer holds one append or one block");
 
 /* --- receiving ----------------------------------------------------------------------------------------------- */
@@ -184,7 +183,7 @@ void node_peers_receive(struct node *node)
     for (int i = 0; i < NODE_FRAMES_A_TURN_MAX; i++) {
         bool alive = atomic_load_explicit(&node->born, memory_order_relaxed);
         /* A step may need a persist: without room for one the peers' frames wait where they are. */
-        if (alive && raft_persist_room(node->raft) < PERSIST_ROOM_MIN) return;
+        if (alive && raft_persist_room(node->raft) < NODE_PERSIST_ROOM_TO_READ) return;
         if (!ops->next(node->transport, &frame)) return;
         switch (frame.type) {
         case FRAME_BIRTH: node_birth_frame(node, &frame); break;

@@ -101,7 +101,8 @@ static void seal(struct node *node)
 
 static bool may_seal(const struct node *node)
 {
-    return raft_persist_room(node->raft) > 1 && storage_persist_fits(node->storage, node->proposals.open_bytes) &&
+    return raft_persist_room(node->raft) > NODE_PERSIST_ROOM_TO_SEAL &&
+           storage_persist_fits(node->storage, node->proposals.open_bytes) &&
            raft_may_propose(node->raft, node->proposals.open_bytes);
 }
 

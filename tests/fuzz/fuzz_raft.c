@@ -307,8 +307,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
             load.peer = 0;
             break;
         case 8:
-            if (draw(64) != 0) continue;
-            event.type = RAFT_EVENT_DISK_FAILED;
+            event.type = draw(64) == 0 ? RAFT_EVENT_DISK_FAILED : RAFT_EVENT_ABSTAIN;
+            if (event.type == RAFT_EVENT_ABSTAIN) event.as.abstain.abstains = draw(4) == 0;
             break;
         case 16:
             if (!draw_change(r, now_ns, &event)) continue;

@@ -561,6 +561,12 @@ void cluster_readers_left(struct cluster *cluster, unsigned i, uint32_t count)
     sim_kv_readers_left(cluster->members[i].kv, count);
 }
 
+void cluster_log_full(struct cluster *cluster, unsigned i, bool full)
+{
+    enum { ROOM_TO_START = 1 << 20 }; /* no less than a start asks for; what is kept back is more */
+    sim_kv_capacity(cluster->members[i].kv, full ? sim_kv_bytes(cluster->members[i].kv) + ROOM_TO_START : UINT64_MAX);
+}
+
 void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns)
 {
     cluster->members[i].flush_ns = ns;

@@ -62,6 +62,8 @@ void cluster_damage(struct cluster *cluster, unsigned i, raft_index index);
 void cluster_readers_left(struct cluster *cluster, unsigned i, uint32_t count);
 /* From now on its clock gains so many millionths of the time that passes, or loses them. */
 void cluster_clock_drift(struct cluster *cluster, unsigned i, int64_t ppm);
+/* Its log has no space to grow, or has. */
+void cluster_log_full(struct cluster *cluster, unsigned i, bool full);
 /* Its flushes take this long. */
 void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns);
 

@@ -42,7 +42,7 @@ class Faults(Case):
         """Flushes that take 4 ms more than they do here: while one runs, blocks gather for the next."""
         cluster = self.cluster(nodes=3)
         for node in cluster.nodes:
-            node.environment.update(LD_PRELOAD=str(settings.SLOW_FLUSH), SLOW_FLUSH_US="4000")
+            node.environment.update(LD_PRELOAD=str(settings.BAD_DISK), BAD_DISK_FLUSH_US="4000")
         cluster.start()
         leader = cluster.leader()
         with self.load(cluster, unary=200, streams=16, messages=2) as load:

@@ -15,7 +15,7 @@ SOURCE = pathlib.Path(__file__).resolve().parents[3]
 BUILD = pathlib.Path(os.environ.get("LOCKSTEP_BUILD", SOURCE / "build")).resolve()
 PROGRAM = BUILD / "lockstep"
 DUMP_LOG = BUILD / "tests" / "system" / "dump_log"
-SLOW_FLUSH = BUILD / "tests" / "system" / "slow_flush.so"  # preloaded, with SLOW_FLUSH_US: a slow disk
+BAD_DISK = BUILD / "tests" / "system" / "bad_disk.so"  # preloaded: a slow disk, one that hangs, one that fails
 FAILING_META = BUILD / "tests" / "system" / "failing_meta.so"  # preloaded: LMDB's meta page cannot be written
 TEMPORARY = BUILD / "tests" / "system" / "tmp"  # beside the build, not /tmp: that may be memory, which is no disk
 

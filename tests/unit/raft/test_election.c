@@ -740,6 +740,56 @@ START_TEST(a_disk_that_fails_under_a_grant_keeps_it_for_ever) /* R8, R7 */
 }
 END_TEST
 
+static void abstain(struct cluster_core *core, bool abstains)
+{
+    struct raft_event event = {.type = RAFT_EVENT_ABSTAIN, .as.abstain.abstains = abstains};
+    cluster_step(core, &event, false);
+}
+
+START_TEST(who_abstains_stops_leading_and_the_others_elect_another) /* J7, J8 */
+{
+    open_started(3, 3);
+    cluster_elect(c, 1);
+    struct cluster_core *core = cluster_core(c, 1);
+    abstain(core, true);
+    ck_assert_int_eq(cluster_status(c, 1).role, RAFT_FOLLOWER);
+    ck_assert_uint_eq(cluster_status(c, 1).term, 1); /* no new term for it */
+    cluster_pass(c, 5000 * MS, true);
+    ck_assert_uint_ne(cluster_leader(c), 0);
+    ck_assert_uint_ne(cluster_leader(c), 1);
+    raft_index last = cluster_status(c, cluster_leader(c)).last_index;
+    ck_assert_int_eq(cluster_propose(cluster_core(c, cluster_leader(c)), 100, false), 0);
+    cluster_settle(c);
+    ck_assert_uint_eq(cluster_status(c, 1).durable_index, last + 1); /* it follows */
+    cluster_crash(c, cluster_leader(c), 0);
+    cluster_pass(c, 5000 * MS, true);
+    ck_assert_uint_eq(cluster_leader(c), 0); /* the third has no majority without its vote */
+    abstain(core, false);
+    cluster_pass(c, 5000 * MS, true);
+    ck_assert_uint_ne(cluster_leader(c), 0);
+    cluster_close(c);
+}
+END_TEST
+
+START_TEST(who_abstains_grants_nothing_not_even_what_is_on_its_way_to_the_disk) /* J7 */
+{
+    open_started(3, 1);
+    inject(vote(2, 5, 0, 0));
+    abstain(cluster_core(c, 1), true);
+    cluster_disk_done(cluster_core(c, 1), false);
+    ck_assert(!granted(2));
+    cluster_drop_all(c);
+    inject(vote(2, 6, 99, 5));
+    cluster_disk_done(cluster_core(c, 1), false);
+    ck_assert(!granted(2));
+    abstain(cluster_core(c, 1), false);
+    inject(vote(2, 6, 99, 5)); /* asked again, by whom it had not refused in that term */
+    while (cluster_core(c, 1)->pending_count > 0) cluster_disk_done(cluster_core(c, 1), false);
+    ck_assert(granted(2));
+    cluster_close(c);
+}
+END_TEST
+
 START_TEST(malformed_messages_are_refused_and_change_nothing)
 {
     open_started(3, 1);
@@ -835,6 +885,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_leader_that_hears_another_of_its_own_term_reports_it);
     tcase_add_test(tests, nothing_is_promised_once_the_disk_has_failed);
     tcase_add_test(tests, a_disk_that_fails_under_a_grant_keeps_it_for_ever);
+    tcase_add_test(tests, who_abstains_stops_leading_and_the_others_elect_another);
+    tcase_add_test(tests, who_abstains_grants_nothing_not_even_what_is_on_its_way_to_the_disk);
     tcase_add_test(tests, malformed_messages_are_refused_and_change_nothing);
     tcase_add_test(tests, cores_cut_off_in_one_direction_do_not_disturb_the_others);
 }
