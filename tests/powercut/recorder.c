@@ -387,6 +387,8 @@ int fallocate(int descriptor, int mode, off_t offset, off_t bytes)
     const struct watched *w = watched(descriptor);
     struct stat status;
     if (w == NULL) return (int)syscall(SYS_fallocate, descriptor, mode, offset, bytes);
+    if (mode == FALLOC_FL_KEEP_SIZE) /* space ahead: neither size nor content */
+        return (int)syscall(SYS_fallocate, descriptor, mode, offset, bytes);
     if (mode != 0) refuse("fallocate with a mode", w->path);
     if (fstat(descriptor, &status) != 0) return -1;
     off_t end = offset + bytes > status.st_size ? offset + bytes : status.st_size;
