@@ -119,8 +119,9 @@ static uint64_t room_for_append(struct node *node, const struct raft_append *app
     if (room < bytes || append->previous_index >= raft_last_index(node->raft)) return room;
     struct ring_status status;
     ring_status_read(node->ring, &status);
-    uint64_t need = 2 * bytes + status.live_bytes;
-    return ring_room(node->ring, need) >= need ? room : 0;
+    uint64_t need =
+        2 * bytes + status.live_bytes; /* blocks that are published again keep their places in the index map */
+    return ring_room_bytes(node->ring, need) >= need ? room : 0;
 }
 
 static void raft_frame(struct node *node, const struct transport_frame *frame)

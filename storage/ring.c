@@ -373,7 +373,7 @@ bool ring_claimed(const struct ring *ring)
     return ring->claimed_bytes != 0;
 }
 
-uint64_t ring_room(struct ring *ring, uint64_t bytes)
+uint64_t ring_room_bytes(struct ring *ring, uint64_t bytes)
 {
     uint64_t reserve = reserve_bytes(ring);
     bytes = (bytes + 7) & ~(uint64_t)7;
@@ -381,11 +381,16 @@ uint64_t ring_room(struct ring *ring, uint64_t bytes)
     make_room(ring, reserve == 0 ? bytes : reserve + 2 * bytes);
     uint64_t room = free_bytes(ring);
     if (reserve != 0) room = room > reserve ? (room - reserve) / 2 : 0; /* as in ring_claim() */
-    /* The smallest blocks take the most slots. Released blocks give theirs up one by one as claims come. */
-    uint64_t slots = ring->slot_count - (ring->last.index - ring->released);
-    if (room > slots * BLOCK_HEADER_BYTES) room = slots * BLOCK_HEADER_BYTES;
     room &= ~(uint64_t)7;
     return room < bytes ? room : bytes;
+}
+
+uint64_t ring_room(struct ring *ring, uint64_t bytes)
+{
+    uint64_t room = ring_room_bytes(ring, bytes);
+    /* The smallest blocks take the most slots. Released blocks give theirs up one by one as claims come. */
+    uint64_t slots = ring->slot_count - (ring->last.index - ring->released);
+    return room < slots * BLOCK_HEADER_BYTES ? room : slots * BLOCK_HEADER_BYTES;
 }
 
 static void assert_epoch_odd(const struct ring *ring)

@@ -71,6 +71,8 @@ bool ring_claimed(const struct ring *ring);
  * that comes meanwhile cannot take the room away. A cut can: it makes dead bytes, and then room is kept to publish the
  * uncommitted blocks once more (R10). Loop. */
 uint64_t ring_room(struct ring *ring, uint64_t bytes);
+/* The same for bytes alone, however many blocks they are. */
+uint64_t ring_room_bytes(struct ring *ring, uint64_t bytes);
 
 /* Blocks at or above index are dead. The caller stands between ring_epoch_begin and ring_epoch_end. Loop. */
 void ring_cut(struct ring *ring, raft_index index);

@@ -356,6 +356,29 @@ START_TEST(a_node_that_missed_more_than_the_ring_holds_catches_up_from_the_log)
 }
 END_TEST
 
+/* Its uncommitted blocks are all that R10 allows, and a block of the smallest size is to replace them. */
+START_TEST(
+    a_leader_that_was_cut_off_with_as_much_as_it_may_append_follows_again) /* R10; found by tests/sim: seed 0xf6be5 */
+{
+    struct cluster *cluster = cluster_open(
+        &(struct cluster_options){.nodes = 3, .seed = unit_seed(21), .ring_bytes = 1 << 19, .payload_bytes = 1000});
+    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    unsigned old = leader_of(cluster);
+    for (unsigned i = 0; i < 3; i++) sim_net_cut(cluster_net(cluster), old, i, i != old);
+    uint32_t number;
+    do {
+        number = cluster_propose(cluster, old, false);
+        cluster_run(cluster, CLUSTER_MS);
+    } while (cluster_proposal(cluster, number)->state == PROPOSAL_WAITING);
+    ck_assert_int_eq(cluster_proposal(cluster, number)->error, LOCKSTEP_EFULL);
+    cluster_run(cluster, 3 * SECOND);
+    ck_assert_int_ne(leader_of(cluster), (int)old);
+    for (unsigned i = 0; i < 3; i++) sim_net_cut(cluster_net(cluster), old, i, false);
+    ck_assert(cluster_run_until_level(cluster, 20 * SECOND));
+    cluster_close(cluster);
+}
+END_TEST
+
 /* A first lack of memory is the start's error; what is up reads old blocks for a peer without asking for more. */
 START_TEST(a_node_that_starts_has_all_that_it_needs_to_serve_a_peer_that_lags)
 {
@@ -790,6 +813,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_leader_that_one_follower_lost_leads_on);
     tcase_add_test(tests, a_restart_of_all_nodes_replays_the_log);
     tcase_add_test(tests, a_node_that_missed_more_than_the_ring_holds_catches_up_from_the_log);
+    tcase_add_test(tests, a_leader_that_was_cut_off_with_as_much_as_it_may_append_follows_again);
     tcase_add_test(tests, a_node_that_starts_has_all_that_it_needs_to_serve_a_peer_that_lags);
     tcase_add_test(tests, a_machine_that_hangs_for_ever_holds_up_nobody_and_goes_on_where_it_stood);
     tcase_add_test(tests, a_leader_that_cannot_read_its_log_names_the_block_and_goes);
