@@ -261,8 +261,8 @@ int node_open(const struct node_options *options, const struct node_env *env, co
     node->owner = *owner;
     node->proposals.session_due_ns = UINT64_MAX;
     node->now_ns = env->now_ns(env->context);
-    node->entries = calloc(NODE_ENTRIES_MAX, sizeof *node->entries);
-    node->entry_configurations = calloc(NODE_ENTRY_CONFIGURATIONS_MAX, sizeof *node->entry_configurations);
+    node->entries = malloc(NODE_ENTRIES_MAX * sizeof *node->entries);
+    node->entry_configurations = malloc(NODE_ENTRY_CONFIGURATIONS_MAX * sizeof *node->entry_configurations);
     if (node->entries == NULL || node->entry_configurations == NULL || node_proposals_open(node) != 0 ||
         node_reads_open(node) != 0 || node_forwards_open(node) != 0)
         goto no_memory;

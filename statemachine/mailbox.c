@@ -10,6 +10,8 @@
 /* Stands where a record's length would: skip to the beginning of the bytes. */
 static const uint64_t GAP = UINT64_MAX;
 
+enum { PAGE_BYTES = 4096 };
+
 bool mailbox_open(struct mailbox *box, uint64_t capacity)
 {
     lk_assert(capacity >= 64);
@@ -17,7 +19,7 @@ bool mailbox_open(struct mailbox *box, uint64_t capacity)
     memset(box, 0, sizeof *box);
     box->bytes = malloc(capacity);
     if (box->bytes == NULL) return false;
-    memset(box->bytes, 0, capacity); /* touched now: no page faults on the data path */
+    for (uint64_t at = 0; at < capacity; at += PAGE_BYTES) box->bytes[at] = 0; /* no page faults on the data path */
     box->capacity = capacity;
     return true;
 }
