@@ -98,7 +98,17 @@ def find_by_transcript(build, seeds, name):
     return f"transcript {name}: {why.group(0).strip(': ') if why else 'differs'}", said
 
 
+def find_by_power_cuts(build, seeds, _):
+    program = build / "tests/powercut/powercut"
+    code, said = run([program, "--images", "3000", "--every", "5"], 900, {"LD_PRELOAD": str(build / "tests/powercut/recorder.so")})
+    failed = re.search(r"--replay (\S+)", said)
+    if code != 1 or failed is None:
+        return None, said
+    return f"powercut: image {failed.group(1)}", said
+
+
 FINDERS = {
+    "powercut": Finder(["tests/powercut/powercut", "tests/powercut/recorder.so"], find_by_power_cuts),
     "transcript": Finder(["tests/scenario/scenario"], find_by_transcript),
     "unit": Finder([], find_by_unit),
     "explore": Finder(["tests/explore/explore"], find_by_exploration),

@@ -343,15 +343,21 @@ static void scan(struct medium *m, const char *directory, uint64_t inode)
     closedir(list);
 }
 
-struct medium *medium_open(const char *directory, enum medium_lie lie)
+struct medium *medium_new(uint64_t root, enum medium_lie lie)
 {
     struct medium *m = calloc(1, sizeof *m);
-    struct stat status;
     lk_assert(m != NULL);
+    m->lie = lie;
+    m->root = root;
+    return m;
+}
+
+struct medium *medium_open(const char *directory, enum medium_lie lie)
+{
+    struct stat status;
     int rc = stat(directory, &status);
     lk_assert(rc == 0);
-    m->lie = lie;
-    m->root = status.st_ino;
+    struct medium *m = medium_new(status.st_ino, lie);
     scan(m, directory, m->root);
     return m;
 }

@@ -24,6 +24,8 @@ struct medium;
 /* Which flushes lie, for the test of this test: they are taken for flushes by the program and do nothing. */
 enum medium_lie { MEDIUM_HONEST, MEDIUM_FLUSHES_LIE, MEDIUM_DSYNC_LIES };
 
+/* An empty directory of this inode. */
+struct medium *medium_new(uint64_t root, enum medium_lie lie);
 /* The directory as it is: all of it on the medium. */
 struct medium *medium_open(const char *directory, enum medium_lie lie);
 void medium_close(struct medium *medium); /* takes NULL */

@@ -43,6 +43,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static char directory[PATH_BYTES]; /* "" = nothing is recorded */
 static int trace_descriptor = -1;
 static uint64_t records, operations, kill_before = UINT64_MAX;
+static const char *kill_while; /* a path; NULL */
 static struct watched descriptors[DESCRIPTORS_MAX];
 
 __attribute__((noreturn)) static void refuse(const char *call, const char *path)
@@ -114,11 +115,17 @@ static void put_path(enum trace_type type, uint64_t inode, const char *path)
     put(&record, &(struct iovec){.iov_base = (void *)(uintptr_t)path, .iov_len = record.bytes}, 1);
 }
 
-/* Before each operation. */
+/* Before each operation; the caller holds the mutex. */
+static void begin_operation(void)
+{
+    bool now = kill_while != NULL && syscall(SYS_faccessat, AT_FDCWD, kill_while, F_OK) == 0;
+    if (operations++ == kill_before || now) kill(getpid(), SIGKILL);
+}
+
 static void lock(void)
 {
     pthread_mutex_lock(&mutex);
-    if (operations++ == kill_before) kill(getpid(), SIGKILL);
+    begin_operation();
 }
 
 static void unlock(void)
@@ -314,7 +321,8 @@ static ssize_t write_parts(int descriptor, const struct iovec *parts, int count,
         struct trace_record record = {
             .type = TRACE_WRITE, .bytes = (uint32_t)n, .inode = w->inode, .offset = (uint64_t)offset};
         put(&record, parts, count);
-        if (w->dsync) { /* it has returned, so it is flushed: it, and nothing else */
+        if (w->dsync) { /* two operations: it may be in the cache alone; once it returns it is flushed, and nothing else */
+            begin_operation();
             record = (struct trace_record){.type = TRACE_FLUSH_RANGE,
                                            .inode = w->inode,
                                            .offset = (uint64_t)offset,
@@ -494,5 +502,6 @@ __attribute__((constructor)) static void begin(void)
     if (path == NULL || trace == NULL) return;
     int descriptor = (int)syscall(SYS_openat, AT_FDCWD, trace, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (descriptor < 0) refuse("the environment's RECORDER_TRACE", trace);
+    kill_while = getenv("RECORDER_KILL_WHILE");
     recorder_start(path, descriptor);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* recorder.h - how a program speaks to the recorder that is preloaded into it (LD_PRELOAD). Weak: NULL where it is not.
- * A program that knows nothing of it is recorded too: RECORDER_DIRECTORY and RECORDER_TRACE in its environment. */
+ * A program that knows nothing of it is recorded too, by its environment: RECORDER_DIRECTORY, RECORDER_TRACE (appended to), and
+ * RECORDER_KILL_WHILE, a path: while it exists, the next operation is a SIGKILL instead. A kill from outside could hit
+ * between a call and its record. */
 #ifndef LOCKSTEP_TESTS_POWERCUT_RECORDER_H
 #define LOCKSTEP_TESTS_POWERCUT_RECORDER_H
 

@@ -17,6 +17,8 @@ PROGRAM = BUILD / "lockstep"
 DUMP_LOG = BUILD / "tests" / "system" / "dump_log"
 BAD_DISK = BUILD / "tests" / "system" / "bad_disk.so"  # preloaded: a slow disk, one that hangs, one that fails
 FAILING_META = BUILD / "tests" / "system" / "failing_meta.so"  # preloaded: LMDB's meta page cannot be written
+RECORDER = BUILD / "tests" / "powercut" / "recorder.so"  # preloaded: every call that changes a file is put down
+CUT = BUILD / "tests" / "powercut" / "cut"  # crash images from such a recording
 TEMPORARY = BUILD / "tests" / "system" / "tmp"  # beside the build, not /tmp: that may be memory, which is no disk
 
 FULL = os.environ.get("LOCKSTEP_FULL", "") not in ("", "0")
