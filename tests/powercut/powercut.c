@@ -39,6 +39,7 @@ enum {
     PATH_BYTES = 512,
     CHILD_SECONDS_MAX = 120,
     FIRST_START_CALLS = 40,
+    RECORDED_ONE_IN = 80, /* openings; they make as many calls. Half as many further down */
     NOTE_IDENTITY = 100,
 };
 
@@ -337,12 +338,11 @@ static void explore(const struct trace *trace, struct medium *medium, struct pro
 static void examine(const struct medium *medium, const struct promised *promised, const struct image_name *name,
                     int depth)
 {
-    static const uint64_t RECORDED_ONE_IN = 24;
     char root[PATH_BYTES];
     uint64_t seed = seed_of(name, 1);
     struct random dice;
     random_seed(&dice, seed_of(name, 2));
-    bool recorded = depth + 1 < DEPTH_MAX && random_chance(&dice, 1, RECORDED_ONE_IN);
+    bool recorded = depth + 1 < DEPTH_MAX && random_chance(&dice, 1, RECORDED_ONE_IN * (1 + (uint64_t)depth));
     new_directory(root, "image", depth);
     medium_image(medium, seed, root);
     struct medium *again = recorded ? medium_open(root, run.lie) : NULL;
