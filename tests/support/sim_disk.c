@@ -56,7 +56,7 @@ struct sim_disk {
     bool powered;
     bool killed; /* no power cut: what is cached stays */
     bool lies, cannot_reserve;
-    uint64_t operations, cut_at, flushes, fail_flush_at, capacity;
+    uint64_t operations, flush_operations, cut_at, flushes, fail_flush_at, capacity;
     struct sim_disk_watch watch;
 };
 
@@ -294,6 +294,7 @@ static int disk_flush(struct disk_file *file, bool metadata)
         return LOCKSTEP_EIO;
     }
     bool alive = sim_disk_operation(sim, &happened);
+    sim->flush_operations += sim->powered;
     if (happened && !sim->lies) inode_flush(file->inode);
     watched(sim, SIM_DISK_FLUSH, 0, 0);
     return operation_end(sim, alive);
@@ -381,6 +382,7 @@ static int disk_flush_directory(void *context, const char *path)
     bool happened;
     (void)path;
     bool alive = sim_disk_operation(sim, &happened);
+    sim->flush_operations += sim->powered;
     if (happened) {
         for (size_t i = 0; i < sim->changes.count; i++) {
             const struct name *change = &sim->changes.list[i];
@@ -552,6 +554,11 @@ bool sim_disk_powered(const struct sim_disk *sim)
 uint64_t sim_disk_operations(const struct sim_disk *sim)
 {
     return sim->operations;
+}
+
+uint64_t sim_disk_writes(const struct sim_disk *sim)
+{
+    return sim->operations - sim->flush_operations;
 }
 
 void sim_disk_fail_flush_after(struct sim_disk *sim, uint64_t flushes)

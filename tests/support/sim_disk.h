@@ -30,6 +30,8 @@ void sim_disk_power_on(struct sim_disk *sim);
 bool sim_disk_powered(const struct sim_disk *sim);
 /* Changing operations since sim_disk_open. */
 uint64_t sim_disk_operations(const struct sim_disk *sim);
+/* Of these, all that are no flush of a file or a directory. */
+uint64_t sim_disk_writes(const struct sim_disk *sim);
 /* Count one such operation of somebody who shares the power. False: the power is gone, or went at this very one; then
  * *ret_happened says whether it still reached the medium. */
 bool sim_disk_operation(struct sim_disk *sim, bool *ret_happened);
