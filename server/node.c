@@ -307,6 +307,7 @@ void node_close(struct node *node)
     if (node == NULL) return;
     storage_reader_close(node->load_reader);
     for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) free(node->loads[i].buffer);
+    node_blocks_close(node);
     if (node->install.state != NULL) host_state_free(node->host, node->install.state);
     host_close(node->host);
     storage_close(node->storage);
@@ -479,6 +480,7 @@ static void alive_turn(struct node *node)
     node_disk_turn(node);
     node_peers_receive(node);
     node_loads_turn(node);
+    node_blocks_turn(node);
     node_snapshots_turn(node);
     node_step(node, &time, &result);
     stop_turn(node);

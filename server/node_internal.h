@@ -5,6 +5,7 @@
  *   node_members.c    configurations as the log has them, slots, who may say hello
  *   node_members_change.c  members are added, promoted, removed and replaced
  *   node_peers.c      frames of peers, blocks taken over from the leader, old blocks loaded for peers that lag
+ *   node_blocks.c     single blocks for members that ask for them
  *   node_snapshot.c   snapshots: taken, brought to peers, taken in place of the log; the log's base
  *   node_proposals.c  the open block, sealing, outcomes
  *   node_reads.c      queries, and what each waits for
@@ -156,6 +157,23 @@ struct node_load {
     bool on_its_way; /* the buffer belongs to the transport until it says idle */
 };
 
+/* What a member has asked for. */
+struct node_block_question {
+    raft_member from;
+    raft_index index; /* 0 = nothing */
+    uint32_t header_crc;
+};
+
+struct node_blocks {
+    struct node_block_question asked[RAFT_MEMBERS_MAX];
+    _Atomic int state;                  /* enum node_load_state; loop: IDLE/DONE -> READING; control: READING -> DONE */
+    unsigned slot;                      /* whose question is read, or was last */
+    struct node_block_question reading; /* control's while READING, as what follows */
+    uint8_t *buffer;                    /* allocated at the first question */
+    uint32_t ret_bytes;                 /* 0: not held under that name */
+    int ret_error;                      /* damage, or a disk that fails */
+};
+
 struct node_birth {
     uint64_t retry_ns;
     bool refused; /* a cluster exists and does not know this directory: not_ready says what to do */
@@ -268,6 +286,7 @@ struct node {
     uint32_t forward_count;
     uint64_t forward_sweep_ns;
     struct node_load loads[RAFT_MEMBERS_MAX];
+    struct node_blocks blocks;
     struct storage_reader *load_reader; /* control's */
     struct node_install install;
     struct node_disk disk;
@@ -342,6 +361,14 @@ void node_peers_receive(struct node *node);
 void node_peers_send(struct node *node, const struct raft_effects *effects);
 void node_loads_turn(struct node *node);
 void node_control_work(struct node *node);
+/* J7: who cannot read its log does not lead with it. */
+void node_log_unreadable(struct node *node, raft_index index, int error);
+
+/* node_blocks.c */
+void node_block_get_frame(struct node *node, const struct transport_frame *frame);
+void node_blocks_turn(struct node *node);
+void node_blocks_control_work(struct node *node);
+void node_blocks_close(struct node *node);
 
 /* node_snapshot.c */
 /* The machine starts from the snapshot that recovery found: a reader of it, to free(); NULL: no memory. */

@@ -195,6 +195,9 @@ void node_peers_receive(struct node *node)
         case FRAME_FORWARD_REPLY:
             if (alive && !frame.partial) node_forward_frame(node, &frame);
             break;
+        case FRAME_BLOCK_GET:
+            if (alive) node_block_get_frame(node, &frame);
+            break;
         case FRAME_HANGUP:
             if (alive) hangup(node, &frame);
             break;
@@ -278,6 +281,15 @@ static void load_begin(struct node *node, unsigned slot)
     node->env.wake(node->env.context, NODE_CONTROL);
 }
 
+void node_log_unreadable(struct node *node, raft_index index, int error)
+{
+    node_fail(
+        node, error,
+        "%s: block %llu of the log cannot be read: %s; the other nodes have it: keep this directory and look at its "
+        "disk",
+        node->options.data_directory, (unsigned long long)index, lockstep_error_text(error));
+}
+
 void node_loads_turn(struct node *node)
 {
     for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++) {
@@ -290,12 +302,7 @@ void node_loads_turn(struct node *node)
             node_snapshots_loaded(node, slot);
             continue;
         }
-        if (load->ret_error != 0) /* J7: who cannot read its log does not lead with it */
-            node_fail(node, load->ret_error,
-                      "%s: block %llu of the log cannot be read: %s; the other nodes have it: keep this directory and "
-                      "look at its disk",
-                      node->options.data_directory, (unsigned long long)load->ret_last + 1,
-                      lockstep_error_text(load->ret_error));
+        if (load->ret_error != 0) node_log_unreadable(node, load->ret_last + 1, load->ret_error);
         struct raft_event event = {.type = RAFT_EVENT_LOADED, .now_ns = node->now_ns};
         struct raft_result result;
         event.as.loaded.peer = node->slot_id[slot];
@@ -344,5 +351,6 @@ void node_control_work(struct node *node)
         atomic_store_explicit(&load->state, NODE_LOAD_DONE, memory_order_release);
         node->env.wake(node->env.context, NODE_LOOP);
     }
+    node_blocks_control_work(node);
     node_snapshots_control_work(node);
 }

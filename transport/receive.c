@@ -77,7 +77,9 @@ static int check_head(struct receive *receive)
         return 0;
     case FRAME_BIRTH:
     case FRAME_FORWARD:
-    case FRAME_FORWARD_REPLY: return h->fields_bytes == 0 ? 0 : LOCKSTEP_EPROTO;
+    case FRAME_FORWARD_REPLY:
+    case FRAME_BLOCK_GET:
+    case FRAME_BLOCK: return h->fields_bytes == 0 ? 0 : LOCKSTEP_EPROTO;
     default: return LOCKSTEP_EPROTO; /* hellos are over when frames begin */
     }
 }

@@ -30,6 +30,8 @@ enum transport_frame_type {
     FRAME_BIRTH = 4,       /* birth of the cluster; body is the node's affair */
     FRAME_FORWARD = 5,     /* a client's command or query for the leader */
     FRAME_FORWARD_REPLY = 6,
+    FRAME_BLOCK_GET = 7, /* one block is asked for by its name, and given */
+    FRAME_BLOCK = 8,
     FRAME_TYPES, /* those above travel */
     /* Made here: the connection on which this peer's frames came has ended (its process died, or closed it), and all
      * whole frames that came on it were handed out. Not made when a newer connection of the peer replaced it, nor when
@@ -60,7 +62,7 @@ struct transport_hello {
 struct transport_frame {
     unsigned slot;         /* who, by its hello */
     raft_member member_id; /* of that hello */
-    uint8_t type;          /* enum transport_frame_type: RAFT, BIRTH, FORWARD, FORWARD_REPLY, HANGUP */
+    uint8_t type;          /* enum transport_frame_type: all but the hellos */
     bool partial;
     struct raft_message message; /* RAFT */
     const uint8_t *body;         /* RAFT: blocks, unchecked; else the frame's body */

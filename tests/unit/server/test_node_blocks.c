@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_node_blocks.c - single blocks, asked for by their names: a member that speaks frames by hand asks whole nodes. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/node_internal.h"
+#include "tests/support/cluster.h"
+#include "tests/support/unit.h"
+
+#define SECOND (1000 * CLUSTER_MS)
+
+enum { ASKER = 2 }; /* whose place at the network the test takes */
+
+struct name {
+    uint32_t group, header_crc;
+    uint64_t index;
+};
+
+struct asker {
+    struct cluster *cluster;
+    struct transport *transport;
+    uint8_t answer[sizeof(struct name) + BLOCK_BYTES_MAX];
+    size_t answer_bytes;
+};
+
+static void no_wake(void *context)
+{
+    (void)context;
+}
+
+static struct ring *no_ring(void *context)
+{
+    (void)context;
+    return NULL;
+}
+
+/* Slots are the ends of the network here. */
+static int any_hello(void *context, unsigned *slot, const struct transport_hello *hello,
+                     char reason[TRANSPORT_REASON_BYTES_MAX])
+{
+    (void)context;
+    (void)reason;
+    *slot = (unsigned)(hello->name[1] - '1');
+    return 0;
+}
+
+static uint32_t crc_of(struct cluster *cluster, unsigned i, raft_index index)
+{
+    struct ring_slot slot;
+    ck_assert_int_eq(ring_find(cluster_node(cluster, i)->ring, index, &slot), 0);
+    return slot.header_crc;
+}
+
+/* A cluster with a log, of which node ASKER has died: its place is taken by the test. */
+static struct asker *ask_as_a_member(uint64_t seed, uint64_t snapshot_after_bytes)
+{
+    struct cluster_options options = {
+        .nodes = 3, .seed = unit_seed(seed), .payload_bytes = 100, .snapshot_after_bytes = snapshot_after_bytes};
+    struct asker *a = calloc(1, sizeof *a);
+    ck_assert_ptr_nonnull(a);
+    a->cluster = cluster_open(&options);
+    for (unsigned i = 0; i < 3; i++) ck_assert(cluster_start(a->cluster, i));
+    for (unsigned k = 0; k < 300; k++) {
+        int leader = cluster_run_until_writable(a->cluster, 10 * SECOND);
+        ck_assert_int_ge(leader, 0);
+        cluster_propose(a->cluster, (unsigned)leader, false);
+        cluster_run(a->cluster, CLUSTER_MS);
+    }
+    ck_assert(cluster_run_until_level(a->cluster, 10 * SECOND));
+    struct transport_hello hello;
+    node_transport_hello(cluster_node(a->cluster, ASKER), &hello);
+    cluster_crash(a->cluster, ASKER);
+    static const struct transport_owner owner = {.wake = no_wake, .ring = no_ring, .hello_check = any_hello};
+    a->transport = sim_net_attach(cluster_net(a->cluster), ASKER, &owner, &hello);
+    return a;
+}
+
+static void asker_close(struct asker *a)
+{
+    sim_net_detach(cluster_net(a->cluster), ASKER);
+    cluster_close(a->cluster);
+    free(a);
+}
+
+static void send_bytes(struct asker *a, unsigned node, const void *bytes, size_t count)
+{
+    const struct transport_send send = {.slot = node, .type = FRAME_BLOCK_GET, .body = bytes, .body_bytes = count};
+    ck_assert_int_eq(a->transport->ops->send(a->transport, &send), 0);
+}
+
+/* The next BLOCK that comes; what else comes is passed over. */
+static bool receive(struct asker *a, uint64_t ns)
+{
+    for (uint64_t waited = 0; waited < ns; waited += CLUSTER_MS) {
+        struct transport_frame frame;
+        while (a->transport->ops->next(a->transport, &frame)) {
+            bool found = frame.type == FRAME_BLOCK;
+            if (found) memcpy(a->answer, frame.body, a->answer_bytes = frame.body_bytes);
+            a->transport->ops->consume(a->transport);
+            if (found) return true;
+        }
+        cluster_run(a->cluster, CLUSTER_MS);
+    }
+    return false;
+}
+
+/* Ask for one block; its bytes, or none. */
+static size_t ask(struct asker *a, unsigned node, raft_index index, uint32_t header_crc)
+{
+    const struct name name = {.index = index, .header_crc = header_crc};
+    send_bytes(a, node, &name, sizeof name);
+    ck_assert(receive(a, 5 * SECOND));
+    ck_assert_uint_ge(a->answer_bytes, sizeof name);
+    ck_assert_mem_eq(a->answer, &name, sizeof name);
+    return a->answer_bytes - sizeof name;
+}
+
+/* From the last block to the first, each named by the one behind it. Returns the first index that was not given. */
+static raft_index read_backwards(struct asker *a, unsigned node, raft_index last, uint32_t crc)
+{
+    for (raft_index index = last; index > 0; index--) {
+        struct block_header header;
+        size_t bytes = ask(a, node, index, crc);
+        const uint8_t *block = a->answer + sizeof(struct name);
+        if (bytes == 0) return index;
+        ck_assert_int_eq(block_header_read(block, bytes, &header), 0);
+        ck_assert_uint_eq(header.bytes, bytes);
+        ck_assert_uint_eq(header.index, index);
+        ck_assert_uint_eq(header.header_crc, crc);
+        ck_assert_int_eq(block_body_check(block, &header), 0);
+        crc = header.previous_crc;
+    }
+    ck_assert_uint_eq(crc, 0);
+    return 0;
+}
+
+START_TEST(any_member_gives_any_block_by_its_name_also_without_a_leader) /* J7 */
+{
+    struct asker *a = ask_as_a_member(1, 0);
+    struct node_status status;
+    node_status_read(cluster_node(a->cluster, 0), &status);
+    raft_index last = status.raft.last_index;
+    uint32_t crc = crc_of(a->cluster, 0, last);
+    ck_assert_uint_eq(read_backwards(a, 0, last, crc), 0); /* from the ring */
+    cluster_crash(a->cluster, 0);
+    cluster_crash(a->cluster, 1);
+    ck_assert(cluster_start(a->cluster, 1)); /* alone, with an empty ring */
+    cluster_run(a->cluster, SECOND);
+    ck_assert_uint_eq(read_backwards(a, 1, last, crc), 0);
+    ck_assert_uint_eq(node_leader(cluster_node(a->cluster, 1)), RAFT_MEMBERS_MAX);
+    asker_close(a);
+}
+END_TEST
+
+START_TEST(block_that_is_not_held_under_that_name_is_said_to_be_missing)
+{
+    struct asker *a = ask_as_a_member(2, 10000);
+    struct node_status status;
+    node_status_read(cluster_node(a->cluster, 0), &status);
+    raft_index last = status.raft.last_index;
+    uint32_t crc = crc_of(a->cluster, 0, last);
+    ck_assert_uint_eq(ask(a, 0, last, crc + 1), 0);
+    cluster_crash(a->cluster, 0);
+    ck_assert(cluster_start(a->cluster, 0));
+    cluster_run(a->cluster, SECOND);
+    node_status_read(cluster_node(a->cluster, 0), &status);
+    ck_assert_uint_gt(status.raft.base_index, 1);
+    raft_index missing = read_backwards(a, 0, last, crc);
+    ck_assert(missing > 0 && missing <= status.raft.base_index); /* compacted; some may still lie in the ring */
+    ck_assert_uint_eq(ask(a, 0, last, crc + 1), 0);
+    ck_assert_uint_eq(ask(a, 0, last + 100, crc), 0);
+    ck_assert_uint_eq(ask(a, 0, 1, crc), 0);
+    cluster_run(a->cluster, SECOND);
+    ck_assert(cluster_runs(a->cluster, 0));
+    asker_close(a);
+}
+END_TEST
+
+START_TEST(malformed_questions_are_counted_and_many_are_answered_one_by_one)
+{
+    struct asker *a = ask_as_a_member(3, 0);
+    uint64_t refused = cluster_node(a->cluster, 0)->frames_refused;
+    struct name name = {.index = 5};
+    send_bytes(a, 0, &name, sizeof name - 1);
+    send_bytes(a, 0, NULL, 0);
+    name.group = 1;
+    send_bytes(a, 0, &name, sizeof name);
+    name = (struct name){0};
+    send_bytes(a, 0, &name, sizeof name);
+    ck_assert(!receive(a, SECOND));
+    ck_assert_uint_eq(cluster_node(a->cluster, 0)->frames_refused, refused + 4);
+    cluster_crash(a->cluster, 0);
+    ck_assert(cluster_start(a->cluster, 0)); /* its ring is empty: what is asked for is read from the log */
+    cluster_run(a->cluster, SECOND);
+    for (uint64_t index = 1; index <= 100; index++) {
+        name = (struct name){.index = index};
+        send_bytes(a, 0, &name, sizeof name);
+    }
+    unsigned answers = 0;
+    while (receive(a, SECOND)) answers++;
+    ck_assert(answers >= 1 && answers <= 100); /* newer questions took older ones' places */
+    ck_assert_uint_eq(ask(a, 0, 7, 1), 0);
+    asker_close(a);
+}
+END_TEST
+
+static void add(TCase *tests)
+{
+    tcase_add_test(tests, any_member_gives_any_block_by_its_name_also_without_a_leader);
+    tcase_add_test(tests, block_that_is_not_held_under_that_name_is_said_to_be_missing);
+    tcase_add_test(tests, malformed_questions_are_counted_and_many_are_answered_one_by_one);
+}
+
+int main(void)
+{
+    return unit_main("node blocks", add);
+}
