@@ -9,6 +9,7 @@ A command says what shall happen to it; its first word is one of
     echo X           applied, the reply is X
     reject N         applied, refused by the machine with code N
     full N           RESOURCE_EXHAUSTED, surely not appended, N times; then applied
+    later MS         RESOURCE_EXHAUSTED, surely not appended, try again in MS; the second copy is never answered
     unavailable N    UNAVAILABLE, surely not appended, N times; then applied
     unsaid           UNAVAILABLE without the trailer: whether it was appended is not said
     lost             appended, ABORTED: the outcome is unknown
@@ -144,6 +145,9 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
         if word == b"full" and before < int(rest):
             self.refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too much waits",
                         ("lockstep-retry-after-ms", "5"), NOT_APPENDED)
+        if word == b"later" and before == 0:
+            self.refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too much waits",
+                        ("lockstep-retry-after-ms", rest.decode()), NOT_APPENDED)
         if word == b"unavailable" and before < int(rest):
             self.refuse(context, grpc.StatusCode.UNAVAILABLE, "no leader is known", NOT_APPENDED)
         if word == b"unsaid":
@@ -152,7 +156,7 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
             self.refuse(context, grpc.StatusCode.ABORTED, "leadership was lost")
         if word == b"invalid":
             self.refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "no such thing: 100% ä", NOT_APPENDED)
-        if word == b"hang":
+        if word in (b"hang", b"later"):
             self.hang(context)
         self.in_session(request, word, before, context)
         if word == b"reject":

@@ -89,6 +89,21 @@ START_TEST(proposal_ends_not_appended_when_the_deadline_comes_first) /* C1, C4 *
 }
 END_TEST
 
+/* The server asks for a pause that ends 40 ms before the deadline. An attempt that began then would still be out at the
+ * deadline, and what was surely not appended would have become unknown. */
+START_TEST(no_attempt_begins_just_before_the_deadline) /* C1 */
+{
+    struct lockstep_client *client = client_of(fake.all);
+    uint64_t begin = now_ms();
+    struct lockstep_result result = propose(client, "later 1960", 2000);
+    ck_assert_int_eq(result.error, LOCKSTEP_EFULL);
+    ck_assert_int_eq(result.fate, LOCKSTEP_NOT_APPENDED);
+    ck_assert_uint_ge(now_ms() - begin, 1990);
+    ck_assert_int_eq(seen("later 1960"), 1);
+    lockstep_client_close(client);
+}
+END_TEST
+
 START_TEST(aborted_proposal_is_unknown_and_never_sent_again) /* C1, C2 */
 {
     struct lockstep_client *client = client_of(fake.all);
@@ -700,6 +715,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, refused_as_full_is_repeated_after_the_servers_pause);
     tcase_add_test(tests, refused_as_unavailable_is_repeated_until_there_is_a_leader);
     tcase_add_test(tests, proposal_ends_not_appended_when_the_deadline_comes_first);
+    tcase_add_test(tests, no_attempt_begins_just_before_the_deadline);
     tcase_add_test(tests, aborted_proposal_is_unknown_and_never_sent_again);
     tcase_add_test(tests, unavailable_without_the_trailer_is_unknown_and_never_sent_again);
     tcase_add_test(tests, unanswered_proposal_is_unknown_at_its_deadline);
