@@ -395,12 +395,11 @@ static void tell_people(struct node *node, const struct storage_status *status)
 void node_snapshots_turn(struct node *node)
 {
     struct storage_status status;
-    uint64_t after = node->options.snapshot_after_bytes;
     install_turn(node);
     storage_status_read(node->storage, &status);
     tell_base(node, &status);
     tell_people(node, &status);
-    bool needed = raft_installs_run(node->raft) && status.log_bytes < HOLD_MAX * after;
+    bool needed = raft_installs_run(node->raft) && status.log_bytes < HOLD_MAX * host_snapshot_interval(node->host);
     host_snapshot_allow(node->host,
                         !needed && !storage_snapshot_busy(node->storage) && install_step(node) == NODE_INSTALL_NONE);
 }

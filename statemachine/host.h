@@ -41,7 +41,7 @@ struct host_options {
     uint64_t queries_bytes;          /* of the query queue; a power of two; a query takes at most half of it */
     uint32_t batch_bytes_max;        /* of blocks applied in one step of host_work; one block always fits */
     struct session_limits sessions;  /* the group's */
-    uint64_t snapshot_after_bytes;   /* of blocks applied since the last snapshot, the next is due; 0 = none is taken */
+    uint64_t snapshot_after_bytes;   /* of blocks behind the last snapshot the next is due (N1); 0 = none is taken */
     struct lockstep_reader *restore; /* a snapshot to start from instead of start_index; NULL = none */
     /* Answers lie ready for the loop. Machine's thread. */
     void (*wake_loop)(void *context);
@@ -108,6 +108,8 @@ bool host_work(struct host *host);
 
 /* Whether one may be taken now. Loop. */
 void host_snapshot_allow(struct host *host, bool allow);
+/* So many bytes of blocks lie between the newest snapshot and the next one. Any thread. */
+uint64_t host_snapshot_interval(const struct host *host);
 /* A frozen state lies ready; *ret is its block. Control's thread. */
 bool host_snapshot_ready(struct host *host, struct block_base *ret);
 /* Write the frozen state out: equal states, equal bytes. The writer's error, or the machine's (negative). Control's. */

@@ -83,6 +83,7 @@ struct host_state {
     struct block_base base; /* of the last block applied */
     struct lockstep_hash reply_hash;
     struct host_configuration configuration;
+    uint64_t bytes; /* that it was read from */
 };
 
 /* machine: NONE -> FROZEN -> control: WRITTEN -> machine: NONE */
@@ -134,7 +135,9 @@ struct host {
         struct block_base base;
         struct lockstep_hash state_hash, sessions_hash, reply_hash;
         struct host_configuration configuration;
+        uint64_t bytes; /* of the snapshot; control sets it when all is written */
     } frozen_is;
+    _Atomic uint64_t snapshot_interval; /* the next one is due so many bytes of blocks behind the last one */
     _Atomic bool snapshot_allowed, halt, halted;
     _Atomic(struct host_state *) replacement; /* given by the loop, taken by the machine's thread */
     /* The machine's thread's own. */

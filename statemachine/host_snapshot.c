@@ -30,6 +30,10 @@ enum {
     RUN_BYTES_MAX = 1 << 16,
 };
 
+/* The next snapshot waits until the log behind this one is so many times its size: however large the state is, a fifth of
+ * what a disk is given at most is snapshots (thesis 5.1.2). */
+enum { LOG_PER_SNAPSHOT = 4 };
+
 enum section { SECTION_END, SECTION_CONFIGURATION, SECTION_SESSIONS, SECTION_MACHINE };
 
 struct head {
@@ -58,6 +62,14 @@ static bool can_snapshot(const struct host *host)
            host->table->snapshot_end != NULL && host->table->restore != NULL;
 }
 
+/* The newest snapshot has so many bytes. */
+static void snapshot_bytes_set(struct host *host, uint64_t bytes)
+{
+    uint64_t interval = LOG_PER_SNAPSHOT * bytes;
+    if (interval < host->options.snapshot_after_bytes) interval = host->options.snapshot_after_bytes;
+    atomic_store_explicit(&host->snapshot_interval, interval, memory_order_relaxed); /* it decides when, not what */
+}
+
 /* --- freezing: the machine's thread ------------------------------------------------------------------------------ */
 
 bool host_snapshot_after(struct host *host, const struct block_header *header, const uint8_t *block)
@@ -75,10 +87,10 @@ bool host_snapshot_after(struct host *host, const struct block_header *header, c
         memcpy(host->configuration.bytes, block + BLOCK_HEADER_BYTES, count);
     }
     host->bytes_since += header->bytes;
-    uint64_t after = host->options.snapshot_after_bytes;
-    /* relaxed: it decides when, not what */
-    host->snapshot_due = after != 0 && host->bytes_since >= after && can_snapshot(host) &&
-                         atomic_load_explicit(&host->snapshot_allowed, memory_order_relaxed) &&
+    /* relaxed: they decide when, not what */
+    host->snapshot_due = host->options.snapshot_after_bytes != 0 &&
+                         host->bytes_since >= atomic_load_explicit(&host->snapshot_interval, memory_order_relaxed) &&
+                         can_snapshot(host) && atomic_load_explicit(&host->snapshot_allowed, memory_order_relaxed) &&
                          atomic_load_explicit(&host->frozen, memory_order_relaxed) == FROZEN_NONE;
     return host->snapshot_due;
 }
@@ -98,6 +110,7 @@ static void freeze(struct host *host)
     }
     sessions_write(host->sessions, host->frozen_sessions);
     host->frozen_is.base = host->base;
+    host->frozen_is.bytes = 0;
     host->frozen_is.configuration = host->configuration;
     host->frozen_is.reply_hash = host->reply_hash;
     host->frozen_is.sessions_hash = sessions_hash(host->sessions);
@@ -112,6 +125,7 @@ static void let_go(struct host *host)
     host->table->snapshot_end(host->machine, host->frozen_machine);
     free(host->frozen_sessions);
     host->frozen_machine = host->frozen_sessions = NULL;
+    if (host->frozen_is.bytes != 0) snapshot_bytes_set(host, host->frozen_is.bytes);
     atomic_store_explicit(&host->frozen, FROZEN_NONE, memory_order_relaxed);
 }
 
@@ -128,6 +142,7 @@ static void take_place(struct host *host, struct host_state *state)
     host->next_offset = BLOCK_HEADER_BYTES;
     host->next_position = state->base.next_position;
     host->bytes_since = 0;
+    snapshot_bytes_set(host, state->bytes);
     free(state);
 }
 
@@ -167,12 +182,14 @@ struct sink {
     struct lockstep_writer face; /* what the machine holds; first */
     struct lockstep_writer *to;
     int error;
+    uint64_t written;
     uint32_t held;
     uint8_t bytes[RUN_BYTES_MAX];
 };
 
 static void sink_out(struct sink *sink, const void *bytes, size_t count)
 {
+    sink->written += count;
     if (sink->error == 0) sink->error = sink->to->write(sink->to, bytes, count);
 }
 
@@ -245,6 +262,7 @@ int host_snapshot_write(struct host *host, struct lockstep_writer *writer)
     sink->face = (struct lockstep_writer){.size = sizeof sink->face, .write = sink_write};
     sink->to = writer;
     sink->error = 0;
+    sink->written = 0;
     sink->held = 0;
     sink_out(sink, &head, sizeof head);
     section_begin(sink, SECTION_CONFIGURATION);
@@ -260,6 +278,7 @@ int host_snapshot_write(struct host *host, struct lockstep_writer *writer)
     section_end(sink);
     section_begin(sink, SECTION_END);
     if (rc == 0) rc = sink->error;
+    if (rc == 0) host->frozen_is.bytes = sink->written;
     free(sink);
     return rc;
 }
@@ -276,6 +295,7 @@ struct source {
     struct lockstep_reader face; /* what the machine holds; first */
     struct lockstep_reader *from;
     int error;
+    uint64_t taken;
     uint32_t run_left;
     bool ended; /* the section's last run was met */
 };
@@ -290,6 +310,7 @@ static bool source_take(struct source *source, void *to, size_t count)
         if (source->error == 0 && (got == 0 || got > count)) source->error = LOCKSTEP_ECORRUPT;
         at += got;
         count -= got;
+        source->taken += got;
     }
     return source->error == 0;
 }
@@ -437,7 +458,9 @@ static int read_state(struct host *host, struct source *source, struct host_stat
         !hashes_equal(host->table->hash(state->machine), head.state_hash))
         return LOCKSTEP_ECORRUPT;
     *ret_what = "its end";
-    return section_open(source, SECTION_END) ? 0 : source->error;
+    if (!section_open(source, SECTION_END)) return source->error;
+    state->bytes = source->taken;
+    return 0;
 }
 
 int host_state_read(struct host *host, struct lockstep_reader *reader, struct host_state **ret, char *why,
@@ -479,6 +502,11 @@ const struct host_configuration *host_state_configuration(const struct host_stat
     return &state->configuration;
 }
 
+uint64_t host_snapshot_interval(const struct host *host)
+{
+    return atomic_load_explicit(&host->snapshot_interval, memory_order_relaxed);
+}
+
 /* --- the loop's side ---------------------------------------------------------------------------------------------- */
 
 void host_snapshot_allow(struct host *host, bool allow)
@@ -514,6 +542,7 @@ void host_replace(struct host *host, struct host_state *state)
 
 int host_snapshot_open(struct host *host)
 {
+    snapshot_bytes_set(host, 0);
     if (host->options.restore == NULL) return 0;
     struct host_state *state = NULL;
     char why[256];

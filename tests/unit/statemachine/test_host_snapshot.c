@@ -131,6 +131,23 @@ static void copy_log(raft_index from)
     }
 }
 
+/* The other world begins behind that snapshot, which stands at base. */
+static void start_other_from(struct bytes *snapshot, const struct block_base *base, uint64_t after)
+{
+    const struct ring_options ring_options = {.bytes = 1 << 20, .block_bytes_max = 1 << 18};
+    world_open(&other, 1 << 20);
+    other.options.plugin = &kv_plugin;
+    other.options.snapshot_after_bytes = after;
+    other.options.wake_control = wake_control;
+    snapshot->read = 0;
+    other.options.restore = &snapshot->reader;
+    ring_close(other.storage.ring);
+    ck_assert_int_eq(ring_open(&ring_options, &other.storage.ring), 0);
+    ring_start(other.storage.ring, base);
+    other.last = *base;
+    world_start(&other);
+}
+
 START_TEST(a_snapshot_is_due_after_so_many_bytes_and_stands_at_a_blocks_end)
 {
     struct block_base base;
@@ -148,6 +165,34 @@ START_TEST(a_snapshot_is_due_after_so_many_bytes_and_stands_at_a_blocks_end)
     fill(&world, 40, 41);
     run(&world);
     ck_assert_uint_gt(take(&world, &first).index, base.index); /* the next one was due meanwhile */
+    world_close(&world);
+}
+END_TEST
+
+START_TEST(the_next_snapshot_waits_until_the_log_is_four_times_the_last_ones_size) /* thesis 5.1.2 */
+{
+    struct block_base base;
+    start(&world, 100);
+    fill(&world, 0, 1);
+    run(&world);
+    take(&world, &first);
+    ck_assert_uint_gt(4 * first.count, 100);
+    ck_assert_uint_eq(host_snapshot_interval(world.host), 4 * first.count);
+    struct ring_slot slot;
+    uint64_t since = 0;
+    for (int i = 1; !host_snapshot_ready(world.host, &base); i++) {
+        ck_assert_uint_lt(since, 4 * first.count);
+        fill(&world, i, i + 1);
+        ck_assert_int_eq(ring_find(world.storage.ring, world.last.index, &slot), 0);
+        since += slot.bytes;
+        run(&world);
+    }
+    ck_assert_uint_ge(since, 4 * first.count);
+    base = take(&world, &second);
+    start_other_from(&second, &base, 100); /* who starts from it waits as long */
+    ck_assert_uint_eq(host_snapshot_interval(other.host), 4 * second.count);
+    ck_assert_uint_eq(host_snapshot_interval(world.host), 4 * second.count);
+    world_close(&other);
     world_close(&world);
 }
 END_TEST
@@ -213,17 +258,8 @@ START_TEST(a_host_that_starts_from_a_snapshot_goes_on_as_if_it_had_applied_all) 
     run(&world);
     struct block_base base = take(&world, &first);
     for (size_t piece = 1; piece < 5000; piece = piece * 7 + 1) {
-        world_open(&other, 1 << 20);
-        other.options.plugin = &kv_plugin;
-        first.read = 0;
         first.piece = piece;
-        other.options.restore = &first.reader;
-        ring_close(other.storage.ring);
-        struct ring_options ring_options = {.bytes = 1 << 20, .block_bytes_max = 1 << 18};
-        ck_assert_int_eq(ring_open(&ring_options, &other.storage.ring), 0);
-        ring_start(other.storage.ring, &base);
-        other.last = base;
-        world_start(&other);
+        start_other_from(&first, &base, 3000);
         ck_assert_uint_eq(world_status(&other).applied_index, base.index);
         ck_assert_uint_eq(world_status(&other).applied_position, base.next_position - 1);
         copy_log(base.index + 1);
@@ -340,12 +376,13 @@ START_TEST(a_state_waits_until_the_old_machines_snapshot_is_let_go) /* T41 */
 {
     struct host_state *state;
     struct block_base base;
-    char why[256];
+    char why[256], large[2048] = "put large ";
+    memset(large + strlen(large), 'x', sizeof large - strlen(large) - 1);
     start(&world, 1);
     fill(&world, 0, 1);
     run(&world);
     take(&world, &first);
-    fill(&world, 1, 2);
+    block(&world, large, "append log .");
     run(&world);
     ck_assert(host_snapshot_ready(world.host, &base)); /* control is still to write it */
     ck_assert_int_eq(host_state_read(world.host, &first.reader, &state, why, sizeof why), 0);
@@ -446,6 +483,7 @@ END_TEST
 static void add(TCase *tests)
 {
     tcase_add_test(tests, a_snapshot_is_due_after_so_many_bytes_and_stands_at_a_blocks_end);
+    tcase_add_test(tests, the_next_snapshot_waits_until_the_log_is_four_times_the_last_ones_size);
     tcase_add_test(tests, replicas_take_the_same_snapshots_at_the_same_blocks);
     tcase_add_test(tests, nothing_is_taken_unless_it_is_allowed);
     tcase_add_test(tests, a_machine_without_snapshots_takes_none_and_says_so);
