@@ -217,6 +217,8 @@ static void hear(struct world *world, struct client *client)
     const struct operation *operation = &world->operations[c->operation];
     bool late = world->now_ns >= client->give_up_ns;
     bool again = operation->what.query || operation->seq != 0;
+    /* No room for one more session: that, too, was found by applying it. */
+    if (c->error == LOCKSTEP_EFULL && c->position != 0) world->newest_known_call_ns = operation->called_ns;
     if (c->error == 0) {
         end(world, client, true, false);
     } else if (c->error == LOCKSTEP_ENOTFOUND || c->error == LOCKSTEP_EWINDOW || c->error == LOCKSTEP_EREPLIED) {

@@ -14,6 +14,20 @@ static void schedule(struct world *world, unsigned kind)
     world->fault_due_ns[kind] = mean == 0 ? SIM_NEVER : world->now_ns + random_between(&world->random, 1, 2 * mean);
 }
 
+/* The earliest of all times, for those who ask at every step. */
+static void look(struct world *world)
+{
+    uint64_t next = SIM_NEVER;
+    for (unsigned kind = 0; kind < FAULTS; kind++)
+        if (world->fault_due_ns[kind] < next) next = world->fault_due_ns[kind];
+    for (unsigned from = 0; from < world->plan.nodes; from++)
+        for (unsigned to = 0; to < world->plan.nodes; to++) {
+            uint64_t until_ns = world->cuts[from][to].until_ns;
+            if (until_ns != 0 && until_ns < next) next = until_ns;
+        }
+    world->faults_next_ns = next;
+}
+
 void faults_begin(struct world *world)
 {
     const struct sim_plan *plan = &world->plan;
@@ -23,6 +37,7 @@ void faults_begin(struct world *world)
                                                             .loss_per_1000 = plan->loss_per_1000,
                                                             .duplicate_per_1000 = plan->duplicate_per_1000});
     for (unsigned kind = 0; kind < FAULTS; kind++) schedule(world, kind);
+    look(world);
 }
 
 /* --- links ---------------------------------------------------------------------------------------------------- */
@@ -161,19 +176,6 @@ static void happen(struct world *world, enum plan_fault kind)
     }
 }
 
-uint64_t faults_next_ns(const struct world *world)
-{
-    uint64_t next = SIM_NEVER;
-    for (unsigned kind = 0; kind < FAULTS; kind++)
-        if (world->fault_due_ns[kind] < next) next = world->fault_due_ns[kind];
-    for (unsigned from = 0; from < world->plan.nodes; from++)
-        for (unsigned to = 0; to < world->plan.nodes; to++) {
-            uint64_t until_ns = world->cuts[from][to].until_ns;
-            if (until_ns != 0 && until_ns < next) next = until_ns;
-        }
-    return next;
-}
-
 void faults_work(struct world *world)
 {
     for (unsigned from = 0; from < world->plan.nodes; from++)
@@ -185,6 +187,7 @@ void faults_work(struct world *world)
         schedule(world, kind);
         happen(world, (enum plan_fault)kind);
     }
+    look(world);
 }
 
 /* What a node that is given up does from now on. */
@@ -227,8 +230,7 @@ void faults_end(struct world *world)
         for (unsigned to = 0; to < plan->nodes; to++)
             if (world->cuts[from][to].until_ns != 0) heal(world, from, to);
     }
-    if (!first || !all_born) return;
-    unsigned lost = (unsigned)random_below(&world->random, (plan->listed + 1) / 2);
+    unsigned lost = first && all_born ? (unsigned)random_below(&world->random, (plan->listed + 1) / 2) : 0;
     for (unsigned k = 0; k < lost; k++) {
         struct member *m = &world->members[random_below(&world->random, plan->nodes)];
         m->given_up = true;
@@ -237,4 +239,5 @@ void faults_end(struct world *world)
         else
             m->given_up = false;
     }
+    look(world);
 }

@@ -35,7 +35,7 @@ static void plan_sizes(struct sim_plan *plan, struct random *r)
     uint64_t pick = random_below(r, 100);
     plan->nodes = pick < 8 ? 1 : pick < 62 ? 3 : pick < 94 ? 5 : 7;
     plan->listed = plan->nodes;
-    plan->ring_bytes = UINT64_C(65536) << random_below(r, 4);
+    plan->ring_bytes = UINT64_C(65536) << (random_below(r, 4) & random_below(r, 4));
     plan->journal_bytes = plan->ring_bytes * random_between(r, 4, 8);
     plan->block_bytes_max = (uint32_t)(plan->ring_bytes / 4 >> random_below(r, 3));
     if (random_chance(r, 3, 4)) plan->snapshot_after_bytes = spread(r, 4096, 4 * plan->ring_bytes);
@@ -80,8 +80,8 @@ static void plan_faults(struct sim_plan *plan, struct random *r)
 static void plan_clients(struct sim_plan *plan, struct random *r)
 {
     plan->clients = (unsigned)spread(r, 1, 24);
-    bool busy = random_chance(r, 1, 4); /* few simulated seconds, but full ones */
-    plan->think_ns_max = busy ? spread(r, 1 * SIM_MS, 20 * SIM_MS) : spread(r, 50 * SIM_MS, 2 * SIM_S);
+    bool busy = random_chance(r, 1, 10); /* few simulated seconds, but full ones */
+    plan->think_ns_max = busy ? spread(r, 1 * SIM_MS, 20 * SIM_MS) : spread(r, 200 * SIM_MS, 5 * SIM_S);
     if (busy) plan->safety_ns /= 4;
     if (random_chance(r, 1, 4)) plan->large_per_1000 = (uint32_t)spread(r, 1, 400);
     plan->query_per_1000 = (uint32_t)random_between(r, 0, 600);

@@ -150,6 +150,7 @@ void world_open(struct world *world, const struct sim_plan *plan, struct copies 
                 (int64_t)random_below(&world->random, 2 * plan->drift_ppm_max + 1) - (int64_t)plan->drift_ppm_max;
     }
     for (unsigned kind = 0; kind < FAULTS; kind++) world->fault_due_ns[kind] = SIM_NEVER;
+    world->faults_next_ns = SIM_NEVER;
     clients_open(world);
 }
 
@@ -423,7 +424,7 @@ static struct due next_due(struct world *world)
         }
     }
     earlier(&due, clients_next_ns(world), DUE_CLIENTS, NULL, 0);
-    earlier(&due, faults_next_ns(world), DUE_FAULTS, NULL, 0);
+    earlier(&due, world->faults_next_ns, DUE_FAULTS, NULL, 0);
     return due;
 }
 

@@ -123,7 +123,7 @@ struct world {
     unsigned lost_i;
     unsigned changes; /* of members, asked for and not ended */
     uint64_t changes_until_ns;
-    uint64_t fault_due_ns[FAULTS];
+    uint64_t fault_due_ns[FAULTS], faults_next_ns;
     struct {
         uint64_t until_ns;
     } cuts[SIM_NODES_MAX][SIM_NODES_MAX];
@@ -163,7 +163,6 @@ extern struct member *world_opening;
 void faults_begin(struct world *world);
 /* No more of them; what is broken is mended, but for the nodes that are given up. */
 void faults_end(struct world *world);
-uint64_t faults_next_ns(const struct world *world);
 void faults_work(struct world *world);
 
 /* members.c */
