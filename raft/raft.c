@@ -28,7 +28,10 @@ struct raft *raft_open(void *memory, const struct raft_options *options, const s
     lk_assert(start->base_index <= start->commit && start->commit <= start->last_index);
 
     struct raft *r = memory;
-    memset(r, 0, sizeof *r); /* 1 MiB of it are term runs: once, at start */
+    /* All but 1 MiB of term runs: those behind run_count are never read. */
+    size_t runs_at = offsetof(struct raft, log.runs), runs_end = runs_at + sizeof r->log.runs;
+    memset(r, 0, runs_at);
+    memset((uint8_t *)memory + runs_end, 0, sizeof *r - runs_end);
     r->options = *options;
     r->now_ns = now_ns;
     r->role = RAFT_FOLLOWER;

@@ -4,7 +4,6 @@
  * Why the same rule needs frame_bytes_max and not the frame's own size: the reader does not know that size yet. */
 #include "storage/journal.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -29,6 +28,8 @@ static uint32_t file_header_crc(const struct file_header *header)
 {
     return crc32c(&header->version, sizeof *header - offsetof(struct file_header, version));
 }
+
+static uint8_t zeros[JOURNAL_FILL_STEP_BYTES]; /* never written */
 
 static uint64_t page_up(uint64_t bytes)
 {
@@ -99,9 +100,6 @@ int journal_open(struct journal *journal, const struct disk *disk, const char *d
     version = header.version;
     rc = LOCKSTEP_EVERSION;
     if (version > JOURNAL_VERSION) goto fail;
-    rc = LOCKSTEP_ENOMEM;
-    journal->zeros = calloc(1, JOURNAL_FILL_STEP_BYTES);
-    if (journal->zeros == NULL) goto fail;
     journal->id = header.journal_id;
     journal->version = version;
     return 0;
@@ -114,7 +112,6 @@ fail:
 void journal_close(struct journal *journal)
 {
     if (journal->file != NULL) journal->disk->close(journal->file);
-    free(journal->zeros);
     *journal = (struct journal){0};
 }
 
@@ -142,7 +139,7 @@ static int fill_up_to(struct journal *journal, uint64_t end)
     while (journal->filled_bytes < end) {
         uint64_t step = JOURNAL_FILL_STEP_BYTES;
         if (step > journal->shape.bytes - journal->filled_bytes) step = journal->shape.bytes - journal->filled_bytes;
-        const struct iovec part = {.iov_base = journal->zeros, .iov_len = step};
+        const struct iovec part = {.iov_base = zeros, .iov_len = step};
         int rc = journal->disk->pwritev(journal->file, &part, 1, journal->filled_bytes);
         if (rc != 0) return rc;
         journal->filled_bytes += step;
@@ -172,7 +169,7 @@ int journal_append(struct journal *journal, struct frame_header *header, struct 
     frame_header_write(header, header_bytes);
     parts[0] = (struct iovec){.iov_base = header_bytes, .iov_len = header->header_bytes};
     uint64_t padding = bytes - header->header_bytes - header->blocks_bytes;
-    parts[part_count + 1] = (struct iovec){.iov_base = journal->zeros, .iov_len = padding};
+    parts[part_count + 1] = (struct iovec){.iov_base = zeros, .iov_len = padding};
     int rc = fill_up_to(journal, offset + bytes);
     if (rc != 0) return rc;
     rc = journal->disk->pwritev(journal->file, parts, part_count + 2, offset);

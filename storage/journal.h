@@ -51,7 +51,6 @@ struct journal {
     uint64_t filled_bytes; /* the file is zero-filled or written up to here */
     bool last_has_group;
     struct frame_group last_group; /* what the next frame repeats */
-    uint8_t *zeros;                /* JOURNAL_FILL_STEP_BYTES */
 };
 
 /* The shape of a journal of so many bytes in which a block of block_bytes_max fits a frame. */

@@ -42,10 +42,7 @@ void storage_frames_look(struct storage *s)
         struct frame_entry *entry = entry_of(s, seq);
         lk_assert(entry->place.seq == seq);
         if (entry->cut != UINT64_MAX) frames_cut(s, seq, entry->cut);
-        if (entry->pack_from_seq != 0) {
-            frames_cut(s, entry->pack_from_seq, entry->pack_first);
-            s->packed_end = entry->linear_end;
-        }
+        if (entry->pack_from_seq != 0) frames_cut(s, entry->pack_from_seq, entry->pack_first);
         raft_index before = s->frames_seen > s->table.q.seq ? entry_of(s, s->frames_seen)->live_last : 0;
         entry->live_last = entry->last > before ? entry->last : before;
         s->hard_state_durable = entry->hard_state;
@@ -213,16 +210,12 @@ static uint64_t journal_used(const struct storage *s)
 static bool relieve_journal(struct storage *s, uint64_t now_ns)
 {
     uint64_t span = journal_span(&s->shape), used = journal_used(s);
-    bool journal_waits = atomic_load(&s->journal_waits), waits = journal_waits || atomic_load(&s->room_wanted);
+    bool waits = atomic_load(&s->journal_waits) || atomic_load(&s->room_wanted);
     if (used < span / 4 && !waits) return false;
     struct journal_place q = q_after(s, s->table.last_index);
     uint64_t gain = place_linear(s, &q) - atomic_load_explicit(&s->reclaimed, memory_order_relaxed);
     if (gain >= span / 16 || (waits && gain > 0)) return move(s, s->table.last_index, 0, now_ns);
-    /* Soon after a pack the next one would free nothing. */
-    bool worth =
-        journal_waits || atomic_load_explicit(&s->journal_end, memory_order_relaxed) - s->packed_end >= span / 16;
-    if ((used >= span / 2 || waits) && worth && !atomic_exchange(&s->pack_wanted, true))
-        s->wake(s->wake_context, STORAGE_LOOP);
+    if ((used >= span / 2 || waits) && !atomic_exchange(&s->pack_wanted, true)) s->wake(s->wake_context, STORAGE_LOOP);
     return false;
 }
 

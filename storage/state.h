@@ -178,7 +178,6 @@ struct storage {
     uint64_t stalled_until_ns;
     struct incoming incoming;
     uint64_t install_seq;       /* of the newest install's frame, 0 = not flushed yet */
-    uint64_t packed_end;        /* linear, of the newest pack */
     uint64_t compact_bytes_due; /* of blocks at or below the snapshot */
     bool dead_blocks_due;
     bool snapshot_stalled; /* no space: look again a while later */

@@ -190,6 +190,17 @@ raft_index storage_stored(const struct storage *s)
     return atomic_load_explicit(&s->stored, memory_order_acquire);
 }
 
+/* What a pack makes superfluous of the journal. */
+static uint64_t pack_frees(const struct storage *s)
+{
+    struct ring_status ring;
+    ring_status_read(s->ring, &ring);
+    uint64_t used = atomic_load_explicit(&s->journal_end, memory_order_acquire) -
+                    atomic_load_explicit(&s->reclaimed, memory_order_relaxed);
+    uint64_t packed = packed_room_bytes(s, ring.live_bytes);
+    return used > packed ? used - packed : 0;
+}
+
 /* The log thread cannot move Q: all blocks that it does not have go to the journal's end once more (J5). */
 static void pack(struct storage *s)
 {
@@ -213,6 +224,8 @@ static void pack(struct storage *s)
     uint32_t parts = submit_ranges(s, &request, stored + 1, s->submitted_last, true, s->persist_seq);
     if (outstanding + parts > STORAGE_REQUESTS_BUSY) return; /* each that completes gives a turn */
     atomic_store_explicit(&s->pack_wanted, false, memory_order_relaxed);
+    if (!atomic_load(&s->journal_waits) && pack_frees(s) < journal_span(&s->shape) / 16)
+        return; /* nearly all is live */
     s->pack_pos = slot.pos;
     s->pack_ticket = s->ticket + parts;
     atomic_fetch_add_explicit(&s->packs, 1, memory_order_relaxed);
