@@ -309,7 +309,7 @@ bool checks_joint(const struct world *world)
     return raft_configuration_is_joint(&world->truth->configuration);
 }
 
-/* All configurations that count for somebody: the committed one first. False: there are no more. */
+/* All configurations that count for somebody, or may again: the committed one first. False: there are no more. */
 static bool configuration_next(const struct world *world, unsigned *at, struct raft_configuration *ret)
 {
     while (*at <= world->plan.nodes) {
@@ -319,8 +319,13 @@ static bool configuration_next(const struct world *world, unsigned *at, struct r
             return true;
         }
         const struct member *m = &world->members[i - 1];
-        if (m->node == NULL || m->node->raft == NULL || checks_role(world, i - 1) == 0) continue;
-        raft_configuration_read(m->node->raft, false, ret);
+        if (checks_role(world, i - 1) == 0) continue;
+        if (m->node != NULL && m->node->raft != NULL)
+            raft_configuration_read(m->node->raft, false, ret);
+        else if (m->died_configuration.count != 0) /* it may come back with it */
+            *ret = m->died_configuration;
+        else
+            continue;
         return true;
     }
     return false;
@@ -415,6 +420,7 @@ void checks_dies(struct member *m)
     note_log(m); /* chain[] keeps what it holds */
     m->died_term = status.term;
     m->died_durable = status.durable_index;
+    raft_configuration_read(m->node->raft, false, &m->died_configuration);
     /* A leader has promised to itself, a follower what its leader validated. */
     m->died_promised = status.durable_index;
     if (status.role != RAFT_LEADER && status.validated_index < m->died_promised)
@@ -444,6 +450,7 @@ void checks_wiped(struct member *m)
     truth->chain_last[m->i] = 0;
     m->died_term = 0;
     m->died_durable = m->died_promised = 0;
+    m->died_configuration.count = 0;
     m->id = 0;
     m->was_member = false;
 }

@@ -3,6 +3,8 @@
 #include "base/assert.h"
 #include "tests/sim/world.h"
 
+enum { LOG_ROOM_TO_START = 1 << 20 };
+
 static uint64_t length(struct world *world)
 {
     return random_between(&world->random, SIM_MS, world->plan.fault_length_ns_max);
@@ -20,11 +22,14 @@ static void look(struct world *world)
     uint64_t next = SIM_NEVER;
     for (unsigned kind = 0; kind < FAULTS; kind++)
         if (world->fault_due_ns[kind] < next) next = world->fault_due_ns[kind];
-    for (unsigned from = 0; from < world->plan.nodes; from++)
+    for (unsigned from = 0; from < world->plan.nodes; from++) {
+        const struct member *m = &world->members[from];
+        if (m->full_until_ns != 0 && m->full_until_ns < next) next = m->full_until_ns;
         for (unsigned to = 0; to < world->plan.nodes; to++) {
             uint64_t until_ns = world->cuts[from][to].until_ns;
             if (until_ns != 0 && until_ns < next) next = until_ns;
         }
+    }
     world->faults_next_ns = next;
 }
 
@@ -105,6 +110,24 @@ static void flush_fails_soon(struct world *world, struct member *m)
     sim_disk_fail_flush_after(m->disk, flushes);
 }
 
+/* What a start and the log's own book-keeping need is left, or nothing at all. */
+static void disk_full(struct world *world, struct member *m, uint64_t until_ns)
+{
+    bool log_alone = random_chance(&world->random, 1, 2);
+    trace_event(&world->trace, world->now_ns, m->i, TRACE_FULL, 1, log_alone);
+    if (!log_alone) sim_disk_capacity(m->disk, 0);
+    sim_kv_capacity(m->kv, sim_kv_bytes(m->kv) + LOG_ROOM_TO_START);
+    m->full_until_ns = until_ns;
+}
+
+static void disk_freed(struct world *world, struct member *m)
+{
+    trace_event(&world->trace, world->now_ns, m->i, TRACE_FULL, 0);
+    sim_disk_capacity(m->disk, UINT64_MAX);
+    sim_kv_capacity(m->kv, UINT64_MAX);
+    m->full_until_ns = 0;
+}
+
 static void all_down(struct world *world)
 {
     for (unsigned i = 0; i < world->plan.nodes; i++)
@@ -149,6 +172,7 @@ static void happen(struct world *world, enum plan_fault kind)
         }
         break;
     case FAULT_FLUSH: flush_fails_soon(world, m); break;
+    case FAULT_FULL: disk_full(world, m, until_ns); break;
     case FAULT_ISOLATE: isolate(world, i, 1 + (unsigned)random_below(&world->random, 3), until_ns); break;
     case FAULT_SPLIT: split(world, until_ns); break;
     case FAULT_LINK: cut(world, i, other, until_ns); break;
@@ -178,6 +202,10 @@ static void happen(struct world *world, enum plan_fault kind)
 
 void faults_work(struct world *world)
 {
+    for (unsigned i = 0; i < world->plan.nodes; i++) {
+        struct member *m = &world->members[i];
+        if (m->full_until_ns != 0 && m->full_until_ns <= world->now_ns) disk_freed(world, m);
+    }
     for (unsigned from = 0; from < world->plan.nodes; from++)
         for (unsigned to = 0; to < world->plan.nodes; to++)
             if (world->cuts[from][to].until_ns != 0 && world->cuts[from][to].until_ns <= world->now_ns)
@@ -207,6 +235,7 @@ static void give_up(struct world *world, struct member *m)
 static void mend(struct world *world, struct member *m)
 {
     m->given_up = false;
+    if (m->full_until_ns != 0) disk_freed(world, m);
     sim_disk_power_cut_after(m->disk, UINT64_MAX - sim_disk_operations(m->disk));
     if (m->flush_failed_ns == 0) sim_disk_fail_flush_after(m->disk, UINT64_MAX);
     for (unsigned part = 0; part < NODE_PARTS; part++) m->blocked_ns[part] = world->now_ns;

@@ -9,14 +9,14 @@ static const struct {
     uint32_t in_of_100; /* seeds that have it */
     uint32_t mean_ms_min, mean_ms_max;
 } faults[FAULTS] = {
-    [FAULT_POWER_CUT] = {"power", 60, 800, 10000},   [FAULT_KILL] = {"kill", 50, 800, 10000},
-    [FAULT_ALL_DOWN] = {"all", 20, 5000, 30000},     [FAULT_STOP] = {"stop", 20, 2000, 20000},
-    [FAULT_FLUSH] = {"flush", 20, 2000, 20000},      [FAULT_ISOLATE] = {"isolate", 50, 1000, 10000},
-    [FAULT_SPLIT] = {"split", 30, 2000, 10000},      [FAULT_LINK] = {"link", 50, 300, 5000},
-    [FAULT_HANG_UP] = {"hang-up", 30, 200, 5000},    [FAULT_PAUSE] = {"pause", 40, 1000, 10000},
-    [FAULT_SLOW_DISK] = {"disk", 40, 300, 5000},     [FAULT_SLOW_PART] = {"part", 40, 300, 5000},
-    [FAULT_WALL_CLOCK] = {"clock", 30, 1000, 10000}, [FAULT_TRANSFER] = {"transfer", 40, 500, 8000},
-    [FAULT_MEMBERS] = {"members", 40, 300, 6000},
+    [FAULT_POWER_CUT] = {"power", 60, 800, 10000},  [FAULT_KILL] = {"kill", 50, 800, 10000},
+    [FAULT_ALL_DOWN] = {"all", 20, 5000, 30000},    [FAULT_STOP] = {"stop", 20, 2000, 20000},
+    [FAULT_FLUSH] = {"flush", 20, 2000, 20000},     [FAULT_FULL] = {"full", 20, 2000, 20000},
+    [FAULT_ISOLATE] = {"isolate", 50, 1000, 10000}, [FAULT_SPLIT] = {"split", 30, 2000, 10000},
+    [FAULT_LINK] = {"link", 50, 300, 5000},         [FAULT_HANG_UP] = {"hang-up", 30, 200, 5000},
+    [FAULT_PAUSE] = {"pause", 40, 1000, 10000},     [FAULT_SLOW_DISK] = {"disk", 40, 300, 5000},
+    [FAULT_SLOW_PART] = {"part", 40, 300, 5000},    [FAULT_WALL_CLOCK] = {"clock", 30, 1000, 10000},
+    [FAULT_TRANSFER] = {"transfer", 40, 500, 8000}, [FAULT_MEMBERS] = {"members", 40, 300, 6000},
 };
 
 /* Small numbers are likelier: each power of two as likely as the next. */
@@ -59,7 +59,8 @@ static void plan_delays(struct sim_plan *plan, struct random *r)
     plan->work_ns_max[NODE_JOURNAL] += spread(r, 50 * SIM_US, 20 * SIM_MS);
     if (random_chance(r, 1, 3)) plan->work_ns_max[NODE_MACHINE] += spread(r, 1 * SIM_MS, 200 * SIM_MS);
     plan->work_ns_max[NODE_LOG] += spread(r, 50 * SIM_US, 50 * SIM_MS);
-    plan->drift_ppm_max = random_chance(r, 1, 2) ? 0 : (uint32_t)spread(r, 10, 1000);
+    plan->lease_reads = random_chance(r, 1, 3);
+    plan->drift_ppm_max = random_chance(r, 1, 2) ? 0 : (uint32_t)spread(r, 10, plan->lease_reads ? 49000 : 1000);
 }
 
 static void plan_faults(struct sim_plan *plan, struct random *r)
@@ -112,15 +113,15 @@ void plan_print(const struct sim_plan *plan, FILE *to)
             "seed 0x%" PRIx64 ": nodes=%u of %u ring=%" PRIu64 "KiB journal=%" PRIu64
             "KiB block=%uKiB snapshot=%" PRIu64 "KiB piece=%u election=%" PRIu64 "ms heartbeat=%" PRIu64
             "ms delay=%" PRIu64 "..%" PRIu64 "us loss=%u/1000 twice=%u/1000 flush<=%" PRIu64
-            "us drift=%uppm clients=%u think<=%" PRIu64 "ms large=%u/1000 queries=%u/1000 sessions=%u%% faults=%" PRIu64
-            "s%s:",
+            "us drift=%uppm%s clients=%u think<=%" PRIu64
+            "ms large=%u/1000 queries=%u/1000 sessions=%u%% faults=%" PRIu64 "s%s:",
             plan->seed, plan->listed, plan->nodes, plan->ring_bytes / 1024, plan->journal_bytes / 1024,
             plan->block_bytes_max / 1024, plan->snapshot_after_bytes / 1024, plan->piece_bytes,
             plan->election_timeout_ns / SIM_MS, plan->heartbeat_ns / SIM_MS, plan->delay_ns_min / SIM_US,
             plan->delay_ns_max / SIM_US, plan->loss_per_1000, plan->duplicate_per_1000,
-            plan->work_ns_max[NODE_JOURNAL] / SIM_US, plan->drift_ppm_max, plan->clients, plan->think_ns_max / SIM_MS,
-            plan->large_per_1000, plan->query_per_1000, plan->sessions_per_100, plan->safety_ns / SIM_S,
-            plan->faults_from_birth ? " from birth" : "");
+            plan->work_ns_max[NODE_JOURNAL] / SIM_US, plan->drift_ppm_max, plan->lease_reads ? " leases" : "",
+            plan->clients, plan->think_ns_max / SIM_MS, plan->large_per_1000, plan->query_per_1000,
+            plan->sessions_per_100, plan->safety_ns / SIM_S, plan->faults_from_birth ? " from birth" : "");
     for (unsigned kind = 0; kind < FAULTS; kind++)
         if (plan->fault_ns[kind] != 0)
             fprintf(to, " %s/%" PRIu64 ".%" PRIu64 "s", faults[kind].name, plan->fault_ns[kind] / SIM_S,

@@ -25,6 +25,7 @@ enum plan_fault {
     FAULT_ALL_DOWN,   /* the power of the whole room */
     FAULT_STOP,       /* as SIGTERM does it */
     FAULT_FLUSH,      /* a flush fails, and all later ones of this process */
+    FAULT_FULL,       /* others fill the disk, or the log's alone */
     FAULT_ISOLATE,    /* a node hears nobody, or nobody hears it, or both */
     FAULT_SPLIT,      /* two halves */
     FAULT_LINK,       /* one link, one way */
@@ -52,9 +53,10 @@ struct sim_plan {
     uint64_t work_ns_min[NODE_PARTS], work_ns_max[NODE_PARTS]; /* from a wake-up to the work's end */
     uint64_t fault_ns[FAULTS];                                 /* enum plan_fault: mean time between two */
     uint64_t fault_length_ns_max;                              /* of pauses, cuts, slowness; and until a restart */
-    uint32_t drift_ppm_max;                                    /* of a node's clock */
-    bool faults_from_birth;                                    /* else they begin when the cluster is born */
-    uint64_t safety_ns;                                        /* how long faults go on */
+    uint32_t drift_ppm_max;                                    /* of a node's clock; leases bear 5 % */
+    bool lease_reads;
+    bool faults_from_birth; /* else they begin when the cluster is born */
+    uint64_t safety_ns;     /* how long faults go on */
     unsigned clients;
     uint64_t think_ns_max;
     uint32_t large_per_1000; /* commands of up to command_bytes_max */

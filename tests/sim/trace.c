@@ -49,6 +49,7 @@ static const struct {
     [TRACE_MEMBERS] = {"change of members asked", {"kind", "to", "error", "force"}},
     [TRACE_MEMBERS_DONE] = {"change of members ends", {"error", "index"}},
     [TRACE_WIPE] = {"DIRECTORY LOST", {NULL}},
+    [TRACE_FULL] = {"disk", {"full", "log_alone"}},
     [TRACE_PHASE] = {"PHASE", {"phase"}},
 };
 

@@ -50,6 +50,7 @@ enum trace_kind {
     TRACE_MEMBERS,
     TRACE_MEMBERS_DONE,
     TRACE_WIPE,
+    TRACE_FULL,
     TRACE_PHASE,
     TRACE_KINDS,
 };

@@ -38,9 +38,10 @@ static uint64_t clock_when(const struct member *m, uint64_t ns)
     if (ns <= m->clock_ns) return m->world->now_ns;
     uint64_t wait = ns - m->clock_ns;
     if (wait > 1000000 * SIM_S) return SIM_NEVER;
-    uint64_t at = m->clock_at_ns + (uint64_t)((int64_t)wait - (int64_t)(wait / 1000000) * m->drift_ppm);
-    /* Rounded: a late turn is harmless, an early one would come again and again. */
-    return at + SIM_US;
+    uint64_t ticks = (uint64_t)(1000000 + m->drift_ppm);
+    uint64_t since = wait / ticks * 1000000 + wait % ticks * 1000000 / ticks;
+    /* Rounded: a late turn is harmless, an early one would come again and again. clock_now() drifts in whole ms. */
+    return m->clock_at_ns + since + (m->drift_ppm > 0 ? (uint64_t)m->drift_ppm : 0) + SIM_US;
 }
 
 static uint64_t env_now(void *context)
@@ -196,6 +197,7 @@ static void options_of(const struct member *m, struct node_options *options)
         .snapshot_after_bytes = plan->snapshot_after_bytes,
         .piece_bytes = plan->piece_bytes,
         .sessions = plan->sessions,
+        .lease_reads = plan->lease_reads,
         .replies_bytes = HOST_REPLIES_BYTES_MIN,
         .queries_bytes = 256 << 10,
         .level = DURABILITY_LEVEL_FSYNC,
@@ -220,7 +222,8 @@ static void start_failed(struct member *m, int error, const char *why)
     struct world *world = m->world;
     trace_event(&world->trace, world->now_ns, m->i, TRACE_START_FAILED, (uint64_t)(int64_t)error);
     bool power_cut = !sim_disk_powered(m->disk);
-    if (!power_cut && m->flush_failed_ns == 0 && !was_removed(m))
+    bool full = error == LOCKSTEP_ENOSPC && m->full_until_ns != 0;
+    if (!power_cut && m->flush_failed_ns == 0 && !full && !was_removed(m))
         world_violated(world, "n%u does not start on its own data: error %d: %s", m->i + 1, error, why);
     if (!power_cut) sim_disk_kill(m->disk);
     sim_disk_power_on(m->disk);
@@ -302,6 +305,7 @@ void world_wipe(struct world *world, unsigned i)
     sim_kv_close(m->kv);
     sim_disk_close(m->disk);
     doors_open(m);
+    m->full_until_ns = 0;
     checks_wiped(m);
 }
 
@@ -331,7 +335,10 @@ static void ended(struct member *m, int error, const char *why)
 {
     struct world *world = m->world;
     trace_event(&world->trace, world->now_ns, m->i, TRACE_EXIT, (uint64_t)(int64_t)error);
-    if (m->flush_failed_ns == 0 && !m->stopping && !was_removed(m))
+    struct node_status status;
+    node_status_read(m->node, &status);
+    bool unborn = error == LOCKSTEP_ENOSPC && m->full_until_ns != 0 && !status.born;
+    if (m->flush_failed_ns == 0 && !m->stopping && !unborn && !was_removed(m))
         world_violated(world, "n%u ends by itself: error %d: %s", m->i + 1, error, why);
     world_crash(world, m->i, false, restart_soon(world));
 }

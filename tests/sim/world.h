@@ -63,6 +63,7 @@ struct member {
     /* Faults that are under way. */
     bool flush_fails;         /* was armed: it may end by itself */
     uint64_t flush_failed_ns; /* a flush has failed: it has to end by itself soon; 0 = none */
+    uint64_t full_until_ns;   /* its disk; 0 = it is not */
     bool stopping;            /* was told to */
     bool given_up;            /* in the liveness phase: not among those that must get on */
 
@@ -76,8 +77,9 @@ struct member {
     struct seen seen;
     /* What it held when it died last: it may not have forgotten. */
     raft_term died_term;
-    raft_index died_durable;  /* durable here */
-    raft_index died_promised; /* and said so to the leader of died_term */
+    raft_index died_durable;                      /* durable here */
+    raft_index died_promised;                     /* and said so to the leader of died_term */
+    struct raft_configuration died_configuration; /* the newest in its log, committed or not */
     uint64_t starts;
 
     raft_member id;  /* of its directory, since it was opened first */
@@ -197,7 +199,7 @@ void checks_wiped(struct member *m);
 /* What node i is in the newest committed configuration: enum raft_member_role, 0 = no member. */
 uint8_t checks_role(const struct world *world, unsigned i);
 bool checks_joint(const struct world *world);
-/* Whether this id is still in a configuration that somebody who runs uses, or that is committed. */
+/* Whether this id is still in a configuration that somebody uses, or used when it died, or that is committed. */
 bool checks_in_use(const struct world *world, raft_member id);
 /* Whether the nodes that are neither given up nor lost are a majority in all of those. */
 bool checks_majority_left(const struct world *world);
