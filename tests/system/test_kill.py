@@ -11,7 +11,7 @@ from harness.case import Case, main, say
 from harness.cluster import until
 
 ROUNDS = settings.by_length(1, 3, 20)
-KILLS = settings.by_length(3, 8, 200)
+KILLS = settings.by_length(3, 5, 200)
 
 
 class Kills:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real node under load loses its power. Its calls are recorded below it (tests/powercut), kill -9 and starts between them
-included; from the recording crash images are made, and each is read offline as the node would open it: every command that a
-client had an answer to at that moment stands in it, where the answer said (J3 too: what a killed process had only in the
-cache is nothing that the next one may answer for)."""
+"""Real nodes under load lose their power. Their calls are recorded below them (tests/powercut), and crash images are made from the
+recordings: of one node, killed and started meanwhile, read offline as it would open them; and of all three at one instant,
+from which the cluster then starts. Every command that a client had an answer to at that moment is there, where the answer
+said (J3 too: what a killed process had only in the cache is nothing that the next one may answer for)."""
 import copy
 import os
 import pathlib
@@ -19,16 +19,34 @@ from harness.history import judge, parse_dump
 
 KILLS = settings.by_length(1, 3, 20)
 IMAGES = settings.by_length(12, 12, 300)
+CUTS = settings.by_length(1, 1, 20)
 WHOLE_LOG = 1 << 62
+
+
+def recorded(node):
+    """From its first start on. Returns the trace, and the path that kills it between two of its calls while it exists."""
+    trace, kill = (node.cluster.directory / f"{node.name}.{what}" for what in ("trace", "kill"))
+    node.environment.update(LD_PRELOAD=str(settings.RECORDER), RECORDER_DIRECTORY=str(node.cluster.directory),
+                            RECORDER_TRACE=str(trace), RECORDER_KILL_WHILE=str(kill))
+    return trace, kill
+
+
+def known_by(commands, moment):
+    """The commands as clients knew them then: what was answered later may be there or not."""
+    then = []
+    for command in commands:
+        if command.outcome == APPLIED and command.ended > moment:
+            command = copy.copy(command)
+            command.outcome = UNKNOWN
+        then.append(command)
+    return then
 
 
 class PowerCuts(Case):
     def test_what_clients_were_told_is_in_every_crash_image(self):
         cluster = self.cluster(nodes=1, ring=8 << 20, journal=32 << 20)
         [node] = cluster.nodes
-        trace, kill = cluster.directory / "trace", cluster.directory / "kill"
-        node.environment.update(LD_PRELOAD=str(settings.RECORDER), RECORDER_DIRECTORY=str(cluster.directory),
-                                RECORDER_TRACE=str(trace), RECORDER_KILL_WHILE=str(kill))
+        trace, kill = recorded(node)
         cluster.start().leader()
         with self.load(cluster, unary=16, streams=2) as load:
             for _ in range(KILLS):
@@ -45,9 +63,43 @@ class PowerCuts(Case):
         with self.assertRaises(AssertionError, msg="a disk whose flushes do nothing goes unnoticed"):
             self.look_at_images(node, load.commands, trace, "flushes-lie")
 
+    def test_a_cluster_that_loses_its_power_at_once_has_all_that_clients_were_told(self):
+        for number in range(CUTS):
+            cluster = self.cluster(directory=f"{self.directory}/cut{number}", nodes=3, ring=8 << 20, journal=32 << 20)
+            traces = {node.name: recorded(node)[0] for node in cluster.nodes}
+            cluster.start().leader()
+            with self.load(cluster) as load:
+                load.wait_acknowledged(self.random.randrange(1, 1000), settings.patience(60))
+                load.wait_in_flight(64, settings.patience(30))
+                moment = time.monotonic_ns()
+                load.wait_acknowledged(100, settings.patience(60))
+            for node in cluster.nodes:
+                node.kill()
+                self.put_image(node, traces[node.name], moment)
+            cluster.start().leader()
+            with self.load(cluster, tag=b"b") as more:
+                more.wait_acknowledged(100, settings.patience(60))
+            load.commands = known_by(load.commands, moment / 1e9) + more.commands
+            load.reads = [read for read in load.reads if read.ended <= moment / 1e9] + more.reads
+            self.judge(cluster, load)
+            cluster.close()
+
+    def put_image(self, node, trace, moment):
+        """In place of its data directory, what the disk held at that moment."""
+        folder = node.cluster.directory / f"{node.name}.image"
+        folder.mkdir()
+        code, _, errors = process.run([settings.CUT, trace, folder, f"@{moment}", self.seed()], stdin=b"\n",
+                                      seconds=settings.patience(60))
+        self.assertEqual(code, 0, errors)
+        shutil.rmtree(node.data)
+        (folder / "0" / node.name).rename(node.data)
+        node.environment.clear()
+
     def look_at_images(self, node, commands, trace, *lie):
         """How many of them had something to hold."""
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else self.directory
+        memory = pathlib.Path("/dev/shm")
+        if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 1 << 30:
+            memory = self.directory
         folder = pathlib.Path(tempfile.mkdtemp(prefix="lockstep-power-", dir=memory))
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         command = process.dies_with_us([settings.CUT, trace, folder, IMAGES, self.seed(), *lie])
@@ -63,13 +115,8 @@ class PowerCuts(Case):
         return born
 
     def judge_image(self, node, image, commands, cut_at):
-        """How many commands were acknowledged before the cut. What was answered later may be there or not."""
-        then = []
-        for command in commands:
-            if command.outcome == APPLIED and command.ended > cut_at:
-                command = copy.copy(command)
-                command.outcome = UNKNOWN
-            then.append(command)
+        """How many commands were acknowledged before the cut."""
+        then = known_by(commands, cut_at)
         acknowledged = sum(command.outcome == APPLIED for command in then)
         dump = node.cluster.directory / "image.dump"
         code, _, errors = process.run([settings.DUMP_LOG, image / node.name, node.name, dump, node.cluster.ring,
