@@ -281,7 +281,8 @@ static int look(const struct cli *cli, const char *endpoints, struct report *r, 
     memcpy(r->machine, status.machine, sizeof r->machine);
     memcpy(ret_leader, status.leader, LOCKSTEP_NAME_BYTES_MAX);
     memcpy(leader, status.leader_client, sizeof leader);
-    if (leader[0] == 0) return cli_fail(cli, EXIT_NOT_READY, "bench", "", "there is no leader");
+    if (leader[0] == 0)
+        return cli_fail(cli, EXIT_NOT_READY, "bench", "'lockstep status' says what is missing", "there is no leader");
     options.endpoints = leader;
     if (lockstep_client_open(&options, &client, why, sizeof why) != 0) return EXIT_OK; /* an odd address: no counters */
     if (lockstep_status_wait(client, 2000, &result, &status) == 0) *ret_counters = status.counters;

@@ -264,7 +264,7 @@ int cluster_open(const struct cluster_options *options, struct cluster *ret, cha
     memset(ret, 0, sizeof *ret);
     bool made = mkdir(options->directory, 0777) == 0;
     if (!made && errno != EEXIST) {
-        COMPLAIN("directory %s: %s", options->directory, strerror(errno));
+        COMPLAIN("directory %s: %s; name another one with --dir", options->directory, strerror(errno));
         return LOCKSTEP_EINVAL;
     }
     snprintf(ret->directory, sizeof ret->directory, "%.4000s", options->directory);

@@ -130,7 +130,7 @@ static int watch(const struct cli *cli, struct cluster *cluster, int signals)
             }
             if (is_due[i] || cluster->nodes[i].pid != 0) alive++;
         }
-        if (alive == 0) return cli_fail(cli, EXIT_FAILED, "local", "", "no node runs any more");
+        if (alive == 0) return cli_fail(cli, EXIT_FAILED, "local", "their logs say why", "no node runs any more");
     }
 }
 

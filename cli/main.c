@@ -61,6 +61,9 @@ static int no_such_command(const struct cli *cli, char **argv, int argc)
             return cli_fail(cli, EXIT_USAGE, given, "", "there is no such command; did you mean '%s'?", names[count]);
         }
     }
+    if (argv[0][0] == '-')
+        return cli_fail(cli, EXIT_USAGE, argv[0], "",
+                        "flags stand behind the command, as in 'lockstep status -o json'");
     int nearest = cli_nearest(argv[0], names, count);
     snprintf(given, sizeof given, "%.100s", argv[0]);
     if (nearest >= 0)
@@ -97,6 +100,13 @@ static int no_such_flag(const struct cli *cli, const char *given)
     else
         snprintf(advice, sizeof advice, "'lockstep help %s' lists its flags", command->name);
     return cli_fail(cli, EXIT_USAGE, command->name, advice, "there is no flag %.60s", given);
+}
+
+static const char *help_of(const struct command *command)
+{
+    static char text[64];
+    snprintf(text, sizeof text, "'lockstep help %s' shows how", command->name);
+    return text;
 }
 
 static int set_output(struct cli *cli, const char *value)
@@ -149,7 +159,7 @@ static int read_flag(struct cli *cli, char **argv, int argc, int *at)
         return EXIT_OK;
     }
     const char *value = value_of(equals, argv, argc, at);
-    if (value == NULL) return cli_fail(cli, EXIT_USAGE, given, "", "its value is missing");
+    if (value == NULL) return cli_fail(cli, EXIT_USAGE, given, help_of(command), "its value is missing");
     if (is_output) return set_output(cli, value);
     if (is_timeout) return set_timeout(cli, value);
     if (is_to) {
@@ -186,9 +196,10 @@ static int read_arguments(struct cli *cli, char **argv, int argc)
     cli->word_count = words;
     const struct command *command = cli->command;
     if (words < command->words_min)
-        return cli_fail(cli, EXIT_USAGE, command->name, "", "%s is missing", command->words);
+        return cli_fail(cli, EXIT_USAGE, command->name, help_of(command), "%s is missing", command->words);
     if (words > command->words_max)
-        return cli_fail(cli, EXIT_USAGE, command->name, command->words_max == 0 ? "it takes flags only" : "",
+        return cli_fail(cli, EXIT_USAGE, command->name,
+                        command->words_max == 0 ? "it takes flags only" : help_of(command),
                         "'%.60s' is one word too many", argv[command->words_max]);
     return EXIT_OK;
 }

@@ -255,8 +255,8 @@ static int lines_loop(struct lines *lines, struct lockstep_stream *stream, struc
             return cli_fail(lines->cli, EXIT_FAILED, "poll", "", "%s", strerror(errno));
         if (lockstep_client_poll(client, 0) != 0) return cli_fail(lines->cli, EXIT_FAILED, "poll", "", "no epoll");
         if (fds[1].revents != 0 && !read_some(lines)) {
-            lines->exit_code = cli_fail(lines->cli, EXIT_REFUSED, "propose", "", "line %" PRIu64 " is longer than %s",
-                                        lines->sent + 1, show_bytes(LINES_BYTES));
+            lines->exit_code = cli_fail(lines->cli, EXIT_REFUSED, "propose", "one command is one line",
+                                        "line %" PRIu64 " is longer than %s", lines->sent + 1, show_bytes(LINES_BYTES));
             lines->stopped = true; /* what was sent is still answered: its fate may be worse than this */
         }
     }

@@ -87,14 +87,15 @@ static int consistency_read(const struct cli *cli, struct lockstep_query *query)
         for (how = 0; how < sizeof names / sizeof names[0] && strcmp(text, names[how]) != 0;) how++;
         if (how == sizeof names / sizeof names[0])
             return cli_fail(cli, EXIT_USAGE, "--consistency", "write linearizable, follower, bounded-stale or local",
-                            "'%.60s' is none", text);
+                            "there is no '%.60s'", text);
         if (cli->values[LOCAL] != NULL && how != LOCKSTEP_LOCAL)
             return cli_fail(cli, EXIT_USAGE, "--local", "leave one of them out", "--consistency says %s", text);
     }
     int rc = cli_duration(cli, MAX_STALENESS, 1000000, 10000000000, &staleness_ns);
     if (rc != EXIT_OK) return rc;
     if (cli->values[MAX_STALENESS] != NULL && how != LOCKSTEP_BOUNDED_STALE)
-        return cli_fail(cli, EXIT_USAGE, "--max-staleness", "add --consistency bounded-stale", "it is for that alone");
+        return cli_fail(cli, EXIT_USAGE, "--max-staleness", "add --consistency bounded-stale",
+                        "it is for bounded-stale reads alone");
     query->consistency = (enum lockstep_consistency)how;
     query->max_staleness_ms = (uint32_t)(staleness_ns / 1000000);
     return EXIT_OK;

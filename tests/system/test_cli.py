@@ -47,7 +47,11 @@ class WithoutCluster(Case):
             self.assertIn(wanted, err)
 
     def test_usage_errors_say_what_instead(self):
-        for words, wanted in ((["propose"], "COMMAND... is missing"), (["status", "now"], "one word too many"),
+        for words, wanted in ((["propose"], "COMMAND... is missing; 'lockstep help propose' shows how"),
+                              (["-o", "json", "status"], "flags stand behind the command, as in 'lockstep status -o json'"),
+                              (["status", "--timeout"], "its value is missing; 'lockstep help status' shows how"),
+                              (["query", "q", "--max-staleness", "1s"], "add --consistency bounded-stale"),
+                              (["status", "now"], "one word too many"),
                               (["status", "--timeout", "5"], "such as"), (["status", "-o", "yaml"], "json or table"),
                               (["local", "--nodes", "0"], "from 1 to 16"), (["query", "--min-index", "x", "get a"], "no whole number"),
                               (["status", "--to", "localhost"], "127.0.0.1:7401"), (["bench", "--batch", "3"], "--stream"),
