@@ -347,15 +347,6 @@ static void message_refused(struct grpc_call *call, int error)
         end_by_codec(call, GRPC_UNIMPLEMENTED, "compressed messages are not supported; send identity");
 }
 
-/* nghttp2 announces credit when half of a window is used up, so a message must fit into the other half. */
-static int window_fits(struct grpc_call *call)
-{
-    size_t needed = 2 * grpc_inbox_expected(&call->inbox);
-    if (needed <= call->window) return 0;
-    call->window = needed;
-    return nghttp2_session_set_local_window_size(call->conn->session, NGHTTP2_FLAG_NONE, call->stream, (int32_t)needed);
-}
-
 static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, const uint8_t *bytes, size_t n, void *user)
 {
     (void)flags;
@@ -378,7 +369,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, cons
     }
     if (call->finished) return 0;
     if (prefixes_bytes > 0) rc = nghttp2_session_consume_stream(session, stream, prefixes_bytes);
-    if (rc == 0) rc = window_fits(call);
+    if (rc == 0) rc = grpc_session_window_fits(session, stream, &call->inbox, &call->window);
     return rc == 0 ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 

@@ -55,6 +55,14 @@ size_t grpc_session_send(nghttp2_session *session, struct grpc_rest *rest, uint8
     return used;
 }
 
+int grpc_session_window_fits(nghttp2_session *session, int32_t stream, const struct grpc_inbox *inbox, size_t *window)
+{
+    size_t needed = 2 * grpc_inbox_expected(inbox);
+    if (needed <= *window) return 0;
+    *window = needed;
+    return nghttp2_session_set_local_window_size(session, NGHTTP2_FLAG_NONE, stream, (int32_t)needed);
+}
+
 void grpc_pairs_init(struct grpc_pairs *pairs)
 {
     pairs->count = pairs->bytes = 0;

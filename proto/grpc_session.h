@@ -7,6 +7,7 @@
 #include <nghttp2/nghttp2.h>
 
 #include "proto/grpc.h"
+#include "proto/grpc_message.h"
 #include "proto/pool.h"
 
 /* Credit for the whole connection; it goes back as bytes come in, so it only has to cover what is on the way. */
@@ -23,6 +24,10 @@ struct grpc_rest {
 
 /* Fill up to room bytes of to; *ret_failed is set when the session is of no more use. */
 size_t grpc_session_send(nghttp2_session *session, struct grpc_rest *rest, uint8_t *to, size_t room, bool *ret_failed);
+
+/* Widen the stream's window, *window bytes of credit, for the message that comes: nghttp2 announces credit when half of a
+ * window is used up, so a message must fit into the other half. Nonzero: nghttp2 has no memory for it. */
+int grpc_session_window_fits(nghttp2_session *session, int32_t stream, const struct grpc_inbox *inbox, size_t *window);
 
 /* Names and values, copied, bounded. */
 struct grpc_pairs {
