@@ -2,74 +2,20 @@
 /* storage.c - what a promise costs on this disk: fdatasync alone, and persists through the journal thread with 1 and 64
  * in flight. Usage: bench_storage [DIRECTORY] [SECONDS]. The directory is made and removed. */
 #include <inttypes.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/histogram.h"
 #include "storage/storage.h"
 #include "tests/support/blocks.h"
+#include "tests/support/workers.h"
 
 enum { PAYLOAD_BYTES = 64, FLUSHES = 1000, FILE_BYTES = 4 << 20, PAGE = 4096 };
 
-struct worker {
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t bell;
-    bool woken;
-    uint64_t (*work)(struct storage *storage, uint64_t now_ns);
-};
-
 static struct storage *storage;
-static struct worker workers[3];
-static _Atomic bool done;
 static struct histogram latency;
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static void wake(void *context, enum storage_part part)
-{
-    (void)context;
-    struct worker *worker = &workers[part];
-    pthread_mutex_lock(&worker->lock);
-    worker->woken = true;
-    pthread_cond_signal(&worker->bell);
-    pthread_mutex_unlock(&worker->lock);
-}
-
-static void wait_for(struct worker *worker, uint64_t ns)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    if (ns > 100000000) ns = 100000000;
-    uint64_t nsec = (uint64_t)until.tv_nsec + ns;
-    until.tv_sec += (time_t)(nsec / 1000000000u);
-    until.tv_nsec = (long)(nsec % 1000000000u);
-    pthread_mutex_lock(&worker->lock);
-    while (!worker->woken && pthread_cond_timedwait(&worker->bell, &worker->lock, &until) == 0) {
-    }
-    worker->woken = false;
-    pthread_mutex_unlock(&worker->lock);
-}
-
-static void *worker_main(void *argument)
-{
-    struct worker *worker = argument;
-    while (!atomic_load(&done)) {
-        uint64_t wait_ns = worker->work(storage, now_ns());
-        if (wait_ns != 0) wait_for(worker, wait_ns);
-    }
-    return NULL;
-}
 
 static void die(const char *what, const char *why)
 {
@@ -96,14 +42,14 @@ static void bench_flush(const char *directory)
     const struct iovec all = {.iov_base = zeros, .iov_len = FILE_BYTES}, page = {.iov_base = zeros, .iov_len = PAGE};
     if (disk->pwritev(file, &all, 1, 0) != 0 || disk->flush(file, true) != 0) die(path, "cannot be written");
     histogram_clear(&latency);
-    uint64_t start_ns = now_ns();
+    uint64_t start_ns = workers_now_ns();
     for (uint64_t i = 0; i < FLUSHES; i++) {
-        uint64_t from_ns = now_ns();
+        uint64_t from_ns = workers_now_ns();
         if (disk->pwritev(file, &page, 1, i % (FILE_BYTES / PAGE) * PAGE) != 0 || disk->flush(file, false) != 0)
             die(path, "cannot be flushed");
-        histogram_record(&latency, now_ns() - from_ns);
+        histogram_record(&latency, workers_now_ns() - from_ns);
     }
-    print_latency("fdatasync of a page", FLUSHES, (double)(now_ns() - start_ns) / 1e9);
+    print_latency("fdatasync of a page", FLUSHES, (double)(workers_now_ns() - start_ns) / 1e9);
     disk->close(file);
     unlink(path);
 }
@@ -117,9 +63,9 @@ static void bench_persists(uint32_t depth, uint64_t seconds, uint64_t *seq)
     raft_index index_of_first = ring_last(ring).index + 1;
     storage_status_read(storage, &before);
     histogram_clear(&latency);
-    uint64_t start_ns = now_ns(), end_ns = start_ns + seconds * 1000000000u;
-    for (uint64_t acked = *seq; now_ns() < end_ns || acked < *seq;) {
-        while (*seq - acked < depth && now_ns() < end_ns) {
+    uint64_t start_ns = workers_now_ns(), end_ns = start_ns + seconds * 1000000000u;
+    for (uint64_t acked = *seq; workers_now_ns() < end_ns || acked < *seq;) {
+        while (*seq - acked < depth && workers_now_ns() < end_ns) {
             struct block_base base = ring_last(ring);
             uint8_t *at = NULL;
             uint32_t bytes = blocks_bytes(1, PAYLOAD_BYTES);
@@ -128,11 +74,11 @@ static void bench_persists(uint32_t depth, uint64_t seconds, uint64_t *seq)
             blocks_make(at, &base, 1, 1, PAYLOAD_BYTES, base.index, &header);
             ring_publish(ring, &header);
             const struct storage_persist persist = {.seq = ++*seq, .first = header.index, .last = header.index};
-            sent_ns[*seq % 64] = now_ns();
+            sent_ns[*seq % 64] = workers_now_ns();
             storage_persist(storage, &persist);
         }
-        wait_for(&workers[STORAGE_LOOP], 1000000);
-        uint64_t durable = storage_persisted(storage), at_ns = now_ns();
+        workers_sleep(1000000);
+        uint64_t durable = storage_persisted(storage), at_ns = workers_now_ns();
         for (; acked < durable; acked++, count++) histogram_record(&latency, at_ns - sent_ns[(acked + 1) % 64]);
         if (acked >= first) storage_commit(storage, index_of_first + (acked - first));
         storage_reclaim(storage);
@@ -141,7 +87,7 @@ static void bench_persists(uint32_t depth, uint64_t seconds, uint64_t *seq)
     }
     char name[64];
     snprintf(name, sizeof name, "persists, %u in flight", depth);
-    print_latency(name, count, (double)(now_ns() - start_ns) / 1e9);
+    print_latency(name, count, (double)(workers_now_ns() - start_ns) / 1e9);
     storage_status_read(storage, &after);
     printf("%-24s %9" PRIu64 "     a flush carries %.1f blocks, %" PRIu64 " transactions\n", "  flushes",
            after.flushes - before.flushes, (double)count / (double)(after.flushes - before.flushes),
@@ -160,39 +106,29 @@ int main(int argc, char **argv)
                                             .map_bytes = (uint64_t)1 << 36,
                                             .block_bytes_max = BLOCK_BYTES_MAX,
                                             .member_id = 1,
-                                            .random_id = now_ns(),
+                                            .random_id = workers_now_ns(),
                                             .level = DURABILITY_LEVEL_FSYNC,
                                             .birth = {.next_position = 1},
                                             .disk = disk_posix(),
                                             .kv = kv_lmdb(),
-                                            .wake = wake};
+                                            .wake = workers_wake};
     struct storage_recovered recovered;
-    for (int i = 0; i < 3; i++) {
-        pthread_mutex_init(&workers[i].lock, NULL);
-        pthread_cond_init(&workers[i].bell, NULL);
-    }
-    workers[STORAGE_JOURNAL].work = storage_journal_work;
-    workers[STORAGE_LOG].work = storage_log_work;
+    workers_prepare();
     disk_posix()->file_system(NULL, directory, kind, sizeof kind);
     printf("%s on %s, %d bytes of payload\n", directory, kind, PAYLOAD_BYTES);
     bench_flush(directory);
-    uint64_t start_ns = now_ns();
+    uint64_t start_ns = workers_now_ns();
     if (storage_open(&options, &storage, &recovered, why, sizeof why) != 0) die("storage", why);
-    printf("%-24s %9.1f ms\n", "first start", (double)(now_ns() - start_ns) / 1e6);
-    for (int i = STORAGE_JOURNAL; i <= STORAGE_LOG; i++)
-        pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]);
+    printf("%-24s %9.1f ms\n", "first start", (double)(workers_now_ns() - start_ns) / 1e6);
+    workers_start(storage);
     bench_persists(1, seconds, &seq);
     bench_persists(64, seconds, &seq);
-    atomic_store(&done, true);
-    for (int i = STORAGE_JOURNAL; i <= STORAGE_LOG; i++) {
-        wake(NULL, (enum storage_part)i);
-        pthread_join(workers[i].thread, NULL);
-    }
+    workers_stop();
     storage_close(storage);
-    start_ns = now_ns();
+    start_ns = workers_now_ns();
     if (storage_open(&options, &storage, &recovered, why, sizeof why) != 0) die("storage", why);
     printf("%-24s %9.1f ms, %" PRIu64 " blocks, %" PRIu64 " of them live\n", "second start",
-           (double)(now_ns() - start_ns) / 1e6, recovered.last.index, recovered.last.index - recovered.stored);
+           (double)(workers_now_ns() - start_ns) / 1e6, recovered.last.index, recovered.last.index - recovered.stored);
     storage_close(storage);
     static const char *const files[] = {"boot", "journal", "data.mdb", "data.mdb-lock"};
     for (size_t i = 0; i < 4; i++) {

@@ -5,7 +5,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -14,62 +13,11 @@
 #include "tests/support/blocks.h"
 #include "tests/support/store.h"
 #include "tests/support/unit.h"
-
-/* A thread that sleeps until woken or until the time that its work asked for. */
-struct worker {
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t bell;
-    bool woken;
-    uint64_t (*work)(struct storage *storage, uint64_t now_ns);
-};
+#include "tests/support/workers.h"
 
 static struct store store;
-static struct worker workers[3]; /* by enum storage_part */
-static _Atomic bool done;
+static _Atomic bool done; /* the machine ends */
 static _Atomic uint64_t commit;
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static void wake(void *context, enum storage_part part)
-{
-    (void)context;
-    struct worker *worker = &workers[part];
-    pthread_mutex_lock(&worker->lock);
-    worker->woken = true;
-    pthread_cond_signal(&worker->bell);
-    pthread_mutex_unlock(&worker->lock);
-}
-
-static void sleep_for(struct worker *worker, uint64_t ns)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    if (ns > 50000000) ns = 50000000;
-    uint64_t nsec = (uint64_t)until.tv_nsec + ns;
-    until.tv_sec += (time_t)(nsec / 1000000000u);
-    until.tv_nsec = (long)(nsec % 1000000000u);
-    pthread_mutex_lock(&worker->lock);
-    while (!worker->woken && pthread_cond_timedwait(&worker->bell, &worker->lock, &until) == 0) {
-    }
-    worker->woken = false;
-    pthread_mutex_unlock(&worker->lock);
-}
-
-static void *worker_main(void *argument)
-{
-    struct worker *worker = argument;
-    while (!atomic_load(&done)) {
-        uint64_t wait_ns = worker->work(store.storage, now_ns());
-        if (wait_ns != 0) sleep_for(worker, wait_ns);
-    }
-    return NULL;
-}
 
 /* A machine: every committed block in order, from the ring, or from LMDB when the ring has passed it.
  * (check's assertions belong to the main thread.) */
@@ -113,16 +61,10 @@ START_TEST(all_threads_work_together)
     snprintf(directory, sizeof directory, "/tmp/lockstep-threads-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(directory));
     store_options(&store, directory, disk_posix(), kv_lmdb());
-    store.options.wake = wake;
-    for (int i = 0; i < 3; i++) {
-        pthread_mutex_init(&workers[i].lock, NULL);
-        pthread_cond_init(&workers[i].bell, NULL);
-    }
-    workers[STORAGE_JOURNAL].work = storage_journal_work;
-    workers[STORAGE_LOG].work = storage_log_work;
+    store.options.wake = workers_wake;
+    workers_prepare();
     ck_assert_msg(store_open(&store) == 0, "%s", store.why);
-    for (int i = STORAGE_JOURNAL; i <= STORAGE_LOG; i++)
-        pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]);
+    workers_start(store.storage);
     pthread_create(&machine, NULL, machine_main, &from_log);
 
     struct {
@@ -143,7 +85,7 @@ START_TEST(all_threads_work_together)
             round++;
         } else {
             refused++;
-            sleep_for(&workers[STORAGE_LOOP], 1000000);
+            workers_sleep(1000000);
         }
         uint64_t durable = storage_persisted(store.storage);
         raft_index last = 0;
@@ -158,19 +100,16 @@ START_TEST(all_threads_work_together)
         storage_status_read(store.storage, &status);
         ck_assert_uint_le(status.journal_used_bytes, status.journal_bytes);
     }
-    while (storage_persisted(store.storage) != store.seq) sleep_for(&workers[STORAGE_LOOP], 1000000);
+    while (storage_persisted(store.storage) != store.seq) workers_sleep(1000000);
     struct block_base last = ring_last(store.ring);
     storage_commit(store.storage, last.index);
     while (storage_stored(store.storage) != last.index) {
         ck_assert_int_eq(storage_failed(store.storage, NULL), 0);
         storage_reclaim(store.storage);
-        sleep_for(&workers[STORAGE_LOOP], 1000000);
+        workers_sleep(1000000);
     }
     atomic_store(&done, true);
-    for (int i = STORAGE_JOURNAL; i <= STORAGE_LOG; i++) {
-        wake(NULL, (enum storage_part)i);
-        pthread_join(workers[i].thread, NULL);
-    }
+    workers_stop();
     pthread_join(machine, NULL);
     printf("refused for a moment %lu, read from the log %lu\n", (unsigned long)refused, (unsigned long)from_log);
     store_close(&store);
