@@ -10,16 +10,13 @@
 /* Stands where a record's length would: skip to the beginning of the bytes. */
 static const uint64_t GAP = UINT64_MAX;
 
-enum { PAGE_BYTES = 4096 };
-
 bool mailbox_open(struct mailbox *box, uint64_t capacity)
 {
     lk_assert(capacity >= 64);
     lk_assert((capacity & (capacity - 1)) == 0);
     memset(box, 0, sizeof *box);
-    box->bytes = malloc(capacity);
+    box->bytes = malloc(capacity); /* pages come as they are used: most of a large one never are */
     if (box->bytes == NULL) return false;
-    for (uint64_t at = 0; at < capacity; at += PAGE_BYTES) box->bytes[at] = 0; /* no page faults on the data path */
     box->capacity = capacity;
     return true;
 }
