@@ -28,8 +28,9 @@ _Noreturn void world_violated(struct world *world, const char *format, ...)
 
 static uint64_t clock_now(const struct member *m)
 {
-    uint64_t since = m->world->now_ns - m->clock_at_ns;
-    return m->clock_ns + since + (uint64_t)((int64_t)since / 1000000 * m->drift_ppm);
+    int64_t since = (int64_t)(m->world->now_ns - m->clock_at_ns);
+    int64_t drift = since / 1000000 * m->drift_ppm + since % 1000000 * m->drift_ppm / 1000000;
+    return m->clock_ns + (uint64_t)(since + drift);
 }
 
 /* When its clock will show `ns`. */
@@ -40,8 +41,8 @@ static uint64_t clock_when(const struct member *m, uint64_t ns)
     if (wait > 1000000 * SIM_S) return SIM_NEVER;
     uint64_t ticks = (uint64_t)(1000000 + m->drift_ppm);
     uint64_t since = wait / ticks * 1000000 + wait % ticks * 1000000 / ticks;
-    /* Rounded: a late turn is harmless, an early one would come again and again. clock_now() drifts in whole ms. */
-    return m->clock_at_ns + since + (m->drift_ppm > 0 ? (uint64_t)m->drift_ppm : 0) + SIM_US;
+    /* Rounded: a late turn is harmless, an early one would come again and again. */
+    return m->clock_at_ns + since + SIM_US;
 }
 
 static uint64_t env_now(void *context)
@@ -335,9 +336,7 @@ static void ended(struct member *m, int error, const char *why)
 {
     struct world *world = m->world;
     trace_event(&world->trace, world->now_ns, m->i, TRACE_EXIT, (uint64_t)(int64_t)error);
-    struct node_status status;
-    node_status_read(m->node, &status);
-    bool unborn = error == LOCKSTEP_ENOSPC && m->full_until_ns != 0 && !status.born;
+    bool unborn = error == LOCKSTEP_ENOSPC && m->full_until_ns != 0 && m->seen.term == 0;
     if (m->flush_failed_ns == 0 && !m->stopping && !unborn && !was_removed(m))
         world_violated(world, "n%u ends by itself: error %d: %s", m->i + 1, error, why);
     world_crash(world, m->i, false, restart_soon(world));
