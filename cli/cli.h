@@ -65,7 +65,9 @@ struct command {
 
 extern const struct command command_serve, command_local, command_status, command_propose, command_query,
     command_leader_transfer, command_member_add, command_member_promote, command_member_remove, command_member_replace,
-    command_log_inspect, command_log_verify, command_bench, command_demo, command_version, command_help;
+    command_log_inspect, command_log_verify, command_snapshot_list, command_snapshot_verify, command_backup_create,
+    command_backup_verify, command_backup_restore, command_recover, command_bench, command_demo, command_version,
+    command_help;
 /* All of them, in the order of help; NULL ends it. */
 extern const struct command *const cli_commands[];
 

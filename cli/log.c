@@ -277,7 +277,7 @@ static int inspect_run(struct cli *cli)
     uint64_t from = 1, to = UINT64_MAX;
     int code = cli_number(cli, INSPECT_FROM, 1, UINT64_MAX, &from);
     if (code == EXIT_OK) code = cli_number(cli, INSPECT_TO, 1, UINT64_MAX, &to);
-    if (code == EXIT_OK) code = offline_open(cli, cli->values[INSPECT_JOURNAL], &inspection);
+    if (code == EXIT_OK) code = offline_open(cli, cli->words[0], cli->values[INSPECT_JOURNAL], &inspection);
     if (code != EXIT_OK) return code;
     struct json json = json_to(stdout);
     if (cli->json) {
@@ -286,7 +286,7 @@ static int inspect_run(struct cli *cli)
     } else {
         summary_show(inspection, cli->words[0]);
     }
-    code = offline_findings(cli, inspection, &json);
+    code = offline_findings(cli, inspection, NULL, &json);
     if (cli->json) {
         json_signed(&json, "exit", code);
         json_end(&json);
@@ -310,7 +310,7 @@ static int inspect_run(struct cli *cli)
 static int verify_run(struct cli *cli)
 {
     struct inspection *inspection;
-    int code = offline_open(cli, cli->values[0], &inspection);
+    int code = offline_open(cli, cli->words[0], cli->values[0], &inspection);
     if (code != EXIT_OK) return code;
     int rc = inspect_verify(inspection);
     if (rc != 0) {
@@ -323,7 +323,7 @@ static int verify_run(struct cli *cli)
         json_object(&json, NULL);
         summary_json(&json, inspection, cli->words[0]);
     }
-    code = offline_findings(cli, inspection, &json);
+    code = offline_findings(cli, inspection, NULL, &json);
     if (cli->json) {
         json_signed(&json, "exit", code);
         json_end(&json);

@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <signal.h>
+#include <sys/random.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -53,11 +54,11 @@ int offline_fail(const struct cli *cli, int error, const char *why)
     return cli_fail(cli, offline_exit_of(error), cli->command->name, "", "%s", why);
 }
 
-int offline_open(const struct cli *cli, const char *journal, struct inspection **ret)
+int offline_open(const struct cli *cli, const char *directory, const char *journal, struct inspection **ret)
 {
     const struct sigaction action = {.sa_handler = on_bad_page, .sa_flags = (int)SA_RESETHAND};
     const struct inspect_options options = {
-        .directory = cli->words[0], .journal_directory = journal, .disk = disk_posix(), .kv = kv_lmdb()};
+        .directory = directory, .journal_directory = journal, .disk = disk_posix(), .kv = kv_lmdb()};
     char why[2048];
     signals_json = cli->json;
     (void)sigaction(SIGBUS, &action, NULL);
@@ -66,7 +67,7 @@ int offline_open(const struct cli *cli, const char *journal, struct inspection *
     return rc == 0 ? EXIT_OK : offline_fail(cli, rc, why);
 }
 
-int offline_findings(const struct cli *cli, const struct inspection *inspection, struct json *json)
+int offline_findings(const struct cli *cli, const struct inspection *inspection, const char *about, struct json *json)
 {
     size_t count;
     const struct inspect_finding *findings = inspect_findings(inspection, &count);
@@ -74,6 +75,7 @@ int offline_findings(const struct cli *cli, const struct inspection *inspection,
     if (cli->json) json_array(json, "findings");
     for (size_t i = 0; i < count; i++) {
         const struct inspect_finding *f = &findings[i];
+        if (about != NULL && strncmp(f->file, about, strlen(about)) != 0) continue;
         int now = f->error == LOCKSTEP_EFOREIGN ? EXIT_DIVERGED : offline_exit_of(f->error);
         if (code != EXIT_DIVERGED) code = now;
         if (cli->json) {
@@ -99,6 +101,65 @@ int offline_findings(const struct cli *cli, const struct inspection *inspection,
     }
     if (cli->json) json_end(json);
     return code;
+}
+
+int offline_epoch(const struct cli *cli, const char *config, const char *node, struct server_options *server,
+                  struct epoch_options *ret)
+{
+    char why[SERVER_WHY_BYTES_MAX];
+    const char *what = cli->command->name;
+    uint64_t random[2];
+    int rc = server_options_read(config, node, NULL, 0, server, why);
+    if (rc != 0) return cli_fail(cli, rc == LOCKSTEP_ENOMEM ? EXIT_FAILED : EXIT_USAGE, what, "", "%s", why);
+    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random || random[0] == 0 || random[1] == 0)
+        return cli_fail(cli, EXIT_FAILED, what, "run it again", "the system gives no random numbers");
+    const struct node_options *o = &server->node;
+    const struct node_member_options *self = &o->members[o->self];
+    *ret = (struct epoch_options){
+        .storage = {.directory = o->data_directory,
+                    .journal_directory = o->journal_directory[0] != 0 ? o->journal_directory : NULL,
+                    .ring_bytes = o->ring_bytes,
+                    .journal_bytes = o->journal_bytes,
+                    .map_bytes = o->map_bytes,
+                    .block_bytes_max = BLOCK_BYTES_MAX,
+                    .keep_bytes = UINT64_MAX, /* nothing is compacted: the node does that by its own rules */
+                    .disk = disk_posix(),
+                    .kv = kv_lmdb()},
+        .cluster = o->cluster,
+        .node = self->name,
+        .client = self->client,
+        .peer = self->peer,
+        .cluster_id = random[0],
+        .random_id = random[1]};
+    return EXIT_OK;
+}
+
+void offline_epoch_next(const struct cli *cli, struct json *json, const struct server_options *server,
+                        const char *config)
+{
+    const struct node_options *o = &server->node;
+    const struct node_member_options *self = &o->members[o->self];
+    if (cli->json)
+        json_array(json, "next");
+    else
+        printf("next, in this order:\n");
+    for (uint32_t i = 0; i <= o->member_count; i++) {
+        char line[1024];
+        if (i == 0) {
+            snprintf(line, sizeof line, "lockstep serve --config %s --node %s", config, self->name);
+        } else if (i - 1 != o->self) {
+            const struct node_member_options *m = &o->members[i - 1];
+            snprintf(line, sizeof line, "lockstep member add %s --client %s --peer %s --to %s", m->name, m->client,
+                     m->peer, self->client);
+        } else {
+            continue;
+        }
+        if (cli->json)
+            json_text(json, NULL, line);
+        else
+            printf("  %s%s\n", line, i > 1 || (i == 1 && o->self != 0) ? "   # started with an empty directory" : "");
+    }
+    if (cli->json) json_end(json);
 }
 
 const char *offline_level_name(uint32_t level)

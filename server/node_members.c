@@ -404,10 +404,12 @@ static int check_alike(struct node *node, const struct transport_hello *hello, c
                             (unsigned long long)(promise_ns / NODE_MS));
     if (node->identity.state != IDENTITY_COMPLETE || hello->cluster_id == 0) return 0; /* birth will tell */
     if (hello->cluster_id != node->identity.birth.cluster_id)
-        return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,
-                            "%s was born in cluster %016llx, %s in %016llx; one of them has a foreign directory",
-                            hello->name, (unsigned long long)hello->cluster_id, self,
-                            (unsigned long long)node->identity.birth.cluster_id);
+        return refuse_hello(
+            node, reason, LOCKSTEP_EFOREIGN,
+            "%s was born in cluster %016llx, %s in %016llx; one of them has a foreign directory, or one "
+            "from before a restore or recover: empty it, and member add",
+            hello->name, (unsigned long long)hello->cluster_id, self,
+            (unsigned long long)node->identity.birth.cluster_id);
     return 0;
 }
 

@@ -175,9 +175,8 @@ static const char *newer_part(const uint8_t *at, uint32_t *ret_format, uint32_t 
     return "a configuration";
 }
 
-/* No identity file. A new directory has no storage in it either. */
-static int identity_create(struct identity_directory *directory, const char *name, uint64_t random_id,
-                           struct identity *ret, char *why, size_t why_room)
+/* The first of a node's other files that is there. EEXIST: *ret_name; EIO, EINVAL. */
+static int others_absent(const struct identity_directory *directory, const char **ret_name, char *why, size_t why_room)
 {
     static const char *const others[] = {"boot", "journal", "data.mdb"};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
@@ -190,21 +189,39 @@ static int identity_create(struct identity_directory *directory, const char *nam
                      directory->path, others[i], lockstep_error_text(rc));
             return rc;
         }
-        if (there) {
-            snprintf(why, why_room,
-                     "data directory %s: its file 'identity' is gone but '%s' is there; this member cannot be trusted "
-                     "any more: restore the file, or give the node an empty directory and run member replace",
-                     directory->path, others[i]);
-            return LOCKSTEP_ECORRUPT;
-        }
+        *ret_name = others[i];
+        if (there) return LOCKSTEP_EEXIST;
     }
-    struct identity identity = {.member_id = random_id, .state = IDENTITY_FRESH};
-    memcpy(identity.name, name, strlen(name) + 1);
-    /* The directory itself is a name in the one above it. Where that one may not be read (EINVAL), it was made by others. */
+    return 0;
+}
+
+/* The directory itself is a name in the one above it. Where that one may not be read (EINVAL), it was made by others. */
+static int flush_above(const struct identity_directory *directory)
+{
     char above[STORAGE_PATH_BYTES_MAX];
     int rc = storage_path(above, directory->path, "..");
     if (rc == 0) rc = directory->disk->flush_directory(directory->disk->context, above);
-    if (rc == 0 || rc == LOCKSTEP_EINVAL) rc = identity_store(directory, &identity);
+    return rc == LOCKSTEP_EINVAL ? 0 : rc;
+}
+
+/* No identity file. A new directory has no storage in it either. */
+static int identity_create(struct identity_directory *directory, const char *name, uint64_t random_id,
+                           struct identity *ret, char *why, size_t why_room)
+{
+    const char *other = NULL;
+    int rc = others_absent(directory, &other, why, why_room);
+    if (rc == LOCKSTEP_EEXIST) {
+        snprintf(why, why_room,
+                 "data directory %s: its file 'identity' is gone but '%s' is there; this member cannot be trusted "
+                 "any more: restore the file, or give the node an empty directory and run member replace",
+                 directory->path, other);
+        return LOCKSTEP_ECORRUPT;
+    }
+    if (rc != 0) return rc;
+    struct identity identity = {.member_id = random_id, .state = IDENTITY_FRESH};
+    memcpy(identity.name, name, strlen(name) + 1);
+    rc = flush_above(directory);
+    if (rc == 0) rc = identity_store(directory, &identity);
     if (rc != 0) {
         snprintf(why, why_room, "data directory %s: cannot store its identity: %s; check the disk and its permissions",
                  directory->path, lockstep_error_text(rc));
@@ -301,6 +318,17 @@ static int directory_make(const struct disk *disk, const char *path, struct iden
     return 0;
 }
 
+static int directory_make_there(struct identity_directory *directory, char *why, size_t why_room)
+{
+    int rc = directory->disk->make_directory(directory->disk->context, directory->path);
+    if (rc != 0)
+        snprintf(why, why_room,
+                 "data directory %s: cannot be made: %s; check that the folder above it exists and may "
+                 "be written",
+                 directory->path, lockstep_error_text(rc));
+    return rc;
+}
+
 int identity_open(const struct disk *disk, const char *path, const char *name, uint64_t random_id,
                   struct identity_directory **ret, struct identity *ret_identity, char *why, size_t why_room)
 {
@@ -314,16 +342,42 @@ int identity_open(const struct disk *disk, const char *path, const char *name, u
     struct identity_directory *directory;
     int rc = directory_make(disk, path, &directory, why, why_room);
     if (rc != 0) return rc;
-    rc = disk->make_directory(disk->context, path);
-    if (rc != 0) {
-        snprintf(why, why_room,
-                 "data directory %s: cannot be made: %s; check that the folder above it exists and may "
-                 "be written",
-                 path, lockstep_error_text(rc));
-        goto fail;
-    }
-    rc = directory_lock(directory, DISK_CREATE, why, why_room);
+    rc = directory_make_there(directory, why, why_room);
+    if (rc == 0) rc = directory_lock(directory, DISK_CREATE, why, why_room);
     if (rc == 0) rc = identity_of(directory, name, random_id, ret_identity, why, why_room);
+    if (rc != 0) goto fail;
+    *ret = directory;
+    return 0;
+fail:
+    identity_close(directory);
+    return rc;
+}
+
+int identity_claim(const struct disk *disk, const char *path, struct identity_directory **ret, char *why,
+                   size_t why_room)
+{
+    struct identity_directory *directory;
+    const char *other = "identity";
+    char file[STORAGE_PATH_BYTES_MAX];
+    bool there = false;
+    int rc = directory_make(disk, path, &directory, why, why_room);
+    if (rc != 0) return rc;
+    rc = directory_make_there(directory, why, why_room);
+    if (rc == 0) rc = directory_lock(directory, DISK_CREATE, why, why_room);
+    if (rc != 0) goto fail;
+    rc = flush_above(directory);
+    if (rc == 0) rc = storage_path(file, path, other);
+    if (rc == 0) rc = disk->exists(disk->context, file, &there);
+    if (rc != 0)
+        snprintf(why, why_room, "data directory %s: cannot be looked at: %s; check its permissions", path,
+                 lockstep_error_text(rc));
+    else
+        rc = there ? LOCKSTEP_EEXIST : others_absent(directory, &other, why, why_room);
+    if (rc == LOCKSTEP_EEXIST)
+        snprintf(why, why_room,
+                 "data directory %s: holds a node's files already ('%s'); nothing was changed: name an empty or a new "
+                 "directory",
+                 path, other);
     if (rc != 0) goto fail;
     *ret = directory;
     return 0;
@@ -363,6 +417,11 @@ void identity_close(struct identity_directory *directory)
 int identity_store(struct identity_directory *directory, const struct identity *identity)
 {
     lk_assert(directory->state != IDENTITY_COMPLETE);
+    return identity_renew(directory, identity);
+}
+
+int identity_renew(struct identity_directory *directory, const struct identity *identity)
+{
     uint8_t bytes[RECORD_FILE_BYTES_MAX];
     size_t count = identity_write(identity, bytes);
     int rc = record_file_replace(directory->disk, directory->path, "identity", bytes, count);

@@ -56,8 +56,16 @@ int identity_look(const struct disk *disk, const char *path, struct identity_dir
                   struct identity *ret_identity, char *why, size_t why_room);
 void identity_close(struct identity_directory *directory); /* releases the lock; takes NULL */
 
+/* Take a directory in which no node ever was: made if it is not there, and locked. It becomes a node's by identity_store()
+ * alone; until then a start refuses it as soon as it holds anything.
+ * EEXIST: a node's files are in it; ELOCKED, EIO, ENOSPC, EINVAL, ENOMEM. */
+int identity_claim(const struct disk *disk, const char *path, struct identity_directory **ret, char *why,
+                   size_t why_room);
+
 /* Store state and birth durably. EIO, ENOSPC. COMPLETE is final: lk_asserts that none is replaced. */
 int identity_store(struct identity_directory *directory, const struct identity *identity);
+/* The same, and a complete record may be replaced: `recover` begins a new epoch of the cluster by it, and nobody else does. */
+int identity_renew(struct identity_directory *directory, const struct identity *identity);
 
 /* The birth record as bytes, for frames and files: little-endian, versioned, checksummed. */
 enum { BIRTH_RECORD_BYTES_MAX = 32 + 2 * IDENTITY_NAME_BYTES_MAX + CONFIGURATION_BYTES_MAX };

@@ -229,7 +229,7 @@ static void look_at_configuration(struct inspection *i)
     struct configuration read;
     raft_index index = v->table.configuration_index;
     int rc = index != 0 ? table_configuration_read(i->options.kv, i->txn, index, &read) : LOCKSTEP_ENOTFOUND;
-    if (rc == 0) *to = (struct storage_configuration){.index = index, .configuration = read};
+    if (rc == 0 && index >= to->index) *to = (struct storage_configuration){.index = index, .configuration = read};
     if (rc == LOCKSTEP_ECORRUPT)
         found(i, rc, "data.mdb", UINT64_MAX, index, "the configuration of block %" PRIu64 " is damaged or missing; %s",
               index, ADVICE_LOST);
@@ -240,12 +240,14 @@ static void look_at_configuration(struct inspection *i)
             found_format(i, "data.mdb", i->options.kv->offset_of(i->txn, value), index, "a configuration is",
                          configuration_version(value), CONFIGURATION_VERSION);
     }
+    v->committed = *to; /* the log's own */
     for (index = v->stored + 1; index <= v->last; index++) {
         const uint8_t *block;
         struct block_header header;
         if (inspect_block(i, index, &block, &header, NULL, NULL) != 0 || header.type != BLOCK_CONFIGURATION) continue;
         if (configuration_read(block + BLOCK_HEADER_BYTES, header.bytes - BLOCK_HEADER_BYTES, &read) == 0)
             *to = (struct storage_configuration){.index = index, .configuration = read};
+        if (index <= v->commit) v->committed = *to;
     }
 }
 
@@ -337,6 +339,18 @@ int inspect_block(struct inspection *i, raft_index index, const uint8_t **ret_bl
     if (ret_file != NULL) *ret_file = in_log ? "data.mdb" : "journal";
     if (ret_offset != NULL) *ret_offset = offset;
     return rc;
+}
+
+void inspect_configuration(struct inspection *i, raft_index at, struct storage_configuration *ret)
+{
+    uint64_t index = 0;
+    *ret = (struct storage_configuration){.configuration = i->view.identity.birth.configuration};
+    if (!i->view.has_table) return;
+    while (i->options.kv->seek(i->txn, TABLE_CONFIGURATIONS, index + 1, &index) == 0 && index <= at) {
+        struct configuration read;
+        if (table_configuration_read(i->options.kv, i->txn, index, &read) == 0)
+            *ret = (struct storage_configuration){.index = index, .configuration = read};
+    }
 }
 
 /* --- verify ----------------------------------------------------------------------------------------------------------- */
@@ -452,7 +466,7 @@ static int snapshot_read(struct inspection *i, const char *name, const struct st
     return LOCKSTEP_ECORRUPT;
 }
 
-static void verify_snapshot(struct inspection *i)
+void inspect_verify_snapshot(struct inspection *i)
 {
     struct storage_snapshot is;
     struct snapshot_file_head head = {0};
@@ -466,8 +480,16 @@ static void verify_snapshot(struct inspection *i)
         found_format(i, i->snapshot_name, 0, 0, "is", head.version, SNAPSHOT_FILE_VERSION);
         return;
     }
-    found(i, rc == LOCKSTEP_ENOTFOUND ? LOCKSTEP_ECORRUPT : rc, i->snapshot_name, UINT64_MAX, is.base.index,
-          "the snapshot of block %" PRIu64 " is damaged or missing at its byte %" PRIu64 "; %s", is.base.index, offset,
+    if (rc == LOCKSTEP_ENOTFOUND) {
+        found(i, LOCKSTEP_ECORRUPT, i->snapshot_name, UINT64_MAX, is.base.index,
+              "is missing, and data.mdb names it; %s", ADVICE_LOST);
+        return;
+    }
+    uint64_t at = 0; /* of the piece in the file */
+    if (head.piece_bytes != 0)
+        at = SNAPSHOT_FILE_HEAD_BYTES + offset / head.piece_bytes * (SNAPSHOT_PIECE_HEAD_BYTES + head.piece_bytes);
+    found(i, rc, i->snapshot_name, at, is.base.index,
+          "the state behind block %" PRIu64 " is damaged at its byte %" PRIu64 "; %s", is.base.index, offset,
           ADVICE_LOST);
 }
 
@@ -486,7 +508,7 @@ int inspect_verify(struct inspection *i)
             found(i, LOCKSTEP_ECORRUPT, "journal", offset, index, "block %" PRIu64 " is damaged; %s", index,
                   ADVICE_LOST);
     }
-    verify_snapshot(i);
+    inspect_verify_snapshot(i);
     return 0;
 }
 

@@ -53,6 +53,7 @@ struct inspect_view {
     raft_index first, stored, last, commit;     /* blocks first..last; those up to stored are in data.mdb */
     uint64_t tail_bytes;                        /* of the blocks that the journal alone holds */
     struct storage_configuration configuration; /* the newest, committed or not; index 0 = the birth record's */
+    struct storage_configuration committed;     /* the newest that is known to be committed */
 };
 
 /* Errors  ELOCKED, ENOTFOUND (no data directory), EINVAL, ENOMEM, with a sentence in why. */
@@ -66,11 +67,16 @@ const struct inspect_finding *inspect_findings(const struct inspection *inspecti
 /* Read everything that was written and still counts, and check it: each block of the log and that it follows the one
  * before, term runs, configurations, the snapshot's bytes. O(bytes). ENOMEM. */
 int inspect_verify(struct inspection *inspection);
+/* The snapshot alone. */
+void inspect_verify_snapshot(struct inspection *inspection);
 
 /* A block, checked by itself, valid until the next call. ret_file, ret_offset (may be NULL): where it lies.
  * ENOTFOUND: not in first..last; ECORRUPT: damaged or missing; EVERSION; EIO. */
 int inspect_block(struct inspection *inspection, raft_index index, const uint8_t **ret_block,
                   struct block_header *ret_header, const char **ret_file, uint64_t *ret_offset);
+
+/* The committed configuration that counts at a block that data.mdb holds or has compacted; index 0 = the birth record's. */
+void inspect_configuration(struct inspection *inspection, raft_index at, struct storage_configuration *ret);
 
 /* The journal's frames behind Q, in order: those that the next start replays. Ends where one does not chain: at the end, or
  * at a damaged one, which inspect_verify tells apart. */

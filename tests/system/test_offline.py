@@ -146,5 +146,193 @@ class Log(Offline):
         say(f"{FLIPS} damaged copies: {seen[7]} named, {seen[1]} taken for a newer format, {seen[0]} harmless")
 
 
+class Epochs(Offline):
+    """A cluster that begins again, from a backup or from what one node has: another cluster, to which the old members'
+    directories are strangers."""
+
+    def check_snapshot(self, data):
+        """It is listed and whole; a damaged copy of it is named with its place."""
+        code, objects, _ = as_json("snapshot", "list", data)
+        listed = objects[0]["snapshots"]
+        self.assertEqual((code, [s["state"] for s in listed]), (0, ["counts"]))
+        code, out, errors = lockstep("snapshot", "verify", data)
+        self.assertEqual((code, errors), (0, ""))
+        self.assertIn("whole: every byte was checked", out)
+        copy = data.with_name("copy")
+        shutil.copytree(data, copy)
+        with open(copy / listed[0]["file"], "r+b") as file:
+            file.seek(-3, os.SEEK_END)
+            byte = file.read(1)[0]
+            file.seek(-3, os.SEEK_END)
+            file.write(bytes([byte ^ 4]))
+        code, objects, _ = as_json("snapshot", "verify", copy)
+        self.assertEqual(code, 7)
+        finding = objects[0]["findings"][0]
+        self.assertEqual((finding["file"], finding["index"], finding["error"]),
+                         (listed[0]["file"], listed[0]["index"], "ECORRUPT"))
+        self.assertGreaterEqual(finding["offset"], 4096)
+        shutil.rmtree(copy)
+
+    def keys_of(self, node):
+        """The keys whose commands stand in the log of a stopped node; its log is whole."""
+        _, objects, _ = as_json("log", "inspect", node.data, "--commands")
+        commands = [c["payload"] for o in objects for c in o.get("commands_in", []) if c["kind"] == "machine"]
+        return {int(c.split()[1][3:]) for c in commands}
+
+    def check_keys(self, node, keys):
+        for n in self.random.sample(sorted(keys), min(30, len(keys))):
+            self.assertEqual(node.client.query(b"get key%d" % n).reply, b"value-%d" % n)
+
+    def leads_alone(self, node):
+        return until(lambda: (s := node.status()) is not None and s.role == "leader" and s.commit_index == s.last_index
+                     and s, settings.patience(30), lambda: f"{node.name} leads\n{node.tail()}")
+
+    def is_stranger(self, node):
+        """Whether another node has told it that its cluster is not theirs."""
+        status = node.status()
+        return status is not None and any("was born in cluster" in m.note for m in status.members)
+
+    def check_refused(self, node, old):
+        """The old member's directory is that of another cluster, and both say so."""
+        old.start()
+        until(lambda: self.is_stranger(old), settings.patience(30), lambda: f"a refusal\n{node.tail()}\n{old.tail()}")
+        self.assertEqual(node.status().role, "leader")
+        self.assertNotEqual(old.status().role, "leader")
+        old.terminate()
+
+    def grow(self, cluster, node, others):
+        """The others join, empty."""
+        for other in others:
+            shutil.rmtree(other.data)
+            other.start()
+            code, out, errors = lockstep("member", "add", other.name, "--client", other.client_endpoint, "--peer",
+                                         other.peer_endpoint, "--to", node.client_endpoint, "--timeout", "60s")
+            self.assertEqual(code, 0, errors)
+            self.assertIn("is a voter now", out)
+        cluster.wait_equal(settings.patience(60))
+
+    def test_a_backup_becomes_a_cluster_and_the_old_members_are_refused(self):
+        cluster = self.cluster(nodes=3, sections={"storage": {"snapshot_after": "32KiB"}}).start()
+        cluster.leader()
+        self.put(cluster, 0, PUTS)
+        one, two, three = cluster.nodes
+        until(lambda: (s := three.status()) and s.snapshot_index > 0, settings.patience(30), "a snapshot")
+        self.assertEqual(three.terminate(), 0)
+        self.put(cluster, PUTS, 100)  # behind the backup, while the others go on
+        backup = cluster.directory / "backup"
+        self.check_snapshot(three.data)
+        before = fingerprint(three.data)
+        code, objects, errors = as_json("backup", "create", three.data, "--to", backup)
+        self.assertEqual(code, 0, errors)
+        self.assertGreater(objects[0]["snapshot"], 0)
+        self.assertEqual(fingerprint(three.data), before)
+        code, checked, _ = as_json("backup", "verify", backup)
+        self.assertEqual((code, checked), (0, objects))
+        code, _, errors = lockstep("backup", "create", three.data, "--to", backup)
+        self.assertEqual(code, 5)
+        self.assertIn("is there already", errors)
+        for node in (one, two):
+            node.kill()
+        say(f"backup: {backup.stat().st_size} bytes, snapshot of block {objects[0]['snapshot']}, last {objects[0]['last']}")
+
+        restore = ("backup", "restore", backup, "--config", cluster.config, "--node", "n1")
+        before = fingerprint(one.data)
+        code, _, errors = lockstep(*restore)
+        self.assertEqual(code, 5)
+        self.assertIn("holds a node's files already", errors)
+        self.assertEqual(fingerprint(one.data), before)
+        one.data.rename(one.data.with_name("n1-old"))
+        code, restored, errors = as_json(*restore)
+        self.assertEqual(code, 0, errors)
+        self.assertNotEqual(restored[0]["cluster_id"], restored[0]["old_cluster_id"])
+        self.assertEqual(restored[0]["old_cluster_id"], objects[0]["cluster_id"])
+        self.assertEqual(lockstep("log", "verify", one.data)[0], 0)
+
+        one.start()
+        self.leads_alone(one)
+        self.check_keys(one, range(PUTS))
+        self.assertEqual(one.client.query(b"get key%d" % PUTS).reply, b"no such key")
+        self.check_refused(one, two)
+        self.put(cluster, 5 * PUTS, 50)
+        self.grow(cluster, one, [two, three])
+        cluster.wait_hashes()
+        for node in cluster.nodes:
+            self.assertEqual(node.client.query(b"get key%d" % (5 * PUTS)).reply, b"value-%d" % (5 * PUTS))
+
+    def test_a_damaged_backup_is_named_and_nothing_is_made_from_it(self):
+        cluster = self.killed_cluster()
+        backup, damaged = cluster.directory / "backup", cluster.directory / "damaged"
+        self.assertEqual(lockstep("backup", "create", cluster["n1"].data, "--to", backup)[0], 0)
+        shutil.rmtree(cluster["n2"].data)
+        whole = backup.read_bytes()
+        for number in range(FLIPS):
+            content = bytearray(whole)
+            if number % 4 == 0:
+                del content[self.random.randrange(len(content)):]
+            else:
+                content[self.random.randrange(len(content))] ^= 1 << self.random.randrange(8)
+            damaged.write_bytes(content)
+            code, out, errors = lockstep("backup", "verify", damaged)
+            self.assertEqual(code, 7, f"damage {number}: {out}{errors}")
+            self.assertIn("at byte ", errors)
+        code, _, errors = lockstep("backup", "restore", damaged, "--config", cluster.config, "--node", "n2")
+        self.assertEqual(code, 7)
+        self.assertFalse(cluster["n2"].data.exists())
+        say(f"{FLIPS} damaged backups of {len(whole)} bytes, each of them named")
+
+    def test_one_survivor_of_three_goes_on_alone(self):
+        cluster = self.killed_cluster()
+        one, two, three = cluster.nodes
+        held, before = self.keys_of(two), fingerprint(two.data)
+        recover = ("recover", "--config", cluster.config, "--node", "n2")
+        for words in ((), ("--confirm", "another")):
+            code, out, errors = lockstep(*recover, *words)
+            self.assertEqual(code, 5)
+            self.assertIn("what may be lost", out)
+            self.assertIn("nothing was changed", errors)
+        self.assertEqual(fingerprint(two.data), before)
+        code, objects, errors = as_json(*recover, "--confirm", "system")
+        self.assertEqual(code, 0, errors)
+        plan, done = objects
+        self.assertEqual((plan["step"], plan["left_behind"], done["step"]), ("plan", ["n1", "n3"], "done"))
+        self.assertEqual(done["last"], plan["last"] + 2)  # a joint configuration, and its end
+        self.assertGreater(done["term"], plan["last_term"])
+        self.assertNotEqual(done["cluster_id"], plan["cluster_id"])
+        self.assertEqual(lockstep("log", "verify", two.data)[0], 0)
+
+        two.start()
+        self.leads_alone(two)
+        self.check_keys(two, held)
+        self.check_refused(two, one)
+        self.put(cluster, PUTS, 50)
+        self.grow(cluster, two, [one, three])
+        cluster.wait_hashes()
+        self.check_keys(one, held | set(range(PUTS, PUTS + 50)))
+
+    def test_recover_cut_short_leads_nothing_and_can_be_run_again(self):
+        cluster = self.killed_cluster()
+        two = cluster["n2"]
+        held = self.keys_of(two)
+        # Cut short: the identity is new, the log is not.
+        shutil.copytree(two.data, two.data.with_name("as-it-was"))
+        recover = ("recover", "--config", cluster.config, "--node", "n2", "--confirm", "system")
+        self.assertEqual(lockstep(*recover)[0], 0)
+        identity = (two.data / "identity").read_bytes()
+        shutil.rmtree(two.data)
+        two.data.with_name("as-it-was").rename(two.data)
+        (two.data / "identity").write_bytes(identity)
+        for node in cluster.nodes:
+            node.start()
+        until(lambda: self.is_stranger(two), settings.patience(30), lambda: two.tail())
+        self.assertNotEqual(two.status().role, "leader")
+        for node in cluster.nodes:
+            node.kill()
+        code, out, errors = lockstep(*recover)
+        self.assertEqual(code, 0, out + errors)
+        two.start()
+        self.leads_alone(two)
+        self.check_keys(two, held)
+
+
 if __name__ == "__main__":
     main()
