@@ -182,8 +182,9 @@ static void set_node(struct cluster *cluster, uint32_t at, const char *name, con
 static int make_config(struct cluster *cluster, const struct cluster_options *options, char why[CLUSTER_WHY_BYTES_MAX])
 {
     cluster->count = options->nodes != 0 ? options->nodes : NODES_DEFAULT;
-    if (options->durability != NULL && strcmp(options->durability, "fsync") != 0) {
-        COMPLAIN("durability \"%s\" is not offered by this version; write \"fsync\"", options->durability);
+    if (options->durability != NULL && strcmp(options->durability, "fsync") != 0 &&
+        strcmp(options->durability, "os") != 0) {
+        COMPLAIN("durability \"%s\" is not offered by this version; write \"fsync\" or \"os\"", options->durability);
         return LOCKSTEP_EINVAL;
     }
     int rc = set_machine(cluster, options->machine != NULL ? options->machine : "kv", why);

@@ -246,10 +246,15 @@ static int number_store(struct reader *reader, const struct source *source, cons
 
 static int level_store(struct reader *reader, const struct source *source, const char *text, enum durability_level *to)
 {
-    if (strcmp(text, "os") == 0 || strcmp(text, "memory") == 0)
-        return complain(reader, source, "durability \"%s\" is not offered by this version; write \"fsync\"", text);
-    if (strcmp(text, "fsync") != 0) return complain(reader, source, "durability is \"%s\"; write \"fsync\"", text);
-    *to = DURABILITY_LEVEL_FSYNC;
+    if (strcmp(text, "fsync") == 0)
+        *to = DURABILITY_LEVEL_FSYNC;
+    else if (strcmp(text, "os") == 0)
+        *to = DURABILITY_LEVEL_OS;
+    else if (strcmp(text, "memory") == 0)
+        return complain(reader, source,
+                        "durability \"memory\" is not offered by this version; write \"fsync\" or \"os\"");
+    else
+        return complain(reader, source, "durability is \"%s\"; write \"fsync\" or \"os\"", text);
     return 0;
 }
 

@@ -43,6 +43,8 @@ struct disk {
     /* Call `each` with the name of everything in a directory, in any order. Nothing is changed in there meanwhile. */
     int (*list)(void *context, const char *path, void (*each)(void *each_context, const char *name),
                 void *each_context);
+    /* A number that is another one after the host has started anew: then what was written and not flushed may be gone. */
+    int (*host_boot)(void *context, uint64_t *ret);
     int (*free_bytes)(void *context, const char *path, uint64_t *ret);
     /* The type of the file system, as "ext4" or "tmpfs"; for people and for refusing tmpfs. */
     int (*file_system)(void *context, const char *path, char *ret, size_t room);

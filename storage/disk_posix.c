@@ -6,6 +6,7 @@
 #include "storage/disk.h"
 
 #include <dirent.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -220,6 +221,27 @@ static int posix_disk_list(void *context, const char *path, void (*each)(void *e
     return rc;
 }
 
+/* The kernel draws a UUID when it starts. */
+static int posix_disk_host_boot(void *context, uint64_t *ret)
+{
+    char text[64] = "";
+    uint64_t value = 0;
+    unsigned digits = 0;
+    (void)context;
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return from_errno(errno);
+    ssize_t count = read(fd, text, sizeof text - 1);
+    close(fd);
+    for (ssize_t i = 0; i < count && digits < 16; i++) {
+        if (!isxdigit((unsigned char)text[i])) continue;
+        value = value << 4 | (uint64_t)(isdigit((unsigned char)text[i]) ? text[i] - '0' : (text[i] | 32) - 'a' + 10);
+        digits++;
+    }
+    if (digits < 16) return LOCKSTEP_EIO;
+    *ret = value;
+    return 0;
+}
+
 static int posix_disk_free_bytes(void *context, const char *path, uint64_t *ret)
 {
     (void)context;
@@ -268,6 +290,7 @@ const struct disk *disk_posix(void)
                                      .flush_directory = posix_disk_flush_directory,
                                      .exists = posix_disk_exists,
                                      .list = posix_disk_list,
+                                     .host_boot = posix_disk_host_boot,
                                      .free_bytes = posix_disk_free_bytes,
                                      .file_system = posix_disk_file_system};
     return &disk;

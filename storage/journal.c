@@ -144,7 +144,7 @@ static int fill_up_to(struct journal *journal, uint64_t end)
         if (rc != 0) return rc;
         journal->filled_bytes += step;
     }
-    return journal->disk->flush(journal->file, true); /* with the new size */
+    return journal->unflushed ? 0 : journal->disk->flush(journal->file, true); /* with the new size */
 }
 
 int journal_append(struct journal *journal, struct frame_header *header, struct iovec *parts, int part_count)
@@ -174,7 +174,7 @@ int journal_append(struct journal *journal, struct frame_header *header, struct 
     if (rc != 0) return rc;
     rc = journal->disk->pwritev(journal->file, parts, part_count + 2, offset);
     if (rc != 0) return rc;
-    rc = journal->disk->flush(journal->file, false);
+    if (!journal->unflushed) rc = journal->disk->flush(journal->file, false);
     if (rc != 0) return rc;
     journal->last = (struct journal_place){
         .seq = header->seq, .boot = header->boot, .lap = lap, .offset = offset + bytes, .crc = header->header_crc};
@@ -182,6 +182,11 @@ int journal_append(struct journal *journal, struct frame_header *header, struct 
     journal->last_has_group = header->has_group;
     journal->last_group = header->group;
     return 0;
+}
+
+int journal_flush(struct journal *journal)
+{
+    return journal->disk->flush(journal->file, true);
 }
 
 bool journal_wants_fill(const struct journal *journal)

@@ -43,6 +43,7 @@ struct journal_shape {
 struct journal {
     const struct disk *disk;
     struct disk_file *file;
+    bool unflushed;   /* level os: what is written counts, until journal_flush() nothing is flushed */
     uint32_t version; /* of page 0; alone it is set with EVERSION */
     uint64_t id;
     struct journal_shape shape;
@@ -79,6 +80,9 @@ void journal_start(struct journal *journal, const struct journal_shape *shape, c
  * filled in. parts: JOURNAL_PARTS_MAX + 2 of them, the blocks from parts[1] on, part_count of them.
  * The caller made sure that nothing needed lies there. EIO, ENOSPC: final. */
 int journal_append(struct journal *journal, struct frame_header *header, struct iovec *parts, int part_count);
+
+/* Everything written is durable. EIO. */
+int journal_flush(struct journal *journal);
 
 /* Linear place of the end of a frame of so many bytes if it were appended now. */
 uint64_t journal_end_after(const struct journal *journal, uint64_t frame_bytes);

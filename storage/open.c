@@ -31,7 +31,8 @@ struct opening {
     const char *journal_directory;
     struct storage *storage;
     struct boot boot;
-    bool has_table; /* data.mdb holds a state record */
+    uint64_t host_boot; /* 0 = not known */
+    bool has_table;     /* data.mdb holds a state record */
     struct kv_txn *txn;
     struct recovery recovery;
     char *why;
@@ -68,7 +69,13 @@ static const char ADVICE_DISK[] = "check the disk and its permissions";
 static int boot_look(struct opening *o)
 {
     struct boot boot;
-    int rc = boot_read(o->options->disk, o->options->directory, &boot);
+    int rc = o->options->disk->host_boot(o->options->disk->context, &o->host_boot);
+    if (rc != 0 && o->options->level != DURABILITY_LEVEL_FSYNC)
+        return refuse(o, rc,
+                      "the system does not tell when its host was started (/proc/sys/kernel/random/boot_id): %s; "
+                      "durability \"os\" needs it",
+                      lockstep_error_text(rc));
+    rc = boot_read(o->options->disk, o->options->directory, &boot);
     switch (rc) {
     case 0: break;
     case LOCKSTEP_ENOTFOUND: return 0; /* all zeros: a first start */
@@ -80,13 +87,19 @@ static int boot_look(struct opening *o)
         return refuse(o, LOCKSTEP_EFOREIGN,
                       "its file 'boot' belongs to member %016" PRIx64 ", this is %016" PRIx64 "; %s", boot.member_id,
                       o->options->member_id, ADVICE_LOST);
+    if (boot.complete && boot_counts_as_wiped(&boot, o->options->level, o->host_boot))
+        return refuse(
+            o, LOCKSTEP_ECORRUPT,
+            "its host started anew without a clean stop of this node: at durability \"os\" what it promised last "
+            "may be lost, and it counts as wiped; give it an empty directory and run member replace");
     o->boot = boot;
     return 0;
 }
 
 static int boot_store(struct opening *o, uint64_t boot, bool complete)
 {
-    const struct boot next = {.boot = boot, .complete = complete, .member_id = o->options->member_id};
+    const struct boot next = {
+        .boot = boot, .complete = complete, .member_id = o->options->member_id, .host_boot = o->host_boot};
     int rc = boot_write(o->options->disk, o->options->directory, &next);
     if (rc != 0)
         return refuse(o, rc, "its file 'boot' cannot be written: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
@@ -399,8 +412,8 @@ static int check_options(struct opening *o)
                       "a journal of %" PRIu64 " bytes is smaller than 4 rings of %" PRIu64
                       "; raise [storage] journal or lower [limits] ring",
                       options->journal_bytes, options->ring_bytes);
-    if (options->level != DURABILITY_LEVEL_FSYNC)
-        return refuse(o, LOCKSTEP_EINVAL, "durability level %d is not served; set durability = \"fsync\"",
+    if (options->level != DURABILITY_LEVEL_FSYNC && options->level != DURABILITY_LEVEL_OS)
+        return refuse(o, LOCKSTEP_EINVAL, "durability level %d is not served; set durability = \"fsync\" or \"os\"",
                       (int)options->level);
     return 0;
 }
@@ -509,11 +522,13 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     if (rc == 0) rc = boot_store(o, o->has_table ? o->boot.boot + 1 : o->boot.boot, o->boot.complete);
     if (rc != 0) return rc;
     journal_start(&s->journal, &s->shape, &o->recovery.end, o->boot.boot);
+    s->journal.unflushed = options->level == DURABILITY_LEVEL_OS;
     rc = pack(o);
     if (rc == 0) rc = boot_commit(o);
     if (rc == 0 && !o->boot.complete) rc = boot_store(o, o->boot.boot, true);
     if (rc == 0) rc = snapshots_recover(o);
     if (rc != 0) return rc;
+    s->boot = o->boot;
     counters_start(o);
     *ret = (struct storage_recovered){.hard_state = o->recovery.hard_state,
                                       .base = s->table.base,
@@ -564,9 +579,19 @@ int storage_open(const struct storage_options *options, struct storage **ret, st
     return 0;
 }
 
+/* At level os a clean stop is what makes the next start of the host harmless. Where it fails, the next start is told so. */
+static void leave_clean(struct storage *s)
+{
+    struct boot boot = s->boot;
+    if (!s->journal.unflushed || !boot.complete || atomic_load(&s->failed) != 0) return;
+    boot.clean = true;
+    if (journal_flush(&s->journal) == 0) (void)boot_write(s->disk, s->directory, &boot);
+}
+
 void storage_close(struct storage *s)
 {
     if (s == NULL) return;
+    leave_clean(s);
     journal_close(&s->journal);
     if (s->map != NULL) s->kv->close(s->map);
     spsc_close(&s->requests);

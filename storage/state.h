@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/queue.h"
+#include "storage/boot.h"
 #include "storage/compress.h"
 #include "storage/journal.h"
 #include "storage/record_file.h"
@@ -88,6 +89,7 @@ struct storage {
     const struct kv *kv;
     struct kv_map *map;
     struct journal_shape shape;
+    struct boot boot; /* as stored; not complete until the storage is open */
     const struct disk *disk;
     char directory[STORAGE_PATH_BYTES_MAX];
     uint64_t ring_bytes;

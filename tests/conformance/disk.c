@@ -235,6 +235,16 @@ START_TEST(space_and_kind_can_be_asked)
 }
 END_TEST
 
+START_TEST(the_host_was_started_once)
+{
+    uint64_t one = 0, again = 0;
+    ck_assert_int_eq(disk->host_boot(disk->context, &one), 0);
+    ck_assert_int_eq(disk->host_boot(disk->context, &again), 0);
+    ck_assert_uint_ne(one, 0);
+    ck_assert_uint_eq(one, again);
+}
+END_TEST
+
 void conformance_disk_add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, setup, teardown);
@@ -251,4 +261,5 @@ void conformance_disk_add(TCase *tests)
     tcase_add_test(tests, directory_is_made_once_and_may_be_there);
     tcase_add_test(tests, everything_in_a_directory_is_listed_once);
     tcase_add_test(tests, space_and_kind_can_be_asked);
+    tcase_add_test(tests, the_host_was_started_once);
 }

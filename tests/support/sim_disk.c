@@ -54,7 +54,8 @@ struct sim_disk {
     struct inode *inodes;
     struct names now, medium, changes; /* medium + changes, in order = now */
     bool powered;
-    bool killed; /* no power cut: what is cached stays */
+    uint64_t power_cuts; /* that were followed by a start of the host */
+    bool killed;         /* no power cut: what is cached stays */
     bool lies, cannot_reserve;
     uint64_t operations, flush_operations, cut_at, flushes, fail_flush_at, capacity;
     struct sim_disk_watch watch;
@@ -415,6 +416,13 @@ static int disk_list(void *context, const char *path, void (*each)(void *each_co
     return 0;
 }
 
+static int disk_host_boot(void *context, uint64_t *ret)
+{
+    const struct sim_disk *sim = context;
+    *ret = 1 + sim->power_cuts;
+    return 0;
+}
+
 static int disk_free_bytes(void *context, const char *path, uint64_t *ret)
 {
     struct sim_disk *sim = context;
@@ -457,6 +465,7 @@ struct sim_disk *sim_disk_open(uint64_t seed)
         .flush_directory = disk_flush_directory,
         .exists = disk_exists,
         .list = disk_list,
+        .host_boot = disk_host_boot,
         .free_bytes = disk_free_bytes,
         .file_system = disk_file_system,
     };
@@ -539,6 +548,7 @@ void sim_disk_power_on(struct sim_disk *sim)
     bool killed = sim->killed;
     sim->killed = false;
     if (killed) return;
+    sim->power_cuts++;
     sim->now.count = 0;
     for (size_t i = 0; i < sim->medium.count; i++) {
         const struct name *name = &sim->medium.list[i];

@@ -50,7 +50,7 @@ class Program(unittest.TestCase):
     def test_local_exits_as_the_node_whose_file_is_wrong(self):
         with tempfile.TemporaryDirectory() as directory:
             with open(os.path.join(directory, "lockstep.toml"), "w", encoding="utf-8") as out:
-                out.write('cluster = "c"\nmachine = "kv"\ndurability = "os"\n[node.n1]\nclient = "127.0.0.1:27411"\n'
+                out.write('cluster = "c"\nmachine = "kv"\ndurability = "memory"\n[node.n1]\nclient = "127.0.0.1:27411"\n'
                           'peer = "127.0.0.1:27511"\ndata = "n1"\n')
             code, _, err = run("local", "--dir", directory)
             self.assertEqual(code, 2, err)

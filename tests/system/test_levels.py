@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Durability level os: nothing is flushed before it is acknowledged. Processes may die as they like; a host that goes down
+without a clean stop takes its node's directory with it. The host's start is another boot id, in a mount namespace of its own."""
+import shutil
+import time
+import uuid
+
+from harness import process, settings
+from harness.api import pb
+from harness.case import Case, main, say
+from harness.cluster import until
+
+KILLS = settings.by_length(2, 4, 40)
+
+
+class LevelOs(Case):
+    def make(self):
+        cluster = self.cluster(nodes=3)
+        for node in cluster.nodes:
+            node.environment = {"LOCKSTEP_DURABILITY": "os"}
+        cluster.start()
+        cluster.leader()
+        return cluster
+
+    def start_after_reboot(self, cluster, node):
+        """Its host was started anew, as far as it can tell."""
+        identity = cluster.directory / f"boot-{uuid.uuid4()}"
+        identity.write_text(f"{uuid.uuid4()}\n")
+        node.prefix = ("unshare", "--mount", "sh", "-c",
+                       f'mount --bind "{identity}" /proc/sys/kernel/random/boot_id && exec "$@"', "sh")
+        node.start()
+
+    def test_killed_processes_lose_nothing(self):
+        cluster = self.make()
+        with self.load(cluster) as load:
+            for _ in range(KILLS):
+                load.wait_in_flight(64, settings.patience(30))
+                time.sleep(self.random.uniform(0, 0.2))
+                for node in cluster.nodes:  # all of them, so that nobody has it in a process's memory
+                    node.kill()
+                cluster.start()
+                cluster.leader()
+                load.wait_acknowledged(100, settings.patience(60))
+        say(f"{KILLS} times all three killed: {load.acknowledged} acknowledged")
+        self.judge(cluster, load)
+
+    def test_a_host_that_went_down_is_a_wiped_node_and_is_replaced(self):
+        cluster = self.make()
+        load = self.load(cluster)
+        with load:
+            load.wait_acknowledged(500, settings.patience(30))
+            down = cluster.followers(cluster.leader())[0]
+            down.kill()
+            self.start_after_reboot(cluster, down)
+            self.assertEqual(down.wait_exit(), 7)
+            self.assertIn(b"counts as wiped", down.output.read_bytes())
+            self.assertIn(b"member replace", down.output.read_bytes())
+            code, _, errors = process.run([settings.PROGRAM, "log", "verify", down.data], prefix=down.prefix)
+            self.assertEqual(code, 7)
+            self.assertIn("counts as wiped", errors)
+            shutil.rmtree(down.data)  # what it was told to do
+            down.start()
+            code, out, errors = process.run(
+                [settings.PROGRAM, "member", "replace", down.name, "--to", cluster.leader().client_endpoint,
+                 "--timeout", "60s"], seconds=settings.patience(90))
+            self.assertEqual(code, 0, errors)
+            load.wait_acknowledged(500, settings.patience(30))
+        cluster.wait_equal(settings.patience(60))
+
+    def test_after_a_clean_stop_the_host_may_go_down(self):
+        cluster = self.make()
+        with self.load(cluster) as load:
+            load.wait_acknowledged(500, settings.patience(30))
+        cluster.wait_equal()
+        cluster.stop()
+        for node in cluster.nodes:
+            self.start_after_reboot(cluster, node)
+        cluster.leader()
+        until(lambda: all(n.status() is not None for n in cluster.nodes), settings.patience(20), "all are there")
+        self.judge(cluster, load)
+
+    def test_the_level_stands_in_status_and_replies_and_stays_what_it_was_at_birth(self):
+        cluster = self.make()
+        self.assertEqual({n.status().durability for n in cluster.nodes}, {pb.DURABILITY_OS})
+        self.assertEqual(cluster.leader().client.propose(b"put a b").durability, pb.DURABILITY_OS)
+        one = cluster.nodes[0]
+        one.terminate()
+        one.environment = {}
+        one.start()
+        self.assertEqual(one.wait_exit(), 1)
+        self.assertIn(b'born with durability "os", the configuration says "fsync"', one.output.read_bytes())
+
+
+if __name__ == "__main__":
+    main()
