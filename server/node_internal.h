@@ -198,6 +198,7 @@ struct node_slot {
     uint8_t kind;
     uint64_t hello_cluster_id; /* of its last hello: 0 = it has no complete birth record */
     raft_index guest_index;    /* of that newer configuration */
+    uint64_t hello_number;     /* of the last hello that had this member's id, counted over all; 0 = none */
 };
 
 struct node_members {
@@ -205,8 +206,9 @@ struct node_members {
     struct storage_configuration *configurations;
     uint32_t count, room;
     struct node_slot slots[RAFT_MEMBERS_MAX]; /* beside options.members; the node's own has its name */
-    bool slots_due, hello_due;                /* at the end of this turn */
-    bool removed;                             /* for good: ids are never used again */
+    uint64_t hello_count;
+    bool slots_due, hello_due; /* at the end of this turn */
+    bool removed;              /* for good: ids are never used again */
     uint64_t removed_ns, look_ns;
     uint32_t refused_said[NODE_REFUSALS_REMEMBERED]; /* checksums of what the log had lately: not said again */
     unsigned refused_next;

@@ -161,7 +161,7 @@ static void slot_set(struct node *node, unsigned slot, enum node_slot_kind kind,
     struct node_member_options *options = &node->options.members[slot];
     struct node_slot *s = &node->members.slots[slot];
     if (s->kind != kind || node->slot_id[slot] != id) node->changed = true;
-    if (node->slot_id[slot] != id) node->boot_seen[slot] = 0;
+    if (node->slot_id[slot] != id) node->boot_seen[slot] = s->hello_number = 0;
     s->kind = (uint8_t)kind;
     node->slot_id[slot] = id;
     snprintf(options->name, sizeof options->name, "%s", name);
@@ -282,7 +282,8 @@ int node_members_recover(struct node *node, const struct storage_recovered *reco
     return 0;
 }
 
-/* Of several peers at one address - a replaced node and its replacement - the one that stays is dialled, else the newest: who
+/* Of several peers at one address - a replaced node and its replacement - the one is dialled that said hello last: it runs
+ * there, also where the old directory came back before the change was over. None did: the one that stays, else the newest; who
  * holds nothing newer than the joint configuration has to be able to answer the replacement. */
 static const char *address_to_dial(const struct node *node, unsigned slot)
 {
@@ -292,10 +293,15 @@ static const char *address_to_dial(const struct node *node, unsigned slot)
     if (strcmp(peer, node->options.members[node->options.self].peer) == 0) return "";
     const struct configuration_member *own = configuration_find(&known->configuration, node->slot_id[slot]);
     bool leaves = own == NULL || own->role == CONFIGURATION_LEAVING;
+    uint64_t own_hello = node->members.slots[slot].hello_number;
     for (uint32_t i = 0; i < known->configuration.member_count; i++) {
         const struct configuration_member *other = &known->configuration.members[i];
         bool other_leaves = other->role == CONFIGURATION_LEAVING;
         if (other == own || strcmp(other->peer, peer) != 0) continue;
+        unsigned other_slot = node_slot_of(node, other->id);
+        uint64_t other_hello = other_slot < RAFT_MEMBERS_MAX ? node->members.slots[other_slot].hello_number : 0;
+        if (other_hello > own_hello) return "";
+        if (other_hello < own_hello) continue;
         if (leaves != other_leaves ? leaves : other > own) return "";
     }
     for (unsigned other = 0; other < RAFT_MEMBERS_MAX; other++)
@@ -413,6 +419,18 @@ static int check_alike(struct node *node, const struct transport_hello *hello, c
     return 0;
 }
 
+/* It runs at its address, whoever was looked for there. */
+static void said_hello(struct node *node, unsigned slot)
+{
+    struct node_members *m = &node->members;
+    uint64_t before = m->slots[slot].hello_number;
+    m->slots[slot].hello_number = ++m->hello_count;
+    for (unsigned other = 0; other < RAFT_MEMBERS_MAX; other++)
+        if (other != slot && m->slots[other].kind == NODE_SLOT_MEMBER && m->slots[other].hello_number >= before &&
+            strcmp(node->options.members[other].peer, node->options.members[slot].peer) == 0)
+            m->slots_due = true; /* which of them is dialled changes */
+}
+
 /* Whose connection this is, by its id; a node that has no record yet, by the name under which it is waited for. */
 static unsigned slot_of_hello(const struct node *node, const struct transport_hello *hello)
 {
@@ -498,6 +516,8 @@ int node_hello_check(void *context, unsigned *slot, const struct transport_hello
     raft_member known = node->slot_id[*slot];
     s->hello_cluster_id = hello->cluster_id;
     if (s->kind == NODE_SLOT_JOINING) node->slot_id[*slot] = known = hello->member_id;
+    unsigned there = node_slot_of(node, hello->member_id);
+    if (there != RAFT_MEMBERS_MAX) said_hello(node, there);
     if (known == 0 || hello->cluster_id == 0 || node->identity.state != IDENTITY_COMPLETE) return 0;
     if (hello->member_id != known)
         return refuse_hello(node, reason, LOCKSTEP_EFOREIGN,

@@ -8,6 +8,8 @@ import shutil
 import threading
 import time
 
+import grpc
+
 from harness import process, settings
 from harness.case import Case, main, say
 from harness.cluster import Node, until
@@ -135,6 +137,51 @@ class Replace(Members):
         cluster.nodes.append(other)
         cluster.wait_equal()
         self.assertEqual(set(self.roles(cluster)), {n.name for n in cluster.nodes})
+
+
+    def test_a_replacement_that_was_begun_does_not_shut_the_old_directory_out(self):
+        """The successor was a learner when it was lost, and the old disk turned up again: that one is a voter still, and
+        two nodes of three are a majority."""
+        cluster = self.cluster(nodes=3).start()
+        leader = cluster.leader()
+        back, other = cluster.followers(leader)
+        for i in range(48):  # so that the successor is a learner for a while
+            leader.client.propose(b"put large%d " % i + b"x" * 500_000, timeout=settings.patience(10))
+        aside = back.data.with_suffix(".aside")
+        for attempt in range(20):
+            back.kill()
+            shutil.rmtree(aside, ignore_errors=True)
+            back.data.rename(aside)
+            back.output.write_bytes(b"")
+            back.start()
+            until(lambda: b"no voter" in back.output.read_bytes(), settings.patience(20), back.tail)
+            asked = threading.Thread(target=self.member, args=[cluster, "replace", back.name], kwargs={"timeout": 1})
+            asked.start()
+            until(lambda: not asked.is_alive() or any(m.role == "learner" for m in leader.client.status().members),
+                  settings.patience(20), "the successor is a learner")
+            back.pause()
+            asked.join()
+            learners = [m.id for m in leader.client.status().members if m.role == "learner"]
+            if learners:
+                break
+            back.resume()
+        self.assertEqual(len(learners), 1, "never caught while it was a learner")
+        back.kill()
+        shutil.rmtree(back.data)
+        aside.rename(back.data)
+        back.start()
+        other.kill()
+        until(lambda: self.applied(leader, b"put after it"), settings.patience(30), cluster.tails)
+        other.start()
+        self.change(cluster, "remove", f"{learners[0]:016x}")
+        cluster.wait_equal()
+        self.assertEqual(self.roles(cluster), {f"n{i + 1}": "voter" for i in range(3)})
+
+    def applied(self, node, command):
+        try:
+            return node.client.propose(command, timeout=1).code == 0
+        except grpc.RpcError:
+            return False
 
 
 class KillInTheMiddle(Members):
