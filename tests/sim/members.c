@@ -36,11 +36,12 @@ static void ask(struct world *world, enum node_change_kind kind, unsigned i)
     trace_event(&world->trace, world->now_ns, m->i, TRACE_MEMBERS, kind, i, (uint64_t)(int64_t)rc, request.force);
 }
 
-/* With empty directories on all listed nodes there would be another birth: then somebody must change the list first. */
+/* With empty directories on all listed nodes there would be another birth: then somebody must change the list first. Who was
+ * admitted and has not heard of it has an empty one still. */
 static bool another_birth(const struct world *world, unsigned i)
 {
     for (unsigned k = 0; k < world->plan.listed; k++)
-        if (k != i && world->members[k].was_member) return false;
+        if (k != i && world->members[k].was_member && world->members[k].seen.commit > 0) return false;
     return true;
 }
 
