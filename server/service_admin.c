@@ -162,7 +162,8 @@ static const char *transfer_text(int error)
     case LOCKSTEP_ENOTFOUND: return "no member has this name; `lockstep status` shows the names";
     case LOCKSTEP_EEXIST: return "this member leads already";
     case LOCKSTEP_ETIMEDOUT: return "the target did not take over in time; is it up, and caught up?";
-    case LOCKSTEP_EUNAVAILABLE: return "no transfer is possible now: one is under way, or no other member is caught up";
+    case LOCKSTEP_EUNAVAILABLE:
+        return "no transfer is possible now: there is no leader, one is under way, or no other member is caught up";
     default: return NULL;
     }
 }
