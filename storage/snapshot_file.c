@@ -31,7 +31,7 @@ static_assert(sizeof(struct piece_head) == SNAPSHOT_PIECE_HEAD_BYTES, "as docume
 struct snapshot_file {
     const struct disk *disk;
     struct disk_file *file;
-    uint64_t unflushed_bytes;
+    uint32_t unflushed; /* pieces */
 };
 
 /* --- as bytes ------------------------------------------------------------------------------------------------------ */
@@ -192,13 +192,12 @@ int snapshot_file_write(struct snapshot_file *file, uint32_t piece_bytes, uint32
                                   {.iov_base = (void *)(uintptr_t)bytes, .iov_len = count}};
     int rc = file->disk->pwritev(file->file, parts, 2, piece_place(piece_bytes, number));
     if (rc != 0) return rc;
-    file->unflushed_bytes += count;
-    return file->unflushed_bytes >= SNAPSHOT_FLUSH_BYTES ? snapshot_file_flush(file) : 0;
+    return ++file->unflushed >= SNAPSHOT_FLUSH_PIECES ? snapshot_file_flush(file) : 0;
 }
 
 int snapshot_file_flush(struct snapshot_file *file)
 {
-    file->unflushed_bytes = 0;
+    file->unflushed = 0;
     return file->disk->flush(file->file, true);
 }
 

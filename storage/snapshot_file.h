@@ -27,8 +27,8 @@ enum {
     SNAPSHOT_FILE_VERSION = 1,
     SNAPSHOT_FILE_HEAD_BYTES = 4096,
     SNAPSHOT_PIECE_HEAD_BYTES = 16,
-    SNAPSHOT_FLUSH_BYTES = 4 << 20, /* so much is written between two flushes: others on this disk wait for no more */
-    SNAPSHOT_NAME_BYTES = 32,       /* with the final 0 */
+    SNAPSHOT_FLUSH_PIECES = 4, /* so many are written between two flushes: others on this disk wait for no more */
+    SNAPSHOT_NAME_BYTES = 32,  /* with the final 0 */
 };
 
 #define SNAPSHOT_NAME_TAKEN    "snapshot.taken"
@@ -73,7 +73,7 @@ int snapshot_file_open(const struct disk *disk, const char *directory, const cha
                        struct snapshot_file **ret, struct snapshot_file_head *ret_head);
 void snapshot_file_close(struct snapshot_file *file); /* takes NULL */
 
-/* Write the head, or piece `number` of a file with such pieces; flushed every SNAPSHOT_FLUSH_BYTES. EIO, ENOSPC. */
+/* Write the head, or piece `number` of a file with such pieces; flushed every SNAPSHOT_FLUSH_PIECES. EIO, ENOSPC. */
 int snapshot_file_write_head(struct snapshot_file *file, const struct snapshot_file_head *head);
 int snapshot_file_write(struct snapshot_file *file, uint32_t piece_bytes, uint32_t number, const void *bytes,
                         uint32_t count);
