@@ -220,8 +220,12 @@ static int32_t do_del(struct kv *kv, struct text *text, struct lockstep_replies 
     struct kv_bytes key;
     int32_t code;
     if ((code = read_key(text, &key)) != 0 || (code = read_end(text)) != 0) return code;
-    if (!kv_store_delete(kv->store, key)) return REJECT_NO_SUCH_KEY;
-    answer(replies, NULL, 0);
+    int deleted = kv_store_delete(kv->store, key);
+    if (deleted == 0) return REJECT_NO_SUCH_KEY;
+    if (deleted > 0)
+        answer(replies, NULL, 0);
+    else
+        out_of_memory(replies);
     return 0;
 }
 
@@ -366,7 +370,7 @@ static struct lockstep_hash kv_hash(void *machine)
 static int kv_snapshot_begin(void *machine, void **ret_snapshot)
 {
     const struct kv *kv = machine;
-    *ret_snapshot = kv_snapshot_make(kv->store);
+    *ret_snapshot = kv_store_freeze(kv->store);
     return *ret_snapshot != NULL ? 0 : -1;
 }
 
@@ -378,8 +382,8 @@ static int kv_write(void *machine, void *snapshot, struct lockstep_writer *write
 
 static void kv_snapshot_end(void *machine, void *snapshot)
 {
-    (void)machine;
-    kv_snapshot_free(snapshot);
+    const struct kv *kv = machine;
+    kv_store_thaw(kv->store, snapshot);
 }
 
 static int kv_restore(void *machine, struct lockstep_reader *reader)

@@ -4,9 +4,7 @@
  *    0 magic u32   4 version u32   8 entries u64, then that many, ascending by key (bytes, then length):
  *        0 key_bytes u32   4 value_bytes u32   8 key, value
  *
- * Thread: make and restore the machine's; write any other, beside it. Owns: the copy.
- * Why a copy and no copy-on-write: the table moves its slots and entries in place, and to keep old ones readable from
- * another thread would cost every command something. Why sorted: where an entry lies depends on what was there before it
+ * Thread: restore the machine's; write any other, beside it. Why sorted: where an entry lies depends on what was there before it
  * (growth, removals), and equal states must give equal bytes.
  * What is read was written by another process: lengths are checked before anything is allocated for them. */
 #include <stdlib.h>
@@ -16,10 +14,15 @@
 
 enum { MAGIC = 0x3153564b /* "KVS1" */, VERSION = 1, HEAD_BYTES = 16, ENTRY_HEAD_BYTES = 8 };
 
-struct kv_snapshot {
+/* An entry of a frozen state: its value lies behind its key. */
+struct place {
+    const uint8_t *key;
+    uint32_t key_bytes, value_bytes;
+};
+
+struct places {
     uint64_t count;
-    uint8_t **entries; /* as they are written, each behind the one that the walk met before it */
-    uint8_t *bytes, *end;
+    struct place *list;
 };
 
 static void put32(uint8_t *to, uint32_t value)
@@ -34,40 +37,10 @@ static uint32_t get32(const uint8_t *at)
     return value;
 }
 
-static void copy_entry(void *context, struct kv_bytes key, struct kv_bytes value)
+static void note_entry(void *context, struct kv_bytes key, uint32_t value_bytes)
 {
-    struct kv_snapshot *snapshot = context;
-    uint8_t *at = snapshot->end;
-    put32(at, (uint32_t)key.count);
-    put32(at + 4, (uint32_t)value.count);
-    memcpy(at + ENTRY_HEAD_BYTES, key.at, key.count);
-    if (value.count > 0) memcpy(at + ENTRY_HEAD_BYTES + key.count, value.at, value.count);
-    snapshot->entries[snapshot->count++] = at;
-    snapshot->end += ENTRY_HEAD_BYTES + key.count + value.count;
-}
-
-struct kv_snapshot *kv_snapshot_make(const struct kv_store *store)
-{
-    uint64_t count = kv_store_count(store);
-    struct kv_snapshot *snapshot = calloc(1, sizeof *snapshot);
-    if (snapshot == NULL) return NULL;
-    snapshot->entries = malloc((count + 1) * sizeof *snapshot->entries);
-    snapshot->bytes = malloc(kv_store_bytes(store) + count * ENTRY_HEAD_BYTES + 1);
-    if (snapshot->entries == NULL || snapshot->bytes == NULL) {
-        kv_snapshot_free(snapshot);
-        return NULL;
-    }
-    snapshot->end = snapshot->bytes;
-    kv_store_each(store, copy_entry, snapshot);
-    return snapshot;
-}
-
-void kv_snapshot_free(struct kv_snapshot *snapshot)
-{
-    if (snapshot == NULL) return;
-    free(snapshot->entries);
-    free(snapshot->bytes);
-    free(snapshot);
+    struct places *places = context;
+    places->list[places->count++] = (struct place){key.at, (uint32_t)key.count, value_bytes};
 }
 
 static int compare_keys(const uint8_t *a, size_t a_bytes, const uint8_t *b, size_t b_bytes)
@@ -77,24 +50,31 @@ static int compare_keys(const uint8_t *a, size_t a_bytes, const uint8_t *b, size
     return a_bytes < b_bytes ? -1 : a_bytes > b_bytes;
 }
 
-static int compare_entries(const void *a, const void *b)
+static int compare_places(const void *a, const void *b)
 {
-    const uint8_t *x = *(uint8_t *const *)a, *y = *(uint8_t *const *)b;
-    return compare_keys(x + ENTRY_HEAD_BYTES, get32(x), y + ENTRY_HEAD_BYTES, get32(y));
+    const struct place *x = a, *y = b;
+    return compare_keys(x->key, x->key_bytes, y->key, y->key_bytes);
 }
 
-int kv_snapshot_write(struct kv_snapshot *snapshot, struct lockstep_writer *writer)
+int kv_snapshot_write(const struct kv_frozen *frozen, struct lockstep_writer *writer)
 {
-    uint8_t head[HEAD_BYTES];
+    uint8_t head[HEAD_BYTES], entry_head[ENTRY_HEAD_BYTES];
+    struct places places = {.list = malloc((kv_frozen_count(frozen) + 1) * sizeof(struct place))};
+    if (places.list == NULL) return -1;
+    kv_frozen_each(frozen, note_entry, &places);
+    qsort(places.list, places.count, sizeof *places.list, compare_places);
     put32(head, MAGIC);
     put32(head + 4, VERSION);
-    memcpy(head + 8, &snapshot->count, sizeof snapshot->count);
-    qsort(snapshot->entries, snapshot->count, sizeof *snapshot->entries, compare_entries);
+    memcpy(head + 8, &places.count, sizeof places.count);
     int rc = writer->write(writer, head, sizeof head);
-    for (uint64_t i = 0; i < snapshot->count && rc == 0; i++) {
-        const uint8_t *entry = snapshot->entries[i];
-        rc = writer->write(writer, entry, ENTRY_HEAD_BYTES + (size_t)get32(entry) + get32(entry + 4));
+    for (uint64_t i = 0; i < places.count && rc == 0; i++) {
+        const struct place *place = &places.list[i];
+        put32(entry_head, place->key_bytes);
+        put32(entry_head + 4, place->value_bytes);
+        rc = writer->write(writer, entry_head, sizeof entry_head);
+        if (rc == 0) rc = writer->write(writer, place->key, (size_t)place->key_bytes + place->value_bytes);
     }
+    free(places.list);
     return rc;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kv_store.c - an open-addressing hash table over entries in size-class slabs.
- * Thread: the machine's. Owns: tables, slabs, large entries.
+/* kv_store.c - an open-addressing hash table, in chunks, over entries in size-class slabs.
+ * Thread: the machine's; a frozen state is read by any other. Owns: tables, slabs, large entries.
  *
- *   slot {hash, entry} -> entry {hash of the value's whole chunks, lengths, key bytes, value bytes, room}
+ *   table -> chunks of slots {hash, entry} -> entry {hash of the value's whole chunks, lengths, key bytes, value bytes, room}
  *
  * K1  The hash is fixed, without a seed: nothing here can differ between replicas. (The price: who may write can choose
  *     keys that collide; then an operation costs O(collisions), and memory stays what it is.)
@@ -12,7 +12,11 @@
  *     chunk is kept, so that an append hashes what was added and taking an entry out hashes its tail alone.
  * K4  A table that grows is not copied at once: each change moves OLD_SLOTS_A_CHANGE slots of the old one. A key is in
  *     exactly one of the two. Growth is at 5/8; the old table is empty before the new one can be that full:
- *     5/8 n changes move at least 4 * 5/8 n > n slots.
+ *     5/8 n changes move at least 4 * 5/8 n > n slots, and then drop a chunk each. The larger one's chunks are made when
+ *     they are first used.
+ * K5  Freezing copies the list of chunks, 8 bytes for 1,024 slots, and nothing else. While a state is frozen, what it
+ *     shows is not changed: a chunk older than it is copied before its first change, an entry older than it is replaced
+ *     and never written to. What was replaced is retired; after the thaw each change frees a few of those.
  * Source: the mixing step is wyhash's 64x64 -> 128 multiply, with its inputs folded in, so that no word loses them. */
 #include "statemachine/machines/kv_store.h"
 
@@ -22,17 +26,21 @@
 __extension__ typedef unsigned __int128 uint128;
 
 enum {
-    SLOTS_MIN = 1024,
+    CHUNK_SLOTS = 1024,
+    SLOTS_MIN = CHUNK_SLOTS,
     OLD_SLOTS_A_CHANGE = 4,
+    RETIRED_A_BLOCK = 510,
+    FREED_A_CHANGE = 4,
     UNIT_BYTES = 16,      /* sizes of entries are multiples of it */
     SLAB_BYTES = 1 << 20, /* entries are cut from slabs of this size ... */
     SLAB_CLASSES = 44,    /* ... up to 64 KiB; larger ones are malloc's */
-    VACATED = 1,          /* the hash of an old table's slot whose entry has moved or gone: probing passes it */
+    VACATED = 1,          /* the hash of an old table's slot whose entry has gone: probing passes it */
 };
 
 struct entry {
     uint64_t low, high; /* K3 */
     uint32_t value_bytes;
+    uint32_t epoch; /* of the store when it was made: K5 */
     uint16_t key_bytes;
     uint8_t size_class;
     uint8_t bytes[]; /* key, value, room */
@@ -43,9 +51,25 @@ struct slot {
     struct entry *entry;
 };
 
+struct chunk {
+    uint32_t epoch;
+    struct slot slots[CHUNK_SLOTS];
+};
+
 struct table {
-    struct slot *slots;
-    uint64_t mask; /* slots - 1 */
+    struct chunk **chunks; /* NULL among them: all its slots are empty */
+    uint64_t mask;         /* slots - 1 */
+};
+
+/* What a frozen state may still show, to be freed later. Bit 0 of an item: a chunk, else an entry. */
+struct retired {
+    struct retired *next;
+    uint64_t count;
+    uintptr_t items[RETIRED_A_BLOCK];
+};
+
+struct retired_list {
+    struct retired *first, *last;
 };
 
 struct slab {
@@ -60,10 +84,13 @@ struct free_entry {
 
 struct kv_store {
     struct table table;
-    struct table old; /* slots NULL: nothing to move */
-    uint64_t old_next;
+    struct table old;  /* chunks NULL: nothing to move */
+    uint64_t old_next; /* slots of the old one below it have moved; beyond its end it counts the chunks that are gone */
+    uint32_t epoch;    /* how often it was frozen */
+    bool frozen;
+    struct retired_list retired; /* since it was frozen */
+    struct retired_list free;    /* shown by nobody any more */
     uint64_t count;
-    uint64_t bytes;           /* of keys and values */
     struct lockstep_hash sum; /* K2 */
     struct slab *slabs;
     size_t slab_used; /* bytes of the first slab */
@@ -132,7 +159,6 @@ static struct lockstep_hash entry_hash(const struct entry *entry)
 static void sum_add(struct kv_store *store, const struct entry *entry)
 {
     struct lockstep_hash hash = entry_hash(entry);
-    store->bytes += entry->key_bytes + (uint64_t)entry->value_bytes;
     store->sum.low += hash.low;
     store->sum.high += hash.high;
 }
@@ -140,7 +166,6 @@ static void sum_add(struct kv_store *store, const struct entry *entry)
 static void sum_take(struct kv_store *store, const struct entry *entry)
 {
     struct lockstep_hash hash = entry_hash(entry);
-    store->bytes -= entry->key_bytes + (uint64_t)entry->value_bytes;
     store->sum.low -= hash.low;
     store->sum.high -= hash.high;
 }
@@ -209,6 +234,7 @@ static struct entry *entry_make(struct kv_store *store, struct kv_bytes key, str
     entry->low = key_hash.low;
     entry->high = key_hash.high;
     entry->value_bytes = 0;
+    entry->epoch = store->epoch;
     entry->key_bytes = (uint16_t)key.count;
     entry->size_class = (uint8_t)size_class;
     memcpy(entry->bytes, key.at, key.count);
@@ -229,65 +255,175 @@ static void entry_extend(struct entry *entry, struct kv_bytes bytes)
     entry->high = chunks.high;
 }
 
+/* --- what a frozen state shows --- */
+
+static bool is_shown(const struct kv_store *store, uint32_t epoch)
+{
+    return store->frozen && epoch != store->epoch;
+}
+
+/* Room to retire two more. False: out of memory. */
+static bool retire_room(struct kv_store *store)
+{
+    struct retired_list *list = &store->retired;
+    if (list->first != NULL && list->first->count + 2 <= RETIRED_A_BLOCK) return true;
+    struct retired *block = malloc(sizeof *block);
+    if (block == NULL) return false;
+    block->count = 0;
+    block->next = list->first;
+    list->first = block;
+    if (list->last == NULL) list->last = block;
+    return true;
+}
+
+static void retire(struct kv_store *store, uintptr_t item)
+{
+    struct retired *block = store->retired.first;
+    block->items[block->count++] = item;
+}
+
+static void free_item(struct kv_store *store, uintptr_t item)
+{
+    if (item & 1)
+        free((void *)(item & ~(uintptr_t)1));
+    else
+        entry_free(store, (struct entry *)item);
+}
+
+/* A few of what nobody shows any more. */
+static void free_some(struct kv_store *store)
+{
+    struct retired_list *list = &store->free;
+    for (unsigned i = 0; i < FREED_A_CHANGE && list->first != NULL; i++) {
+        struct retired *block = list->first;
+        if (block->count > 0) free_item(store, block->items[--block->count]);
+        if (block->count > 0) continue;
+        list->first = block->next;
+        if (list->first == NULL) list->last = NULL;
+        free(block);
+    }
+}
+
+/* There is room to retire. */
+static void chunk_drop(struct kv_store *store, struct chunk *chunk)
+{
+    if (chunk != NULL && is_shown(store, chunk->epoch))
+        retire(store, (uintptr_t)chunk | 1);
+    else
+        free(chunk);
+}
+
+static void entry_drop(struct kv_store *store, struct entry *entry)
+{
+    if (is_shown(store, entry->epoch))
+        retire(store, (uintptr_t)entry);
+    else
+        entry_free(store, entry);
+}
+
 /* --- the table --- */
 
-static struct slot *table_find(const struct table *table, uint64_t hash, struct kv_bytes key)
+static const struct slot *slot_at(const struct table *table, uint64_t i)
+{
+    static const struct slot empty;
+    const struct chunk *chunk = table->chunks[i / CHUNK_SLOTS];
+    return chunk != NULL ? &chunk->slots[i % CHUNK_SLOTS] : &empty;
+}
+
+/* The slot, to be changed. NULL: out of memory. One is left of the room to retire. */
+static struct slot *slot_writable(struct kv_store *store, struct table *table, uint64_t i)
+{
+    struct chunk **chunk = &table->chunks[i / CHUNK_SLOTS];
+    if (*chunk == NULL) {
+        *chunk = calloc(1, sizeof **chunk);
+        if (*chunk == NULL) return NULL;
+        (*chunk)->epoch = store->epoch;
+    } else if (is_shown(store, (*chunk)->epoch)) {
+        struct chunk *copy = retire_room(store) ? malloc(sizeof *copy) : NULL;
+        if (copy == NULL) return NULL;
+        memcpy(copy, *chunk, sizeof *copy);
+        copy->epoch = store->epoch;
+        chunk_drop(store, *chunk);
+        *chunk = copy;
+    }
+    return &(*chunk)->slots[i % CHUNK_SLOTS];
+}
+
+/* Where the key is. moved: entries in slots below it are not there any more. */
+static bool table_find(const struct table *table, uint64_t moved, uint64_t hash, struct kv_bytes key, uint64_t *ret)
 {
     for (uint64_t i = hash & table->mask;; i = (i + 1) & table->mask) {
-        struct slot *slot = &table->slots[i];
+        const struct slot *slot = slot_at(table, i);
         if (slot->entry == NULL) {
             if (slot->hash == VACATED) continue;
-            return NULL;
+            return false;
         }
-        if (slot->hash == hash && slot->entry->key_bytes == key.count &&
-            memcmp(slot->entry->bytes, key.at, key.count) == 0)
-            return slot;
+        if (i >= moved && slot->hash == hash && slot->entry->key_bytes == key.count &&
+            memcmp(slot->entry->bytes, key.at, key.count) == 0) {
+            *ret = i;
+            return true;
+        }
     }
 }
 
-static struct slot *find(const struct kv_store *store, uint64_t hash, struct kv_bytes key)
+/* The table that holds the key; NULL: none. */
+static const struct table *find(const struct kv_store *store, uint64_t hash, struct kv_bytes key, uint64_t *ret)
 {
-    struct slot *slot = table_find(&store->table, hash, key);
-    if (slot == NULL && store->old.slots != NULL) slot = table_find(&store->old, hash, key);
-    return slot;
+    if (table_find(&store->table, 0, hash, key, ret)) return &store->table;
+    if (store->old.chunks != NULL && store->old_next <= store->old.mask &&
+        table_find(&store->old, store->old_next, hash, key, ret))
+        return &store->old;
+    return NULL;
 }
 
-/* The key is not in the table. */
-static void table_insert(struct table *table, uint64_t hash, struct entry *entry)
+/* The slot for a key that is not there. NULL: out of memory. */
+static struct slot *slot_for(struct kv_store *store, uint64_t hash)
 {
-    uint64_t i = hash & table->mask;
-    while (table->slots[i].entry != NULL) i = (i + 1) & table->mask;
-    table->slots[i].hash = hash;
-    table->slots[i].entry = entry;
+    uint64_t i = hash & store->table.mask;
+    while (slot_at(&store->table, i)->entry != NULL) i = (i + 1) & store->table.mask;
+    return slot_writable(store, &store->table, i);
 }
 
-/* Empty a slot of the live table; what had been pushed behind it moves up, so that no probe ends too early. */
-static void table_remove(struct table *table, struct slot *slot)
+/* Empty a slot of the live table; what had been pushed behind it moves up, so that no probe ends too early. False: out of
+ * memory, and nothing has moved. */
+static bool table_remove(struct kv_store *store, uint64_t hole)
 {
-    uint64_t hole = (uint64_t)(slot - table->slots);
-    for (uint64_t i = (hole + 1) & table->mask; table->slots[i].entry != NULL; i = (i + 1) & table->mask) {
-        uint64_t home = table->slots[i].hash & table->mask;
+    struct table *table = &store->table;
+    for (uint64_t i = hole; slot_at(table, i)->entry != NULL; i = (i + 1) & table->mask)
+        if ((i == hole || i % CHUNK_SLOTS == 0) && slot_writable(store, table, i) == NULL) return false;
+    for (uint64_t i = (hole + 1) & table->mask; slot_at(table, i)->entry != NULL; i = (i + 1) & table->mask) {
+        uint64_t home = slot_at(table, i)->hash & table->mask;
         if (((i - home) & table->mask) < ((i - hole) & table->mask)) continue; /* its home lies behind the hole */
-        table->slots[hole] = table->slots[i];
+        *slot_writable(store, table, hole) = *slot_at(table, i);
         hole = i;
     }
-    table->slots[hole].hash = 0;
-    table->slots[hole].entry = NULL;
+    *slot_writable(store, table, hole) = (struct slot){0};
+    return true;
 }
 
-static void move_old_slots(struct kv_store *store)
+/* A few slots of the old table; when all have moved, one chunk of it a change. False: out of memory. */
+static bool move_old_slots(struct kv_store *store)
 {
-    if (store->old.slots == NULL) return;
-    for (unsigned i = 0; i < OLD_SLOTS_A_CHANGE && store->old_next <= store->old.mask; i++) {
-        struct slot *slot = &store->old.slots[store->old_next++];
-        if (slot->entry == NULL) continue; /* an empty slot stays empty: it is what ends a probe */
-        table_insert(&store->table, slot->hash, slot->entry);
-        slot->hash = VACATED;
-        slot->entry = NULL;
+    struct table *old = &store->old;
+    if (old->chunks == NULL) return true;
+    if (store->old_next > old->mask) {
+        if (store->frozen && !retire_room(store)) return false;
+        chunk_drop(store, old->chunks[store->old_next++ - old->mask - 1]);
+        if (store->old_next - old->mask - 1 <= old->mask / CHUNK_SLOTS) return true;
+        free(old->chunks);
+        old->chunks = NULL;
+        return true;
     }
-    if (store->old_next <= store->old.mask) return;
-    free(store->old.slots);
-    store->old.slots = NULL;
+    for (unsigned i = 0; i < OLD_SLOTS_A_CHANGE && store->old_next <= old->mask; i++) {
+        const struct slot *slot = slot_at(old, store->old_next);
+        if (slot->entry != NULL) { /* an empty slot stays empty: it is what ends a probe */
+            struct slot *to = slot_for(store, slot->hash);
+            if (to == NULL) return false;
+            *to = *slot;
+        }
+        store->old_next++;
+    }
+    return true;
 }
 
 /* Room for one more key. False: out of memory. */
@@ -295,11 +431,11 @@ static bool make_room(struct kv_store *store)
 {
     uint64_t slots = store->table.mask + 1;
     if ((store->count + 1) * 8 <= slots * 5) return true;
-    struct slot *larger = calloc(slots * 2, sizeof *larger);
+    struct chunk **larger = calloc(slots * 2 / CHUNK_SLOTS, sizeof(struct chunk *));
     if (larger == NULL) return false;
     store->old = store->table; /* nothing is being moved: K4 */
     store->old_next = 0;
-    store->table.slots = larger;
+    store->table.chunks = larger;
     store->table.mask = slots * 2 - 1;
     return true;
 }
@@ -310,30 +446,33 @@ struct kv_store *kv_store_open(void)
 {
     struct kv_store *store = calloc(1, sizeof *store);
     if (store == NULL) return NULL;
-    store->table.slots = calloc(SLOTS_MIN, sizeof *store->table.slots);
+    store->table.chunks = calloc(SLOTS_MIN / CHUNK_SLOTS, sizeof(struct chunk *));
     store->table.mask = SLOTS_MIN - 1;
-    if (store->table.slots == NULL) {
+    if (store->table.chunks == NULL) {
         free(store);
         return NULL;
     }
     return store;
 }
 
-static void table_close(struct table *table)
+static void table_close(struct table *table, uint64_t moved)
 {
-    if (table->slots == NULL) return;
-    for (uint64_t i = 0; i <= table->mask; i++) {
-        struct entry *entry = table->slots[i].entry;
+    if (table->chunks == NULL) return;
+    for (uint64_t i = moved; i <= table->mask; i++) {
+        struct entry *entry = slot_at(table, i)->entry;
         if (entry != NULL && entry->size_class >= SLAB_CLASSES) free(entry);
     }
-    free(table->slots);
+    uint64_t gone = moved > table->mask ? moved - table->mask - 1 : 0;
+    for (uint64_t i = gone; i <= table->mask / CHUNK_SLOTS; i++) free(table->chunks[i]);
+    free(table->chunks);
 }
 
 void kv_store_close(struct kv_store *store)
 {
     if (store == NULL) return;
-    table_close(&store->table);
-    table_close(&store->old);
+    while (store->free.first != NULL) free_some(store);
+    table_close(&store->table, 0);
+    table_close(&store->old, store->old_next);
     while (store->slabs != NULL) {
         struct slab *slab = store->slabs;
         store->slabs = slab->next;
@@ -344,28 +483,41 @@ void kv_store_close(struct kv_store *store)
 
 bool kv_store_get(const struct kv_store *store, struct kv_bytes key, struct kv_bytes *ret_value)
 {
-    const struct slot *slot = find(store, hash_key(key).low, key);
-    if (slot == NULL) return false;
-    ret_value->at = value_of(slot->entry);
-    ret_value->count = slot->entry->value_bytes;
+    uint64_t i;
+    const struct table *table = find(store, hash_key(key).low, key, &i);
+    if (table == NULL) return false;
+    const struct entry *entry = slot_at(table, i)->entry;
+    ret_value->at = value_of(entry);
+    ret_value->count = entry->value_bytes;
     return true;
 }
 
-/* What `key` holds becomes the first kept_bytes of its present value and `bytes` behind them. */
+/* What every change begins with. False: out of memory. */
+static bool prepare(struct kv_store *store)
+{
+    free_some(store);
+    return move_old_slots(store) && (!store->frozen || retire_room(store));
+}
+
+/* What `key` holds becomes its present value, if it is kept, and `bytes` behind it. */
 static bool change(struct kv_store *store, struct kv_bytes key, bool keep_value, struct kv_bytes bytes)
 {
-    move_old_slots(store);
+    if (!prepare(store)) return false;
     struct lockstep_hash key_hash = hash_key(key);
-    struct slot *slot = find(store, key_hash.low, key);
-    struct entry *entry = slot != NULL ? slot->entry : NULL;
+    uint64_t i = 0;
+    const struct table *table = find(store, key_hash.low, key, &i);
+    struct entry *entry = table != NULL ? slot_at(table, i)->entry : NULL;
     size_t kept = keep_value && entry != NULL ? entry->value_bytes : 0;
     unsigned size_class = entry_class(key.count, kept + bytes.count);
     if (entry == NULL && !make_room(store)) return false;
 
     struct entry *target = entry;
-    if (entry == NULL || entry->size_class != size_class) {
-        target = entry_make(store, key, key_hash, kept + bytes.count);
-        if (target == NULL) return false;
+    struct slot *slot = NULL;
+    if (entry == NULL || entry->size_class != size_class || is_shown(store, entry->epoch)) {
+        slot = entry == NULL ? slot_for(store, key_hash.low)
+                             : slot_writable(store, table == &store->old ? &store->old : &store->table, i);
+        if (slot != NULL) target = entry_make(store, key, key_hash, kept + bytes.count);
+        if (slot == NULL || target == NULL) return false;
     }
     if (entry != NULL) sum_take(store, entry);
     if (target == entry && kept == 0) {
@@ -381,13 +533,12 @@ static bool change(struct kv_store *store, struct kv_bytes key, bool keep_value,
     entry_extend(target, bytes);
     sum_add(store, target);
 
-    if (slot == NULL) {
-        table_insert(&store->table, key_hash.low, target);
+    if (slot == NULL) return true;
+    *slot = (struct slot){.hash = key_hash.low, .entry = target};
+    if (entry == NULL)
         store->count++;
-    } else if (target != entry) {
-        slot->entry = target;
-        entry_free(store, entry);
-    }
+    else
+        entry_drop(store, entry);
     return true;
 }
 
@@ -401,25 +552,24 @@ bool kv_store_append(struct kv_store *store, struct kv_bytes key, struct kv_byte
     return change(store, key, true, bytes);
 }
 
-bool kv_store_delete(struct kv_store *store, struct kv_bytes key)
+int kv_store_delete(struct kv_store *store, struct kv_bytes key)
 {
-    move_old_slots(store);
-    uint64_t hash = hash_key(key).low;
-    struct slot *slot = table_find(&store->table, hash, key);
-    bool in_old = slot == NULL && store->old.slots != NULL;
-    if (in_old) slot = table_find(&store->old, hash, key);
-    if (slot == NULL) return false;
-    struct entry *entry = slot->entry;
-    sum_take(store, entry);
-    if (in_old) {
-        slot->hash = VACATED;
-        slot->entry = NULL;
-    } else {
-        table_remove(&store->table, slot);
+    if (!prepare(store)) return -1;
+    uint64_t i, hash = hash_key(key).low;
+    const struct table *table = find(store, hash, key, &i);
+    if (table == NULL) return 0;
+    struct entry *entry = slot_at(table, i)->entry;
+    if (table == &store->old) {
+        struct slot *slot = slot_writable(store, &store->old, i);
+        if (slot == NULL) return -1;
+        *slot = (struct slot){.hash = VACATED};
+    } else if (!table_remove(store, i)) {
+        return -1;
     }
-    entry_free(store, entry);
+    sum_take(store, entry);
+    entry_drop(store, entry);
     store->count--;
-    return true;
+    return 1;
 }
 
 uint64_t kv_store_count(const struct kv_store *store)
@@ -433,25 +583,79 @@ struct lockstep_hash kv_store_hash(const struct kv_store *store)
     return finish(absorb(hash, store->count, 0), NULL, 0);
 }
 
-uint64_t kv_store_bytes(const struct kv_store *store)
+/* --- freezing --- */
+
+struct kv_frozen {
+    struct table table, old;
+    uint64_t old_next, count;
+};
+
+static bool table_share(const struct table *from, struct table *to)
 {
-    return store->bytes;
+    if (from->chunks == NULL) return true;
+    size_t bytes = (from->mask / CHUNK_SLOTS + 1) * sizeof(struct chunk *);
+    to->mask = from->mask;
+    to->chunks = malloc(bytes);
+    if (to->chunks == NULL) return false;
+    memcpy(to->chunks, from->chunks, bytes);
+    return true;
 }
 
-static void table_each(const struct table *table, void (*each)(void *, struct kv_bytes, struct kv_bytes), void *context)
+static void frozen_free(struct kv_frozen *frozen)
 {
-    if (table->slots == NULL) return;
-    for (uint64_t i = 0; i <= table->mask; i++) {
-        const struct entry *entry = table->slots[i].entry;
-        if (entry == NULL) continue;
-        each(context, (struct kv_bytes){entry->bytes, entry->key_bytes},
-             (struct kv_bytes){value_of(entry), entry->value_bytes});
+    free(frozen->table.chunks);
+    free(frozen->old.chunks);
+    free(frozen);
+}
+
+struct kv_frozen *kv_store_freeze(struct kv_store *store)
+{
+    if (store->frozen) return NULL;
+    struct kv_frozen *frozen = calloc(1, sizeof *frozen);
+    if (frozen == NULL) return NULL;
+    if (!table_share(&store->table, &frozen->table) || !table_share(&store->old, &frozen->old)) {
+        frozen_free(frozen);
+        return NULL;
+    }
+    frozen->old_next = store->old_next;
+    frozen->count = store->count;
+    store->frozen = true;
+    store->epoch++;
+    return frozen;
+}
+
+void kv_store_thaw(struct kv_store *store, struct kv_frozen *frozen)
+{
+    if (frozen == NULL) return;
+    store->frozen = false;
+    struct retired_list *list = &store->retired;
+    if (list->first != NULL) { /* all of them in front of what is left of the time before */
+        list->last->next = store->free.first;
+        if (store->free.last == NULL) store->free.last = list->last;
+        store->free.first = list->first;
+        *list = (struct retired_list){0};
+    }
+    frozen_free(frozen);
+}
+
+uint64_t kv_frozen_count(const struct kv_frozen *frozen)
+{
+    return frozen->count;
+}
+
+static void table_each(const struct table *table, uint64_t moved, void (*each)(void *, struct kv_bytes, uint32_t),
+                       void *context)
+{
+    if (table->chunks == NULL) return;
+    for (uint64_t i = moved; i <= table->mask; i++) {
+        const struct entry *entry = slot_at(table, i)->entry;
+        if (entry != NULL) each(context, (struct kv_bytes){entry->bytes, entry->key_bytes}, entry->value_bytes);
     }
 }
 
-void kv_store_each(const struct kv_store *store,
-                   void (*each)(void *context, struct kv_bytes key, struct kv_bytes value), void *context)
+void kv_frozen_each(const struct kv_frozen *frozen,
+                    void (*each)(void *context, struct kv_bytes key, uint32_t value_bytes), void *context)
 {
-    table_each(&store->table, each, context);
-    table_each(&store->old, each, context);
+    table_each(&frozen->table, 0, each, context);
+    table_each(&frozen->old, frozen->old_next, each, context);
 }

@@ -4,6 +4,7 @@
 #include "tests/support/direct.h"
 #include "tests/support/unit.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -561,6 +562,89 @@ START_TEST(kv_snapshot_shows_the_moment_it_began)
 }
 END_TEST
 
+/* A frozen state on its way out, in a thread of its own. */
+struct outgoing {
+    struct lockstep_writer face; /* first */
+    void *frozen;
+    uint8_t *bytes;
+    size_t count, room;
+    int rc;
+};
+
+static int outgoing_take(struct lockstep_writer *writer, const void *bytes, size_t count)
+{
+    struct outgoing *to = (struct outgoing *)(void *)writer;
+    if (to->count + count > to->room) {
+        to->room = 2 * (to->count + count);
+        to->bytes = realloc(to->bytes, to->room);
+    }
+    memcpy(to->bytes + to->count, bytes, count);
+    to->count += count;
+    return 0;
+}
+
+static void *outgoing_run(void *context)
+{
+    struct outgoing *to = context;
+    to->rc = machine.table->snapshot_write(machine.machine, to->frozen, &to->face);
+    return NULL;
+}
+
+static void change_anything(struct random *random, unsigned keys)
+{
+    static char text[1 << 17], value[1 << 16];
+    unsigned key = (unsigned)random_below(random, keys);
+    size_t bytes = random_chance(random, 1, 500) ? 65530 : random_below(random, 120); /* of a slab, or of malloc */
+    memset(value, 'a' + (int)random_below(random, 26), bytes);
+    value[bytes] = 0;
+    switch (random_below(random, 4)) {
+    case 0: snprintf(text, sizeof text, "del key%u", key); break;
+    case 1: snprintf(text, sizeof text, "append key%u x%.100s", key, value); break;
+    default: snprintf(text, sizeof text, "put key%u x%s", key, value);
+    }
+    direct_say(&machine, text);
+}
+
+START_TEST(kv_state_that_is_frozen_stays_while_another_thread_writes_it_and_everything_changes) /* K5 */
+{
+    struct random random;
+    random_seed(&random, unit_seed(0xf7023));
+    direct_open(&machine, &kv_plugin.machine);
+    unsigned keys = 100;
+    for (uint64_t round = 0; round < unit_rounds(10);
+         round++, keys = keys * 2 % 50000 + 50) { /* tables grow meanwhile */
+        size_t expected_count = 0;
+        uint8_t *expected = direct_snapshot(&machine, &expected_count);
+        struct outgoing to = {.face = {.size = sizeof to.face, .write = outgoing_take}};
+        to.frozen = direct_freeze(&machine);
+        void *second;
+        ck_assert_int_ne(machine.table->snapshot_begin(machine.machine, &second), 0); /* one at a time */
+        unsigned before = round % 2 ? keys : 0; /* some changes surely come before the first byte is written */
+        for (unsigned i = 0; i < before; i++) change_anything(&random, keys);
+        pthread_t thread;
+        ck_assert_int_eq(pthread_create(&thread, NULL, outgoing_run, &to), 0);
+        for (unsigned i = 0; i < 2 * keys; i++) change_anything(&random, keys);
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+        ck_assert_int_eq(to.rc, 0);
+        ck_assert_uint_eq(to.count, expected_count);
+        ck_assert_mem_eq(to.bytes, expected, expected_count);
+        if (round % 3 == 2) /* the changes while it is frozen leave a state like any other */
+            for (unsigned i = 0; i < keys; i++) change_anything(&random, keys);
+        machine.table->snapshot_end(machine.machine, to.frozen);
+        free(to.bytes);
+        free(expected);
+        for (unsigned i = 0; i < keys; i++) change_anything(&random, keys); /* what was kept for it is used again */
+        expected = direct_snapshot(&machine, &expected_count);
+        direct_open(&other, &kv_plugin.machine);
+        ck_assert_int_eq(direct_restore(&other, expected, expected_count, 4096), 0);
+        ck_assert(hashes_equal(direct_hash(&other), direct_hash(&machine)));
+        direct_close(&other);
+        free(expected);
+    }
+    direct_close(&machine);
+}
+END_TEST
+
 START_TEST(kv_refuses_damaged_snapshots)
 {
     size_t count = 0;
@@ -598,6 +682,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, counter_comes_back_from_its_snapshot);
     tcase_add_test(tests, kv_snapshots_of_equal_states_are_equal_bytes_whatever_came_before);
     tcase_add_test(tests, kv_snapshot_shows_the_moment_it_began);
+    tcase_add_test(tests, kv_state_that_is_frozen_stays_while_another_thread_writes_it_and_everything_changes);
     tcase_add_test(tests, kv_refuses_damaged_snapshots);
 }
 
