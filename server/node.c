@@ -68,10 +68,10 @@ static void host_wake_machine(void *context)
     node->env.wake(node->env.context, NODE_MACHINE);
 }
 
-static void host_wake_control(void *context)
+static void host_wake_snapshots(void *context)
 {
     struct node *node = context;
-    node->env.wake(node->env.context, NODE_CONTROL);
+    node->env.wake(node->env.context, NODE_SNAPSHOTS);
 }
 
 static void host_log(void *context, const char *line)
@@ -184,18 +184,19 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .sessions = node->sessions,
         .wake_loop = host_wake_loop,
         .wake_machine = host_wake_machine,
-        .wake_control = host_wake_control,
+        .wake_snapshots = host_wake_snapshots,
         .snapshot_after_bytes = o->snapshot_after_bytes,
         .log = host_log,
         .context = node,
     };
     rc = storage_reader_open(node->storage, &node->load_reader);
+    if (rc == 0) rc = storage_reader_open(node->storage, &node->snapshot_reader);
     if (rc != 0) {
         snprintf(why, why_room, "%s: the log cannot be read: %s", o->data_directory, lockstep_error_text(rc));
         return rc;
     }
     if (recovered.snapshot.base.index != 0)
-        host_options.restore = node_snapshot_reader(node->load_reader, STORAGE_SNAPSHOT_NEWEST);
+        host_options.restore = node_snapshot_reader(node->snapshot_reader, STORAGE_SNAPSHOT_NEWEST);
     rc = host_open(&host_options, &node->host);
     node_snapshot_reader_close(host_options.restore);
     if (rc != 0 && recovered.snapshot.base.index != 0) {
@@ -306,6 +307,7 @@ void node_close(struct node *node)
 {
     if (node == NULL) return;
     storage_reader_close(node->load_reader);
+    storage_reader_close(node->snapshot_reader);
     for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) free(node->loads[i].buffer);
     node_blocks_close(node);
     if (node->install.state != NULL) host_state_free(node->host, node->install.state);
@@ -550,6 +552,7 @@ uint64_t node_work(struct node *node, enum node_part part)
     case NODE_LOG: return storage_log_work(node->storage, node->env.now_ns(node->env.context));
     case NODE_MACHINE: return host_work(node->host) ? 0 : UINT64_MAX;
     case NODE_CONTROL: node_control_work(node); return UINT64_MAX;
+    case NODE_SNAPSHOTS: node_snapshots_work(node); return UINT64_MAX;
     case NODE_LOOP:
     case NODE_PARTS: break;
     }

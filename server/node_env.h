@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* Whose work function is meant; each but NODE_LOOP runs node_work() on a thread of its own, or inline. */
-enum node_part { NODE_LOOP, NODE_JOURNAL, NODE_LOG, NODE_MACHINE, NODE_CONTROL, NODE_PARTS };
+enum node_part { NODE_LOOP, NODE_JOURNAL, NODE_LOG, NODE_MACHINE, NODE_CONTROL, NODE_SNAPSHOTS, NODE_PARTS };
 
 enum node_log_level { NODE_LOG_ERROR, NODE_LOG_WARN, NODE_LOG_INFO, NODE_LOG_DEBUG };
 

@@ -11,7 +11,7 @@
  *   node_reads.c      queries, and what each waits for
  *   node_disk.c       a disk that is full or does not return: who leads then, what is said
  *   node_forward.c    commands and queries sent on to the leader
- * Thread: loop, but for node_control_work. */
+ * Thread: loop, but for node_control_work and node_snapshots_work. */
 #ifndef LOCKSTEP_SERVER_NODE_INTERNAL_H
 #define LOCKSTEP_SERVER_NODE_INTERNAL_H
 
@@ -123,14 +123,14 @@ struct node_forward_entry {
 /* Where the leader's snapshot stands, from the first piece to the machine that runs on it. */
 enum node_install_step {
     NODE_INSTALL_NONE,    /* pieces come, if any: they lie beside the log, and everything goes on */
-    NODE_INSTALL_READING, /* it is whole: control reads it into a machine of its own */
+    NODE_INSTALL_READING, /* it is whole: the thread snapshots reads it into a machine of its own */
     NODE_INSTALL_READ,    /* done, or failed */
     NODE_INSTALL_HALTING, /* the core has agreed: no block is taken, the machine stops applying */
     NODE_INSTALL_STORING, /* the log thread puts it in place of the log */
 };
 
 struct node_install {
-    _Atomic int step;              /* loop, but for READING -> READ: control, release */
+    _Atomic int step;              /* loop, but for READING -> READ: snapshots, release */
     bool storing;                  /* a piece is on its way to the disk, then it is acked */
     struct raft_snapshot snapshot; /* whose pieces are stored, or acked */
     struct host_state *state;
@@ -289,7 +289,8 @@ struct node {
     uint64_t forward_sweep_ns;
     struct node_load loads[RAFT_MEMBERS_MAX];
     struct node_blocks blocks;
-    struct storage_reader *load_reader; /* control's */
+    struct storage_reader *load_reader;     /* control's */
+    struct storage_reader *snapshot_reader; /* the thread snapshots' */
     struct node_install install;
     struct node_disk disk;
     raft_index base_told, snapshot_told;       /* to the core; to people */
@@ -381,7 +382,7 @@ void node_snapshots_loaded(struct node *node, unsigned slot);
 void node_snapshots_turn(struct node *node);
 /* Control's thread. */
 void node_snapshots_load(struct node *node, struct node_load *load);
-void node_snapshots_control_work(struct node *node);
+void node_snapshots_work(struct node *node); /* the thread snapshots */
 
 /* node_proposals.c */
 int node_proposals_open(struct node *node);

@@ -352,5 +352,4 @@ void node_control_work(struct node *node)
         node->env.wake(node->env.context, NODE_LOOP);
     }
     node_blocks_control_work(node);
-    node_snapshots_control_work(node);
 }

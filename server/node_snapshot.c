@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* node_snapshot.c - snapshots: taken, brought to peers, taken in place of the log.
- * Thread: loop, but for what is marked control. Owns: the install under way, what the core was told of the log's base.
+ * Thread: loop, but for what is marked control or snapshots. Owns: the install under way, what the core was told of the log's
+ * base.
  *
- *   taken      machine freezes ── control writes ──> log thread ── base moves ──> the core is told (COMPACTED)
+ *   taken      machine freezes ── snapshots writes a file ──> log thread ── base moves ──> the core is told (COMPACTED)
  *   brought    the core asks for a piece ── control reads ──> PIECE ──> sent from the load buffer
- *   installed  piece -> log thread -> acked, and so on; whole: control reads it into a machine of its own; the core agrees;
+ *   installed  piece -> log thread -> acked, and so on; whole: snapshots reads it into a machine of its own; the core agrees;
  *              the machine halts; one transaction; ring, core and machine begin anew behind it
  *
  * - Until the core agrees everything goes on as if no snapshot came, and nothing of it is lost by a restart (T40).
@@ -51,7 +52,7 @@ void node_snapshot_reader_close(struct lockstep_reader *reader)
     free(from);
 }
 
-/* --- taken: control ------------------------------------------------------------------------------------------------ */
+/* --- taken: snapshots ---------------------------------------------------------------------------------------------- */
 
 struct piece_writer {
     struct lockstep_writer face; /* first */
@@ -133,12 +134,12 @@ void node_snapshots_loaded(struct node *node, unsigned slot)
 
 static int install_step(const struct node *node)
 {
-    return atomic_load_explicit(&node->install.step, memory_order_acquire); /* pairs with control's release */
+    return atomic_load_explicit(&node->install.step, memory_order_acquire); /* pairs with snapshots' release */
 }
 
 static void install_step_set(struct node *node, enum node_install_step step)
 {
-    atomic_store_explicit(&node->install.step, step, memory_order_release); /* pairs with control's acquire */
+    atomic_store_explicit(&node->install.step, step, memory_order_release); /* pairs with snapshots' acquire */
 }
 
 static struct storage_snapshot for_storage(const struct raft_snapshot *from)
@@ -174,7 +175,7 @@ static void read_begin(struct node *node)
 {
     node->install.error = 0;
     install_step_set(node, NODE_INSTALL_READING);
-    node->env.wake(node->env.context, NODE_CONTROL);
+    node->env.wake(node->env.context, NODE_SNAPSHOTS);
 }
 
 void node_snapshots_piece(struct node *node, const struct raft_message *message, const uint8_t *bytes, size_t count)
@@ -208,12 +209,12 @@ void node_snapshots_piece(struct node *node, const struct raft_message *message,
     if (held.complete && holds(&held, &install->snapshot) && install_step(node) == NODE_INSTALL_NONE) read_begin(node);
 }
 
-/* Control: the whole snapshot into a machine of its own. */
+/* Snapshots: the whole snapshot into a machine of its own. */
 static void install_read(struct node *node)
 {
     struct node_install *install = &node->install;
     if (install_step(node) != NODE_INSTALL_READING) return;
-    struct lockstep_reader *reader = node_snapshot_reader(node->load_reader, STORAGE_SNAPSHOT_INCOMING);
+    struct lockstep_reader *reader = node_snapshot_reader(node->snapshot_reader, STORAGE_SNAPSHOT_INCOMING);
     install->state = NULL;
     install->error = LOCKSTEP_ENOMEM;
     snprintf(install->why, sizeof install->why, "%s", lockstep_error_text(LOCKSTEP_ENOMEM));
@@ -404,8 +405,8 @@ void node_snapshots_turn(struct node *node)
                         !needed && !storage_snapshot_busy(node->storage) && install_step(node) == NODE_INSTALL_NONE);
 }
 
-/* Control. */
-void node_snapshots_control_work(struct node *node)
+/* Snapshots. Long work, in one go: a thread for it alone, so that loads wait for none of it. */
+void node_snapshots_work(struct node *node)
 {
     install_read(node);
     take(node);

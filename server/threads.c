@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "lockstep/errors.h"
@@ -25,10 +27,14 @@ struct threads {
     struct thread thread[NODE_PARTS];
 };
 
+enum { SNAPSHOTS_NICE = 10 }; /* so much work at once, and nobody waits for it: the others get the processor first */
+
 static void *run(void *context)
 {
     struct thread *thread = context;
     struct threads *threads = thread->threads;
+    if (thread->part == NODE_SNAPSHOTS)
+        setpriority(PRIO_PROCESS, (id_t)gettid(), SNAPSHOTS_NICE); /* Linux: a thread's */
     /* acquire: pairs with the release in threads_close. */
     while (!atomic_load_explicit(&threads->ending, memory_order_acquire)) {
         uint64_t ns = threads->work(threads->context, thread->part);
@@ -42,7 +48,8 @@ int threads_open(threads_work *work, void *context, struct threads **ret)
     static const char *const names[NODE_PARTS] = {[NODE_JOURNAL] = "ls-journal",
                                                   [NODE_LOG] = "ls-log-lmdb",
                                                   [NODE_MACHINE] = "ls-machine",
-                                                  [NODE_CONTROL] = "ls-control"};
+                                                  [NODE_CONTROL] = "ls-control",
+                                                  [NODE_SNAPSHOTS] = "ls-snapshots"};
     struct threads *threads = calloc(1, sizeof *threads);
     if (threads == NULL) return LOCKSTEP_ENOMEM;
     threads->work = work;

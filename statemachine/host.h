@@ -47,8 +47,8 @@ struct host_options {
     void (*wake_loop)(void *context);
     /* Something lies ready for the machine. Loop. */
     void (*wake_machine)(void *context);
-    /* A snapshot lies ready for control; may be NULL where none is taken. Machine's thread. */
-    void (*wake_control)(void *context);
+    /* A snapshot lies ready to be written; may be NULL where none is taken. Machine's thread. */
+    void (*wake_snapshots)(void *context);
     /* A line from the machine. Machine's thread, or whose calls on this host are. */
     void (*log)(void *context, const char *line);
     void *context;
@@ -102,7 +102,7 @@ bool host_work(struct host *host);
 
 /* --- snapshots ---
  * The machine's thread freezes the state behind the block that makes one due (so that replicas that are allowed to freeze at
- * the same blocks), control writes it out beside apply, the machine's thread lets it go.
+ * the same blocks), another thread writes it out beside apply, the machine's thread lets it go.
  * A snapshot that came from a leader is read into a machine of its own, beside the one that still answers; then the
  * machine's thread puts it in the other's place, in one step. */
 
@@ -110,11 +110,11 @@ bool host_work(struct host *host);
 void host_snapshot_allow(struct host *host, bool allow);
 /* So many bytes of blocks lie between the newest snapshot and the next one. Any thread. */
 uint64_t host_snapshot_interval(const struct host *host);
-/* A frozen state lies ready; *ret is its block. Control's thread. */
+/* A frozen state lies ready; *ret is its block. The writer's thread. */
 bool host_snapshot_ready(struct host *host, struct block_base *ret);
-/* Write the frozen state out: equal states, equal bytes. The writer's error, or the machine's (negative). Control's. */
+/* Write the frozen state out: equal states, equal bytes. The writer's error, or the machine's (negative). The writer's. */
 int host_snapshot_write(struct host *host, struct lockstep_writer *writer);
-/* It is needed no longer, written or not. Control's thread. */
+/* It is needed no longer, written or not. The writer's thread. */
 void host_snapshot_done(struct host *host);
 
 struct host_state;

@@ -86,7 +86,7 @@ struct host_state {
     uint64_t bytes; /* that it was read from */
 };
 
-/* machine: NONE -> FROZEN -> control: WRITTEN -> machine: NONE */
+/* machine: NONE -> FROZEN -> writer: WRITTEN -> machine: NONE */
 enum frozen { FROZEN_NONE, FROZEN_READY, FROZEN_WRITTEN };
 
 struct host {
@@ -126,7 +126,7 @@ struct host {
     _Atomic uint64_t queries_run, commands, batches, log_reads, repeated;
     _Atomic uint32_t session_count;
     _Atomic uint64_t session_due_ns;
-    /* Snapshots. The frozen state belongs to control while it is READY, else to the machine's thread. */
+    /* Snapshots. The frozen state belongs to its writer while it is READY, else to the machine's thread. */
     _Atomic int frozen;   /* release and acquire hand over what follows */
     void *frozen_machine; /* of snapshot_begin */
     uint8_t *frozen_sessions;

@@ -117,7 +117,7 @@ static void freeze(struct host *host)
     host->frozen_is.state_hash = (struct lockstep_hash){0, 0};
     if (host->table->hash != NULL) host->frozen_is.state_hash = host->table->hash(host->machine);
     atomic_store_explicit(&host->frozen, FROZEN_READY, memory_order_release); /* pairs with host_snapshot_ready() */
-    host->options.wake_control(host->options.context);
+    host->options.wake_snapshots(host->options.context);
 }
 
 static void let_go(struct host *host)
@@ -149,7 +149,7 @@ static void take_place(struct host *host, struct host_state *state)
 bool host_snapshot_step(struct host *host)
 {
     if (host->snapshot_due && !host->stopped) freeze(host);
-    /* acquire: pairs with the release in host_snapshot_done(); control touches nothing of it any more. */
+    /* acquire: pairs with the release in host_snapshot_done(); its writer touches nothing of it any more. */
     if (atomic_load_explicit(&host->frozen, memory_order_acquire) == FROZEN_WRITTEN) let_go(host);
     if (atomic_load_explicit(&host->frozen, memory_order_relaxed) != FROZEN_NONE) return false;
     /* acquire: pairs with the release in host_replace(). What is frozen belongs to the old machine: it goes first (T41). */
@@ -175,7 +175,7 @@ bool host_is_halted(struct host *host)
     return true;
 }
 
-/* --- writing: control's thread ------------------------------------------------------------------------------------ */
+/* --- writing: its own thread -------------------------------------------------------------------------------------- */
 
 /* Gathers small writes into runs. */
 struct sink {

@@ -55,7 +55,7 @@ static void bytes_start(struct bytes *bytes)
     bytes->fail_at = sizeof bytes->at;
 }
 
-static void wake_control(void *context)
+static void wake_snapshots(void *context)
 {
     (void)context;
     control_wakes++;
@@ -66,7 +66,7 @@ static void start(struct world *one, uint64_t after)
     world_open(one, 1 << 20);
     one->options.plugin = &kv_plugin;
     one->options.snapshot_after_bytes = after;
-    one->options.wake_control = wake_control;
+    one->options.wake_snapshots = wake_snapshots;
     world_start(one);
     host_snapshot_allow(one->host, true);
     control_wakes = 0;
@@ -138,7 +138,7 @@ static void start_other_from(struct bytes *snapshot, const struct block_base *ba
     world_open(&other, 1 << 20);
     other.options.plugin = &kv_plugin;
     other.options.snapshot_after_bytes = after;
-    other.options.wake_control = wake_control;
+    other.options.wake_snapshots = wake_snapshots;
     snapshot->read = 0;
     other.options.restore = &snapshot->reader;
     ring_close(other.storage.ring);
