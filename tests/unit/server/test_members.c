@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_members.c - members come and go on whole nodes, over a simulated network, disk and clock: from a seed. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/support/cluster.h"
@@ -791,7 +792,7 @@ START_TEST(
         changes += status_of(cluster, leader_of(cluster)).configuration_index > 0;
         cluster_close(cluster);
     }
-    ck_assert_uint_gt(changes, 0);
+    if (getenv("LOCKSTEP_SEED") == NULL) ck_assert_uint_gt(changes, 0); /* else they are all the same one */
 }
 END_TEST
 
