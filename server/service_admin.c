@@ -159,7 +159,7 @@ void status_message(struct call *call, const uint8_t *bytes, size_t n)
 static const char *transfer_text(int error)
 {
     switch (error) {
-    case LOCKSTEP_ENOTFOUND: return "no member has this name; `lockstep status` shows the names";
+    case LOCKSTEP_ENOTFOUND: return "no other voter has this name; `lockstep status` shows the names";
     case LOCKSTEP_EEXIST: return "this member leads already";
     case LOCKSTEP_ETIMEDOUT: return "the target did not take over in time; is it up, and caught up?";
     case LOCKSTEP_EUNAVAILABLE:
