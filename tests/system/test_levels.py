@@ -10,7 +10,7 @@ from harness.api import pb
 from harness.case import Case, main, say
 from harness.cluster import until
 
-KILLS = settings.by_length(2, 4, 40)
+KILLS = settings.by_length(1, 2, 40)
 
 
 class LevelOs(Case):

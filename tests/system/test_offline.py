@@ -9,7 +9,7 @@ from harness import process, settings
 from harness.case import Case, main, say
 from harness.cluster import until
 
-FLIPS = settings.by_length(10, 60, 1000)
+FLIPS = settings.by_length(5, 20, 1000)
 PUTS = settings.by_length(300, 2000, 20000)
 
 
