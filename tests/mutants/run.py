@@ -8,6 +8,7 @@
   run.py --check      only whether every one still applies to the tree as it is
   run.py --by LIST    look with these, in this order, instead of what the patch names
   run.py --seeds N    so many seeds at most (60)
+  run.py --transcripts   which of tests/scenario differ under each mutant of raft/; 1 if one differs under none
   run.py --record     write what was found into the table of README.md; with --by sim, into its column of seeds
 
 First the tree as it is goes through every finder that will be asked: one that finds something there says nothing.
@@ -83,11 +84,11 @@ def find_by_random_cores(build, seeds, _):
 
 
 def find_by_unit(build, seeds, program):
-    code, said = run([build / program], 60)
+    code, said = run([build / program], 300)
     if code == 0:
         return None, said
     why = re.search(r"assertion failed: .*|:[FE]:.*", said)
-    return f"{program.split('/')[-1]}: {why.group(0).strip(': ') if why else 'found'}", said
+    return f"{program.split('/')[-1]}: {why.group(0).strip(': ') if why else 'hangs' if code == 124 else 'found'}", said
 
 
 def find_by_transcript(build, seeds, name):
@@ -256,15 +257,22 @@ def innocent(mutants, by, build, seeds):
     return True
 
 
+def prepare(tree, build):
+    """The copy, ready to be built. False: it is not."""
+    copy_tree(tree)
+    if (build / "build.ninja").exists():
+        return True
+    code, said = run(["meson", "setup", "-Dtests=enabled", build, tree], 300)
+    if code != 0:
+        print(said)
+    return code == 0
+
+
 def hunt(mutants, by, seeds, record):
     begun = time.monotonic()
     tree, build = ROOT / "build/mutants/tree", ROOT / "build/mutants/build"
-    copy_tree(tree)
-    if not (build / "build.ninja").exists():
-        code, said = run(["meson", "setup", "-Dtests=enabled", build, tree], 300)
-        if code != 0:
-            print(said)
-            return 2
+    if not prepare(tree, build):
+        return 2
     if not innocent(mutants, by, build, seeds):
         return 2
     survivors = []
@@ -288,6 +296,28 @@ def hunt(mutants, by, seeds, record):
     return 1 if survivors else 0
 
 
+def transcripts(mutants):
+    """A transcript that no bug changes shows nothing."""
+    tree, build = ROOT / "build/mutants/tree", ROOT / "build/mutants/build"
+    names = sorted(path.stem for path in (HERE.parent / "scenario").glob("*.txt"))
+    shows = {name: [] for name in names}
+    mutants = [mutant for mutant in mutants if all(file.startswith("raft/") for file in mutant.files)]
+    if not prepare(tree, build) or not innocent(mutants, ["transcript:" + name for name in names], build, 0):
+        return 2
+    for mutant in mutants:
+        mutant.apply(tree)
+        code, _ = build_targets(build, FINDERS["transcript"].targets)
+        for name in names:
+            if code == 0 and find_by_transcript(build, 0, name)[0]:
+                shows[name].append(mutant.name)
+        mutant.apply(tree, "--reverse")
+    for name in names:
+        print(f"{name:22} {len(shows[name]):3}  {' '.join(shows[name])}")
+    unseen = [mutant.name for mutant in mutants if not any(mutant.name in found for found in shows.values())]
+    print(f"transcripts: {len(names)}, mutants: {len(mutants)}, {len(unseen)} change none: {' '.join(unseen)}")
+    return 0 if all(shows.values()) else 1
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
@@ -296,10 +326,13 @@ def main():
     parser.add_argument("--by", type=lambda text: text.split(","), default=[])
     parser.add_argument("--seeds", type=int, default=60)
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--transcripts", action="store_true")
     options = parser.parse_args()
     mutants = read_mutants(FEW if options.few else options.names)
     if options.check:
         return check(mutants + [Mutant(HARMLESS)])
+    if options.transcripts:
+        return transcripts(mutants)
     if options.few and os.environ.get("LOCKSTEP_SHORT"):
         print("the build without sanitizers runs these")
         return 77

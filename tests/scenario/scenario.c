@@ -8,7 +8,7 @@
  *   lay ID TERMS [commit C] [term T] [vote V]   durable log of a core not started: "1 1 2", or "1x3 2"
  *   start [ID]                      all, or one (again, after a crash)
  *   first-block on|off              whether new leaders propose by themselves
- *   option NAME VALUE               inflight, append, uncommitted: bytes; before start
+ *   option NAME VALUE               inflight, append, uncommitted: bytes; lease: ms; before start
  *   timeout ID                      time moves to the core's deadline, and it is told
  *   pass MS                         time passes; cores whose deadline comes are told
  *   deliver [A>B] [TYPE] [N]        what is on its way now and matches, in order, at most N
@@ -29,7 +29,7 @@
  *   compact ID INDEX                the log up to there is only in a snapshot
  *   piece ID [unreadable] | install ID   the piece asked for is read; a complete snapshot goes one step on
  *   inject A>B TYPE TERM [...]      APPEND PREV/TERM TERMS commit C; HEARTBEAT MATCH/TERM commit C; VOTE, PREVOTE LAST/TERM;
- *                                   INSTALL INDEX/TERM, a first piece; TIMEOUT_NOW
+ *                                   INSTALL INDEX/TERM, a first piece; ACK DURABLE; TIMEOUT_NOW
  *   state | network                 show it
  *   quiet COMMAND                   the same, showing nothing */
 #include <inttypes.h>
@@ -281,6 +281,7 @@ static void inject(void)
         next_pair('/', &m.as.install.snapshot.index, &m.as.install.snapshot.term);
         m.as.install.snapshot.bytes = CLUSTER_SNAPSHOT_PIECES;
         break;
+    case RAFT_ACK: m.as.ack.durable_index = m.as.ack.validated_index = next_number(); break;
     case RAFT_TIMEOUT_NOW: break;
     default: wrong("this message cannot be injected");
     }
@@ -310,6 +311,8 @@ static void option(void)
         c->options.append_bytes_max = value;
     else if (strcmp(name, "uncommitted") == 0)
         c->options.uncommitted_bytes_max = value;
+    else if (strcmp(name, "lease") == 0)
+        c->options.lease_ns = value * MS;
     else
         wrong("there is no such option");
 }

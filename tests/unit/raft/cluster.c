@@ -532,8 +532,9 @@ int cluster_propose(struct cluster_core *core, uint32_t bytes, bool merge)
 {
     struct cluster *c = core->cluster;
     if (!raft_is_leader(core->raft)) return LOCKSTEP_ENOTLEADER;
-    if (cluster_status(c, core->id).transferring) return LOCKSTEP_EUNAVAILABLE;
-    if (!raft_may_propose(core->raft, bytes) || core->last + 1 == CLUSTER_BLOCKS_MAX) return LOCKSTEP_EFULL;
+    if (!raft_may_propose(core->raft, bytes) || core->last + 1 == CLUSTER_BLOCKS_MAX)
+        return cluster_status(c, core->id).transferring ? LOCKSTEP_EUNAVAILABLE : LOCKSTEP_EFULL;
+    lk_assert(!cluster_status(c, core->id).transferring); /* T15 */
     uint64_t uncommitted = 0;
     for (raft_index i = core->commit + 1; i <= core->last; i++) uncommitted += core->log[i].bytes;
     bool first_of_term = raft_term_at(core->raft, core->last) != raft_current_term(core->raft);

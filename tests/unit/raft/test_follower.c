@@ -379,6 +379,21 @@ START_TEST(an_append_that_begins_below_the_base_is_taken_from_where_it_counts)
 }
 END_TEST
 
+START_TEST(
+    a_snapshot_takes_the_logs_place_only_when_its_term_is_durable) /* R1: what is on the disk is of no later term */
+{
+    open_with((raft_term[]){1}, 1, 1, 1);
+    ck_assert_int_eq(heartbeat(5, 0, 0, 0, 1), 0);
+    struct raft_event event = {.type = RAFT_EVENT_INSTALL, .as.install = {.index = 9, .term = 5}};
+    ck_assert_int_eq(cluster_step(core, &event, false), LOCKSTEP_EUNAVAILABLE);
+    ck_assert(!cluster_status(c, 1).installing);
+    flush();
+    ck_assert_int_eq(cluster_step(core, &event, false), 0);
+    ck_assert(cluster_status(c, 1).installing);
+    cluster_close(c);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_test(tests, an_ack_is_held_until_the_term_and_the_block_are_durable);
@@ -402,6 +417,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, malformed_appends_are_refused_whole);
     tcase_add_test(tests, appends_of_an_old_term_change_nothing);
     tcase_add_test(tests, an_append_that_begins_below_the_base_is_taken_from_where_it_counts);
+    tcase_add_test(tests, a_snapshot_takes_the_logs_place_only_when_its_term_is_durable);
 }
 
 int main(void)

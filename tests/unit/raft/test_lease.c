@@ -10,15 +10,21 @@ static const uint64_t MS = 1000000;
 static struct cluster *c;
 static struct cluster_core *lead;
 
-static void open_led(uint32_t count, uint32_t learners)
+static void open_led_beating(uint32_t count, uint32_t learners, uint64_t heartbeat_ns)
 {
     c = cluster_open(count, learners, 3);
     c->options.lease_ns = 270 * MS;
+    c->options.heartbeat_ns = heartbeat_ns;
     for (raft_member id = 1; id <= count; id++) cluster_start(c, id);
     c->now_ns += 600 * MS; /* who starts grants nothing before */
     cluster_elect(c, 1);
     lead = cluster_core(c, 1);
     cluster_pass(c, 61 * MS, true);
+}
+
+static void open_led(uint32_t count, uint32_t learners)
+{
+    open_led_beating(count, learners, 60 * MS);
 }
 
 static bool is_read_at_once(void)
@@ -54,6 +60,18 @@ START_TEST(a_lease_counts_from_the_begin_of_the_round_and_ends)
     c->now_ns = begun_ns + 200 * MS;
     ck_assert(is_read_at_once());
     c->now_ns = begun_ns + 270 * MS;
+    ck_assert(!is_read_at_once());
+    cluster_close(c);
+}
+END_TEST
+
+START_TEST(a_lease_of_a_round_whose_time_is_forgotten_is_none)
+{
+    open_led_beating(3, 0, 3 * MS); /* more than 64 rounds begin within a lease */
+    ck_assert(is_read_at_once());
+    isolate(1, true);
+    cluster_pass(c, 280 * MS, true);
+    ck_assert(raft_is_leader(lead->raft));
     ck_assert(!is_read_at_once());
     cluster_close(c);
 }
@@ -228,6 +246,7 @@ static void add(TCase *tests)
 {
     tcase_add_test(tests, a_read_within_the_lease_needs_no_round);
     tcase_add_test(tests, a_lease_counts_from_the_begin_of_the_round_and_ends);
+    tcase_add_test(tests, a_lease_of_a_round_whose_time_is_forgotten_is_none);
     tcase_add_test(tests, reads_that_wait_for_a_round_are_answered_by_a_lease_that_comes);
     tcase_add_test(tests, learners_give_no_lease);
     tcase_add_test(tests, a_lease_in_a_joint_configuration_needs_both_majorities);

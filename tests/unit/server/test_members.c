@@ -502,6 +502,25 @@ START_TEST(
 }
 END_TEST
 
+START_TEST(member_that_slept_behind_a_compacted_log_goes_by_the_members_of_the_snapshot) /* T33, R6 */
+{
+    struct cluster *cluster = start_compacting(4, 3, 26, COMPACT_AFTER_BYTES);
+    unsigned gone = (leader_of(cluster) + 1) % 3;
+    cluster_crash(cluster, gone);
+    ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 3), 0);
+    propose_some(cluster, 400); /* the configuration with n4 is compacted */
+    struct node_status leader = status_of(cluster, leader_of(cluster));
+    ck_assert_uint_gt(leader.raft.base_index, leader.configuration_index);
+    ck_assert(cluster_start(cluster, gone));
+    propose_some(cluster, 10);
+    ck_assert(cluster_run_until_level(cluster, 10 * SECOND));
+    struct node_status status = status_of(cluster, gone);
+    ck_assert_uint_gt(status.storage.installs, 0);
+    ck_assert_uint_eq(status.configuration_index, leader.configuration_index);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(newcomer_behind_a_compacted_log_gets_the_members_with_the_snapshot) /* T33, T35, R6 */
 {
     struct cluster *cluster = start_compacting(5, 3, 17, COMPACT_AFTER_BYTES);
@@ -629,6 +648,63 @@ START_TEST(hello_of_nobody_and_of_too_many_takes_no_members_place)
         for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++) known += status.members[slot].role != 0;
         ck_assert_uint_eq(known, 4);
     }
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(uncommitted_configuration_admits_nobody_and_is_undone_also_after_a_restart) /* R6, R11; T32 */
+{
+    struct cluster *cluster = start(4, 3, 24);
+    unsigned lonely = leader_of(cluster);
+    propose_some(cluster, 5);
+    for (unsigned i = 0; i < 3; i++)
+        for (int way = 0; way < 2 && i != lonely; way++)
+            sim_net_cut(cluster_net(cluster), way ? lonely : i, way ? i : lonely, true);
+    (void)cluster_change_kind(cluster, lonely, NODE_CHANGE_ADD, 3, SECOND);
+    for (unsigned k = 0; k < 100 && status_of(cluster, lonely).configuration_index == 0; k++)
+        cluster_run(cluster, CLUSTER_MS);
+    struct node_status status = status_of(cluster, lonely);
+    ck_assert_uint_gt(status.configuration_index, status.raft.commit); /* n4 stands in a log, and in no majority's */
+    cluster_run(cluster, SECOND);
+    ck_assert(!status_of(cluster, 3).born);
+    for (int way = 0; way < 2; way++) sim_net_cut(cluster_net(cluster), way ? lonely : 3, way ? 3 : lonely, true);
+    cluster_crash(cluster, lonely);
+    ck_assert(cluster_start(cluster, lonely));
+    propose_some(cluster, 5); /* at the other side's leader */
+    for (unsigned i = 0; i < 4; i++)
+        for (unsigned j = 0; j < 4; j++) sim_net_cut(cluster_net(cluster), i, j, false);
+    ck_assert(cluster_run_until_level(cluster, 10 * SECOND));
+    ck_assert_uint_eq(status_of(cluster, lonely).configuration_index, 0);
+    for (unsigned k = 0; k < 30 && leader_of(cluster) != lonely; k++) { /* and it can lead by what it went back to */
+        unsigned leader = leader_of(cluster);
+        cluster_crash(cluster, leader);
+        propose_some(cluster, 1);
+        ck_assert(cluster_start(cluster, leader));
+        ck_assert(cluster_run_until_level(cluster, 10 * SECOND));
+    }
+    status = status_of(cluster, lonely);
+    ck_assert_uint_eq(leader_of(cluster), lonely);
+    ck_assert_uint_eq(status.raft.peer_count, 2);
+    ck_assert(!status_of(cluster, 3).born);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(older_boot_than_was_seen_is_a_copied_directory) /* I1 */
+{
+    struct cluster *cluster = start(3, 3, 25);
+    cluster_crash(cluster, 2);
+    ck_assert(cluster_start(cluster, 2));
+    cluster_run(cluster, SECOND);
+    struct transport_owner owner = node_transport_owner(cluster_node(cluster, 0));
+    struct transport_hello hello;
+    char reason[TRANSPORT_REASON_BYTES_MAX];
+    unsigned slot = RAFT_MEMBERS_MAX;
+    node_transport_hello(cluster_node(cluster, 2), &hello);
+    ck_assert_int_eq(owner.hello_check(owner.context, &slot, &hello, reason), 0);
+    hello.boot--;
+    ck_assert_int_eq(owner.hello_check(owner.context, &slot, &hello, reason), LOCKSTEP_EFOREIGN);
+    ck_assert_ptr_nonnull(strstr(reason, "its directory is an old copy"));
     cluster_close(cluster);
 }
 END_TEST
@@ -837,9 +913,12 @@ static void add(TCase *tests)
     tcase_add_test(tests, two_changes_at_once_are_one_after_the_other);
     tcase_add_test(tests, change_goes_on_after_its_leader_died_at_any_moment);
     tcase_add_test(tests, change_in_a_partition_loses_nothing_that_was_acknowledged);
+    tcase_add_test(tests, member_that_slept_behind_a_compacted_log_goes_by_the_members_of_the_snapshot);
     tcase_add_test(tests, newcomer_behind_a_compacted_log_gets_the_members_with_the_snapshot);
     tcase_add_test(tests, birth_frames_of_any_bytes_change_nothing);
     tcase_add_test(tests, hello_of_nobody_and_of_too_many_takes_no_members_place);
+    tcase_add_test(tests, uncommitted_configuration_admits_nobody_and_is_undone_also_after_a_restart);
+    tcase_add_test(tests, older_boot_than_was_seen_is_a_copied_directory);
     tcase_add_test(tests, learner_that_lost_its_directory_is_removed_by_its_id_and_replaced_again);
     tcase_add_test(tests, learner_is_replaced_by_a_learner);
     tcase_add_test(tests, what_was_done_is_done_when_it_is_asked_for_again);
