@@ -566,6 +566,25 @@ static void isolate(struct cluster *cluster, unsigned node)
     }
 }
 
+START_TEST(a_follower_read_joins_no_question_that_is_on_its_way) /* R5 */
+{
+    struct cluster *cluster = start(3, 34);
+    unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
+    for (unsigned k = 0; k < 50; k++) {
+        uint32_t p = cluster_propose(cluster, leader, false);
+        while (cluster_proposal(cluster, p)->state == PROPOSAL_WAITING) { /* the leader is asked all the time */
+            cluster_query(cluster, follower, NODE_FOLLOWER, false);
+            cluster_run(cluster, CLUSTER_MS / 10);
+        }
+        uint32_t q = cluster_query(cluster, follower, NODE_FOLLOWER, false);
+        for (unsigned i = 0; i < 1000 && !cluster_query_result(cluster, q)->done; i++) cluster_run(cluster, CLUSTER_MS);
+        ck_assert_int_eq(cluster_query_result(cluster, q)->error, 0);
+        ck_assert_uint_ge(cluster_query_result(cluster, q)->applied_count, cluster_proposal(cluster, p)->position);
+    }
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(a_follower_that_hears_nothing_answers_no_follower_read)
 {
     struct cluster *cluster = start(3, 32);
@@ -824,6 +843,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_linearizable_query_sees_what_was_acknowledged_before_it);
     tcase_add_test(tests, a_leader_without_a_quorum_answers_no_linearizable_query);
     tcase_add_test(tests, a_follower_read_sees_what_was_acknowledged_before_it);
+    tcase_add_test(tests, a_follower_read_joins_no_question_that_is_on_its_way);
     tcase_add_test(tests, a_follower_that_hears_nothing_answers_no_follower_read);
     tcase_add_test(tests, a_bounded_stale_read_is_answered_by_what_is_known_until_that_is_too_old);
     tcase_add_test(tests, a_query_waits_for_its_min_index_until_its_deadline);
