@@ -24,6 +24,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -100,8 +101,10 @@ def find_by_transcript(build, seeds, name):
 
 
 def find_by_power_cuts(build, seeds, _):
-    program = build / "tests/powercut/powercut"
-    code, said = run([program, "--images", "3000", "--every", "5"], 900, {"LD_PRELOAD": str(build / "tests/powercut/recorder.so")})
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="lockstep-mutants-", dir=memory) as folder:  # what is found is left there
+        environment = {"LD_PRELOAD": str(build / "tests/powercut/recorder.so"), "LOCKSTEP_POWERCUT_DIR": folder}
+        code, said = run([build / "tests/powercut/powercut", "--images", "3000", "--every", "5"], 900, environment)
     failed = re.search(r"--replay (\S+)", said)
     if code != 1 or failed is None:
         return None, said
