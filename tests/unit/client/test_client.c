@@ -273,7 +273,7 @@ START_TEST(proposal_on_a_connection_that_breaks_is_unknown_and_not_repeated) /* 
     struct count count = {0};
     struct lockstep_proposal proposal = {.command = "hang 3", .command_bytes = 6};
     ck_assert_int_eq(lockstep_propose(client, &proposal, count_result, &count), 0);
-    for (int i = 0; i < 20; i++) lockstep_client_poll(client, 10);
+    POLL_UNTIL(client, seen("hang 3") == 1);
     tell(1, "!stop 0");
     POLL_UNTIL(client, lockstep_client_running(client) == 0);
     ck_assert_int_eq(count.unknown, 1);
@@ -679,7 +679,7 @@ START_TEST(stream_survives_the_death_of_its_node)
     send_one(&t, 0, "end death");
     until_room(&t, 4);
     send_one(&t, 1, "hang death");
-    for (int i = 0; i < 20; i++) lockstep_client_poll(t.client, 10);
+    POLL_UNTIL(t.client, seen("hang death") == 1);
     tell(0, "!stop 1");
     tell(0, "!leader 0");
     POLL_UNTIL(t.client, t.losses >= 2);
