@@ -12,7 +12,7 @@
 #include "tests/sim/workload.h"
 #include "tests/sim/world.h"
 
-enum { SEEDS = 60, SEEDS_TO_HOLD = 4, BEARABLE_PPM = 49000, WILD_PPM = 700000 };
+enum { SEEDS = 150, SEEDS_TO_HOLD = 4, BEARABLE_PPM = 49000, WILD_PPM = 700000 };
 
 static struct copies *copies;
 static struct workload *workload;
@@ -24,14 +24,15 @@ static void plan_make(struct sim_plan *plan, uint64_t seed, uint32_t drift_ppm, 
     memset(plan->fault_ns, 0, sizeof plan->fault_ns);
     plan->nodes = plan->listed = 3;
     plan->fault_ns[FAULT_ISOLATE] = 2 * SIM_S;
-    plan->fault_ns[FAULT_TRANSFER] = 1 * SIM_S; /* a node with a slow clock wins no election by itself */
+    plan->fault_ns[FAULT_SPLIT] = 2 * SIM_S;
+    plan->fault_ns[FAULT_TRANSFER] = 5 * SIM_S; /* a node with a slow clock wins no election by itself */
     plan->fault_length_ns_max = 4 * SIM_S;
     plan->faults_from_birth = false;
-    plan->safety_ns = 20 * SIM_S;
+    plan->safety_ns = 40 * SIM_S;
     plan->election_timeout_ns = 1 * SIM_S; /* long beside what clients do */
     plan->heartbeat_ns = 200 * SIM_MS;
     plan->delay_ns_max = plan->delay_ns_min + 200 * SIM_US;
-    plan->clients = 16;
+    plan->clients = 10;
     plan->client_timeout_ns = 100 * SIM_MS;
     plan->think_ns_max = 20 * SIM_MS;
     plan->query_per_1000 = 600;
