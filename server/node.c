@@ -502,7 +502,13 @@ static void alive_turn(struct node *node)
     storage_reclaim(node->storage);
     struct host_status host;
     host_status_read(node->host, &host);
-    if (host.error != 0)
+    if (host.error == LOCKSTEP_ECORRUPT)
+        node_fail(
+            node, host.error,
+            "%s: block %llu of the log is damaged, machine %s cannot go on behind it; restore the directory from a "
+            "copy, or give the node an empty one and run member replace",
+            node->options.data_directory, (unsigned long long)host.error_index, node->options.plugin->name);
+    else if (host.error != 0)
         node_fail(node, host.error, "machine %s stopped at index %llu, position %llu: %s", node->options.plugin->name,
                   (unsigned long long)host.error_index, (unsigned long long)host.error_position,
                   host.error == LOCKSTEP_EINVAL ? "it said FATAL; this replica cannot go on, the others can"

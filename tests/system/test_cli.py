@@ -183,7 +183,7 @@ class WithCluster(Case):
         self.assertEqual(answer["leader"], target)
         code, _, err = self.run_to("leader", "transfer", "n9")
         self.assertEqual(code, 5)
-        self.assertIn("no member", err)
+        self.assertIn("no other voter has this name; `lockstep status`", err)
 
     def test_an_unknown_outcome_exits_6_and_names_the_line(self):
         """The leader takes the second line and hangs: whether it will be applied nobody can know."""
