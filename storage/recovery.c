@@ -388,10 +388,23 @@ static int take_block(struct replay *r, const struct recovery_block *block, bool
     return list_push(r, block);
 }
 
+/* Blocks that a later one of the same frame cuts: what they follow may be gone, with frames that Q passed because of that
+ * very cut. */
+static void mark_dead(struct replay *r, uint32_t count)
+{
+    raft_index lowest = UINT64_MAX;
+    for (uint32_t i = count; i-- > 0;) {
+        r->parsed[i].dead = r->parsed[i].index >= lowest;
+        if (!r->parsed[i].dead) lowest = r->parsed[i].index;
+    }
+}
+
 static int take_frame(struct replay *r, const struct read_frame *frame)
 {
     const struct frame_header *h = &frame->header;
+    mark_dead(r, h->block_count);
     for (uint32_t i = 0; i < h->block_count && !r->skipping; i++) {
+        if (r->parsed[i].dead) continue;
         int rc = take_block(r, &r->parsed[i], h->type == FRAME_PACK);
         if (rc != 0) return rc;
     }

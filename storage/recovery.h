@@ -21,6 +21,7 @@ struct recovery_block {
     raft_term term;
     uint64_t offset;
     uint32_t bytes, crc, previous_crc;
+    bool dead; /* cut by a later block of its frame */
 };
 
 struct recovery {

@@ -543,9 +543,34 @@ START_TEST(full_map_stops_the_log_and_nothing_else) /* R8: only growing data.mdb
 }
 END_TEST
 
+START_TEST(frame_that_cuts_what_it_holds_may_be_the_first_one_read) /* J4 */
+{
+    open_store();
+    term_durable(1, 9);
+    append_durable(3, 1, 100);
+    storage_commit(store.storage, 3);
+    store_run_log(&store, 1000000000);
+    append_durable(3, 1, 100); /* 4 to 6 */
+    ck_assert(store_append(&store, 1, 100, 7));
+    store_persist(&store, 7, false);
+    store_cut(&store, 4);
+    for (int i = 0; i < 3; i++) ck_assert(store_append(&store, 2, 100, 8));
+    store.hard_state.term = 2;
+    store_persist(&store, 4, true);
+    store_run_journal(&store, 5000000); /* one frame: 7, then 4 to 6 of another term */
+    storage_commit(store.storage, 4);
+    store_run_log(&store, 1000000000); /* Q passes the frame that 7 followed */
+    struct block_base last = ring_last(store.ring);
+    store_close(&store);
+    open_store();
+    ck_assert_uint_eq(store.recovered.last.crc, last.crc);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_test(tests, frame_that_cuts_what_it_holds_may_be_the_first_one_read);
     tcase_add_test(tests, last_frame_that_nobody_saw_flushed_is_a_torn_tail);
     tcase_add_test(tests, same_frame_is_damage_once_a_marker_says_it_was_flushed);
     tcase_add_test(tests, same_frame_is_damage_once_the_next_one_was_written);
