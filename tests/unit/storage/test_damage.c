@@ -567,10 +567,29 @@ START_TEST(frame_that_cuts_what_it_holds_may_be_the_first_one_read) /* J4 */
 }
 END_TEST
 
+START_TEST(what_a_shorter_log_cut_does_not_come_back) /* J4, T50 */
+{
+    open_store();
+    term_durable(1, 9);
+    append_durable(6, 1, 100);
+    store_cut(&store, 4);
+    ck_assert(store_append(&store, 2, 100, 8));
+    store.hard_state.term = 2;
+    store_persist(&store, 4, true);
+    store_run_journal(&store, 0);
+    struct block_base last = ring_last(store.ring);
+    store_close(&store);
+    open_store();
+    ck_assert_uint_eq(store.recovered.last.index, 4);
+    ck_assert_uint_eq(store.recovered.last.crc, last.crc);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, frame_that_cuts_what_it_holds_may_be_the_first_one_read);
+    tcase_add_test(tests, what_a_shorter_log_cut_does_not_come_back);
     tcase_add_test(tests, last_frame_that_nobody_saw_flushed_is_a_torn_tail);
     tcase_add_test(tests, same_frame_is_damage_once_a_marker_says_it_was_flushed);
     tcase_add_test(tests, same_frame_is_damage_once_the_next_one_was_written);
