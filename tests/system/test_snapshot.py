@@ -5,6 +5,8 @@ import random
 import threading
 import time
 
+import grpc
+
 from harness import process, settings
 from harness.case import Case, main, say
 from harness.cluster import until
@@ -27,10 +29,21 @@ class Snapshots(Case):
             seconds=settings.patience(seconds), stdin=lines)
         self.assertEqual(code, 0, errors)
 
+    def read(self, node, query):
+        """Asked again while there is no leader."""
+        end = time.monotonic() + settings.patience(30)
+        while True:
+            try:
+                return node.client.query(query).reply
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > end:
+                    raise
+            time.sleep(0.05)
+
     def check_keys(self, cluster, count):
         for node in cluster.nodes:
             for n in random.Random(settings.SEED).sample(range(count), 20):
-                self.assertEqual(node.client.query(b"get key%d" % n).reply, b"%d %s" % (n, VALUE))
+                self.assertEqual(self.read(node, b"get key%d" % n), b"%d %s" % (n, VALUE))
 
     def check_equal(self, cluster):
         statuses = cluster.wait_equal(settings.patience(60))

@@ -42,8 +42,10 @@ def enter():
 
 class Network:
     """Made after enter(). names: the nodes'."""
+    made = 0
 
     def __init__(self, names):
+        Network.made += 1  # a namespace, and its link in ours, goes some time after its last process
         self.names = list(names)
         self._holders = {}
         try:
@@ -63,9 +65,9 @@ class Network:
             holder.stdin.write(b"ready\n")
             holder.stdin.flush()
             holder.stdout.readline()  # cat answers: it lives in its namespace
-            _command("ip", "link", "add", "to-" + name, "type", "veth", "peer", "name", "eth0", "netns",
-                     str(holder.pid))
-            _command("ip", "link", "set", "to-" + name, "master", "bridge", "up")
+            link = f"to-{name}-{Network.made}"
+            _command("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
+            _command("ip", "link", "set", link, "master", "bridge", "up")
             self._inside(name, "ip", "address", "add", self.address(name) + "/24", "dev", "eth0")
             self._inside(name, "ip", "link", "set", "eth0", "up")
             self._inside(name, "ip", "link", "set", "lo", "up")
@@ -104,6 +106,4 @@ class Network:
             holder.stdin.close()
             holder.stdout.close()
         self._holders.clear()
-        # A namespace goes some time after its last process: what lies in ours is taken away by name.
-        for link in ["to-" + name for name in self.names] + ["bridge"]:
-            subprocess.run(["ip", "link", "delete", link], capture_output=True, check=False, timeout=20)
+        subprocess.run(["ip", "link", "delete", "bridge"], capture_output=True, check=False, timeout=20)
