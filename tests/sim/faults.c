@@ -259,7 +259,9 @@ void faults_end(struct world *world)
         for (unsigned to = 0; to < plan->nodes; to++)
             if (world->cuts[from][to].until_ns != 0) heal(world, from, to);
     }
-    unsigned lost = first && all_born ? (unsigned)random_below(&world->random, (plan->listed + 1) / 2) : 0;
+    /* A leader that was asked for a change begins it with those that it heard a heartbeat ago: it could not know. */
+    bool may_lose = first && all_born && !members_change_runs(world);
+    unsigned lost = may_lose ? (unsigned)random_below(&world->random, (plan->listed + 1) / 2) : 0;
     for (unsigned k = 0; k < lost; k++) {
         struct member *m = &world->members[random_below(&world->random, plan->nodes)];
         m->given_up = true;

@@ -53,7 +53,7 @@ static void take_directory(struct world *world, unsigned i)
     world->members[i].restart_ns = world->now_ns + random_between(&world->random, SIM_MS, 2 * SIM_S);
 }
 
-static bool change_runs(struct world *world)
+bool members_change_runs(struct world *world)
 {
     if (world->now_ns >= world->changes_until_ns) world->changes = 0; /* who asked has died, or the leader has */
     return world->changes > 0;
@@ -78,7 +78,7 @@ void members_operate(struct world *world)
         m->given_up = true; /* as if */
         bool may = checks_majority_left(world);
         m->given_up = false;
-        if (!may || another_birth(world, i) || change_runs(world)) return;
+        if (!may || another_birth(world, i) || members_change_runs(world)) return;
         world->lost = m->id;
         world->lost_i = i;
         take_directory(world, i);

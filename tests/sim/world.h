@@ -169,6 +169,7 @@ void faults_work(struct world *world);
 
 /* members.c */
 void members_operate(struct world *world);
+bool members_change_runs(struct world *world); /* one was asked for, and has not ended as far as anybody knows */
 void members_changed(struct member *m, const struct node_change_result *result);
 
 /* clients.c */
