@@ -221,6 +221,16 @@ static void lmdb_close(struct kv_map *map)
     free(map);
 }
 
+/* Where the system gives no address space for the map: what to do. rc is LMDB's; false: it is something else */
+static bool refused_space(int rc, const char *path, uint64_t map_bytes, char *why, size_t why_room)
+{
+    if (rc != ENOMEM) return false;
+    snprintf(why, why_room,
+             "%s: no address space for a map of %" PRIu64 " bytes; lower storage.map, or raise the limit (ulimit -v)",
+             path, map_bytes);
+    return true;
+}
+
 static int lmdb_open(void *context, const char *directory, enum kv_mode mode, uint64_t map_bytes, uint32_t tables,
                      struct kv_map **ret, char *why, size_t why_room)
 {
@@ -251,12 +261,12 @@ static int lmdb_open(void *context, const char *directory, enum kv_mode mode, ui
         goto fail;
     }
     if (!there) {
-        rc = from_mdb(create(map, directory, path, map_bytes));
-        if (rc != 0) {
+        int made = create(map, directory, path, map_bytes);
+        rc = from_mdb(made);
+        if (rc != 0 && !refused_space(made, path, map_bytes, why, why_room))
             snprintf(why, why_room, "%s: cannot be made: %s; check the disk and its permissions", path,
                      lockstep_error_text(rc));
-            goto fail;
-        }
+        if (rc != 0) goto fail;
     }
     bool read_only = mode == KV_READ;
     rc = check(map, path, read_only, why, why_room);
@@ -267,8 +277,9 @@ static int lmdb_open(void *context, const char *directory, enum kv_mode mode, ui
     if (mdb_rc == 0) mdb_rc = tables_open(map, false);
     if (mdb_rc != 0) {
         rc = from_mdb(mdb_rc);
-        snprintf(why, why_room, "%s: cannot be opened: %s; a map of %" PRIu64 " bytes was asked for", path,
-                 mdb_strerror(mdb_rc), map_bytes);
+        if (!refused_space(mdb_rc, path, map_bytes, why, why_room))
+            snprintf(why, why_room, "%s: cannot be opened: %s; a map of %" PRIu64 " bytes was asked for", path,
+                     mdb_strerror(mdb_rc), map_bytes);
         goto fail;
     }
     *ret = map;

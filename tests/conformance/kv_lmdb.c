@@ -2,6 +2,7 @@
 /* kv_lmdb.c - the map suite against LMDB. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -79,10 +80,29 @@ START_TEST(full_map_is_said_and_nothing_is_lost) /* T57 */
 }
 END_TEST
 
+START_TEST(map_without_address_space_says_what_to_lower)
+{
+    static const uint64_t MORE_THAN_THERE_IS = UINT64_C(1) << 47;
+    char directory[256], why[512];
+    struct kv_map *map = NULL;
+    const struct kv *kv = conformance_kv_begin(directory);
+    ck_assert_int_eq(kv->open(kv->context, directory, KV_CREATE, MORE_THAN_THERE_IS, 2, &map, why, sizeof why),
+                     LOCKSTEP_ENOMEM);
+    ck_assert_ptr_nonnull(strstr(why, "lower storage.map"));
+    ck_assert_int_eq(kv->open(kv->context, directory, KV_CREATE, 1 << 20, 2, &map, why, sizeof why), 0);
+    kv->close(map);
+    ck_assert_int_eq(kv->open(kv->context, directory, KV_WRITE, MORE_THAN_THERE_IS, 2, &map, why, sizeof why),
+                     LOCKSTEP_ENOMEM);
+    ck_assert_ptr_nonnull(strstr(why, "lower storage.map"));
+    conformance_kv_end();
+}
+END_TEST
+
 static void add_lmdb(TCase *tests)
 {
     tcase_add_test(tests, file_is_grown_ahead_and_the_map_bounds_it);
     tcase_add_test(tests, full_map_is_said_and_nothing_is_lost);
+    tcase_add_test(tests, map_without_address_space_says_what_to_lower);
 }
 
 int main(void)
