@@ -162,9 +162,12 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .keep_bytes = o->snapshot_after_bytes / 4,
         .wake = storage_wake,
         .wake_context = node,
+        .patches = node->repair.patches,
+        .patch_count = node->repair.patch_count,
     };
     struct storage_recovered recovered;
     int rc = storage_open(&storage_options, &node->storage, &recovered, why, why_room);
+    if (rc == LOCKSTEP_ECORRUPT && node_repair_begin(node, &recovered, why)) return LOCKSTEP_EUNAVAILABLE;
     if (rc != 0) return rc;
     node->ring = storage_ring(node->storage);
     node->boot = recovered.boot;
@@ -291,7 +294,7 @@ int node_open(const struct node_options *options, const struct node_env *env, co
             goto fail;
         }
         rc = node_come_alive(node, why, why_room);
-        if (rc != 0) goto fail;
+        if (rc != 0 && !node->repair.opening) goto fail;
     }
     *ret = node;
     return 0;
@@ -308,6 +311,7 @@ void node_close(struct node *node)
     if (node == NULL) return;
     storage_reader_close(node->load_reader);
     storage_reader_close(node->snapshot_reader);
+    node_repair_close(node);
     for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) free(node->loads[i].buffer);
     node_blocks_close(node);
     if (node->install.state != NULL) host_state_free(node->host, node->install.state);
@@ -503,11 +507,10 @@ static void alive_turn(struct node *node)
     struct host_status host;
     host_status_read(node->host, &host);
     if (host.error == LOCKSTEP_ECORRUPT)
-        node_fail(
-            node, host.error,
-            "%s: block %llu of the log is damaged, machine %s cannot go on behind it; restore the directory from a "
-            "copy, or give the node an empty one and run member replace",
-            node->options.data_directory, (unsigned long long)host.error_index, node->options.plugin->name);
+        node_fail(node, host.error,
+                  "%s: block %llu of the log is damaged, machine %s cannot go on behind it; start the node again: it "
+                  "gets the block back from the others; and look at its disk",
+                  node->options.data_directory, (unsigned long long)host.error_index, node->options.plugin->name);
     else if (host.error != 0)
         node_fail(node, host.error, "machine %s stopped at index %llu, position %llu: %s", node->options.plugin->name,
                   (unsigned long long)host.error_index, (unsigned long long)host.error_position,
@@ -524,8 +527,11 @@ void node_drain(struct node *node)
         alive_turn(node);
     } else {
         node_peers_receive(node);
-        if (!atomic_load_explicit(&node->born, memory_order_relaxed)) node_birth_turn(node);
-        node->deadline_ns = node->birth.retry_ns;
+        if (node->repair.opening)
+            node_repair_turn(node);
+        else if (!atomic_load_explicit(&node->born, memory_order_relaxed))
+            node_birth_turn(node);
+        node->deadline_ns = node->repair.opening ? node->repair.due_ns : node->birth.retry_ns;
         if (atomic_load_explicit(&node->born, memory_order_relaxed)) node->deadline_ns = node->now_ns;
     }
     node_members_turn(node);
@@ -662,9 +668,10 @@ void node_status_read(struct node *node, struct node_status *ret)
     ret->counters = node->counters;
     ret->counters.frames_refused = node->frames_refused + node->transport->ops->frames_refused(node->transport);
     ret->leader_slot = RAFT_MEMBERS_MAX;
-    ret->not_ready = node->failed != 0     ? node->failed_why
-                     : node->birth.refused ? node->birth.waits
-                                           : "waiting for the other nodes, to be born";
+    ret->not_ready = node->failed != 0      ? node->failed_why
+                     : node->repair.opening ? node->repair.why
+                     : node->birth.refused  ? node->birth.waits
+                                            : "waiting for the other nodes, to be born";
     if (ret->born) {
         raft_status_read(node->raft, &ret->raft);
         storage_status_read(node->storage, &ret->storage);

@@ -16,16 +16,9 @@
 
 #include "server/node_internal.h"
 
-struct block_name {
-    uint32_t group;
-    uint32_t header_crc;
-    raft_index index;
-};
-static_assert(sizeof(struct block_name) == 16, "no padding on the wire");
-
 void node_block_get_frame(struct node *node, const struct transport_frame *frame)
 {
-    struct block_name name;
+    struct node_block_name name;
     if (frame->body_bytes != sizeof name || node->members.slots[frame->slot].kind != NODE_SLOT_MEMBER) goto refuse;
     memcpy(&name, frame->body, sizeof name);
     if (name.group != 0 || name.index == 0) goto refuse;
@@ -40,7 +33,7 @@ refuse:
 static void answer(struct node *node, unsigned slot, const struct node_block_question *q, const uint8_t *block,
                    size_t bytes)
 {
-    const struct block_name name = {.header_crc = q->header_crc, .index = q->index};
+    const struct node_block_name name = {.header_crc = q->header_crc, .index = q->index};
     const struct transport_send send = {.slot = slot,
                                         .type = FRAME_BLOCK,
                                         .body = &name,

@@ -10,6 +10,7 @@
  *   node_proposals.c  the open block, sealing, outcomes
  *   node_reads.c      queries, and what each waits for
  *   node_disk.c       a disk that is full or does not return: who leads then, what is said
+ *   node_repair.c     damaged blocks come back from the others, before the node is alive
  *   node_forward.c    commands and queries sent on to the leader
  * Thread: loop, but for node_control_work and node_snapshots_work. */
 #ifndef LOCKSTEP_SERVER_NODE_INTERNAL_H
@@ -46,6 +47,7 @@ enum {
 #define NODE_CHANGE_DIAL_NS     (5000 * NODE_MS)
 #define NODE_CHANGE_LOOK_NS     (20 * NODE_MS)
 #define NODE_REMOVED_LINGER_NS  (1000 * NODE_MS)
+#define NODE_REPAIR_RETRY_NS    (200 * NODE_MS)
 #define NODE_STALL_TIMEOUTS     10                /* election timeouts without a completed write */
 #define NODE_HAND_OVER_NS_MAX   (60000 * NODE_MS) /* between two attempts to give leadership to somebody with room */
 #define NODE_STOP_NS            (3000 * NODE_MS)  /* a drain that takes longer is cut off */
@@ -157,6 +159,14 @@ struct node_load {
     bool on_its_way; /* the buffer belongs to the transport until it says idle */
 };
 
+/* A block on the wire: in BLOCK_GET, and in front of what BLOCK gives. */
+struct node_block_name {
+    uint32_t group;
+    uint32_t header_crc;
+    raft_index index;
+};
+static_assert(sizeof(struct node_block_name) == 16, "no padding on the wire");
+
 /* What a member has asked for. */
 struct node_block_question {
     raft_member from;
@@ -245,6 +255,19 @@ struct node_disk {
     char why[NODE_WHY_BYTES_MAX]; /* for people; "" = all is well */
 };
 
+struct node_repair {
+    bool opening; /* the storage is not open: something of it is damaged */
+    struct storage_missing missing[STORAGE_MISSING_MAX];
+    uint32_t missing_count;
+    struct storage_patch *patches; /* what was given; memory of their own */
+    uint32_t patch_count, patch_room;
+    uint64_t repaired; /* blocks, since start */
+    uint64_t due_ns;   /* asked again */
+    unsigned slot;     /* who was asked last */
+    bool answered;     /* and gave what was asked for */
+    char why[NODE_WHY_BYTES_MAX];
+};
+
 struct node {
     struct node_options options; /* members: the slots as they are now; a free one has no name */
     uint32_t listed_count;       /* members as the file has them */
@@ -293,6 +316,7 @@ struct node {
     struct storage_reader *snapshot_reader; /* the thread snapshots' */
     struct node_install install;
     struct node_disk disk;
+    struct node_repair repair;
     raft_index base_told, snapshot_told;       /* to the core; to people */
     raft_index install_told[RAFT_MEMBERS_MAX]; /* by slot: of which people know that it is brought */
 
@@ -331,6 +355,7 @@ void node_birth_refused(struct node *node, bool wiped); /* a cluster exists; wip
 /* node_members.c */
 void node_members_open(struct node *node); /* the file's members have their slots */
 void node_members_close(struct node *node);
+int node_members_wait(struct node *node); /* the log cannot be read yet: the birth record's; ENOMEM */
 int node_members_recover(struct node *node, const struct storage_recovered *recovered); /* ENOMEM */
 void node_members_turn(struct node *node); /* its end: transport and hello follow */
 /* The newest one in the log; and the newest known at all, which a node that joins may have before its log does. */
@@ -412,6 +437,13 @@ void node_reads_turn(struct node *node);
 uint64_t node_reads_deadline_ns(const struct node *node);
 void node_reads_release(struct node *node, uint64_t ready_ticket, uint64_t failed_ticket, raft_index index);
 void node_reads_answer(struct node *node, const struct host_answer *answer);
+
+/* node_repair.c */
+/* The storage named what is missing: ask for it. False: nobody can help. */
+bool node_repair_begin(struct node *node, const struct storage_recovered *recovered, const char *why);
+void node_repair_turn(struct node *node); /* while it is opening */
+void node_repair_block_frame(struct node *node, const struct transport_frame *frame);
+void node_repair_close(struct node *node);
 
 /* node_disk.c */
 void node_disk_turn(struct node *node);

@@ -270,8 +270,17 @@ static void slots_fill(struct node *node, const struct storage_configuration *kn
         if (slot != node->options.self && node->members.slots[slot].kind == NODE_SLOT_LISTED) slot_free(node, slot);
 }
 
+int node_members_wait(struct node *node)
+{
+    if (node->members.count > 0) return 0;
+    int rc = node_configuration_push(node, 0, &node->identity.birth.configuration);
+    if (rc == 0) slots_fill(node, node_configuration_known(node));
+    return rc;
+}
+
 int node_members_recover(struct node *node, const struct storage_recovered *recovered)
 {
+    node->members.count = 0; /* what was known while the log could not be read */
     int rc = node_configuration_push(node, 0, &node->identity.birth.configuration);
     for (uint32_t i = 0; rc == 0 && i < recovered->configuration_count; i++)
         rc = node_configuration_push(node, recovered->configurations[i].index,
@@ -631,6 +640,7 @@ void node_members_status(struct node *node, struct node_status *ret)
             if (ret->raft.peers[i].id == node->slot_id[slot]) peer_status(ret, slot, i);
     }
     if (node->birth.refused) warn(ret, "%s", node->birth.waits);
+    if (node->repair.opening) warn(ret, "%s", node->repair.why);
     if (node->disk.why[0] != 0) warn(ret, "%s", node->disk.why);
     if (newest == NULL) return;
     ret->configuration_index = newest->index;

@@ -187,7 +187,10 @@ void node_peers_receive(struct node *node)
         if (alive && raft_persist_room(node->raft) < NODE_PERSIST_ROOM_TO_READ) return;
         if (!ops->next(node->transport, &frame)) return;
         switch (frame.type) {
-        case FRAME_BIRTH: node_birth_frame(node, &frame); break;
+        case FRAME_BIRTH:
+            if (!node->repair.opening) node_birth_frame(node, &frame);
+            break;
+        case FRAME_BLOCK: node_repair_block_frame(node, &frame); break;
         case FRAME_RAFT:
             if (alive) raft_frame(node, &frame);
             break;
@@ -283,11 +286,10 @@ static void load_begin(struct node *node, unsigned slot)
 
 void node_log_unreadable(struct node *node, raft_index index, int error)
 {
-    node_fail(
-        node, error,
-        "%s: block %llu of the log cannot be read: %s; the other nodes have it: keep this directory and look at its "
-        "disk",
-        node->options.data_directory, (unsigned long long)index, lockstep_error_text(error));
+    node_fail(node, error,
+              "%s: block %llu of the log cannot be read: %s; start the node again: it gets the block back from the "
+              "others; and look at its disk",
+              node->options.data_directory, (unsigned long long)index, lockstep_error_text(error));
 }
 
 void node_loads_turn(struct node *node)

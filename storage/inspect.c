@@ -209,7 +209,8 @@ static void look_at_journal(struct inspection *i)
         return;
     }
     char why[512] = "";
-    rc = recovery_replay(&i->journal, i->options.kv, i->txn, &v->table, &i->stored, &i->recovery, why, sizeof why);
+    rc = recovery_replay(&i->journal, i->options.kv, i->txn, &v->table, &i->stored, NULL, 0, &i->recovery, why,
+                         sizeof why);
     if (rc != 0) {
         uint64_t lap, offset;
         journal_next(&v->table.shape, &i->recovery.end, &lap, &offset); /* of the frame that it could not pass */

@@ -35,6 +35,8 @@ struct opening {
     bool has_table;     /* data.mdb holds a state record */
     struct kv_txn *txn;
     struct recovery recovery;
+    struct storage_missing missing[STORAGE_MISSING_MAX];
+    uint32_t missing_count;
     char *why;
     size_t why_room;
 };
@@ -185,6 +187,76 @@ static void table_birth(struct opening *o)
                                              .q = journal_birth()};
 }
 
+static void missing_add(struct opening *o, const struct storage_missing *missing)
+{
+    if (o->missing_count < STORAGE_MISSING_MAX) o->missing[o->missing_count++] = *missing;
+}
+
+/* Patches for blocks that the log holds damaged, or has lost. They are what the state record and the blocks behind them
+ * say stood there. */
+static int log_patch(struct opening *o)
+{
+    struct storage *s = o->storage;
+    const struct table_state *table = &s->table;
+    for (uint32_t i = 0; o->has_table && i < o->options->patch_count; i++) {
+        const struct storage_patch *patch = &o->options->patches[i];
+        const uint8_t *block = NULL;
+        struct block_header header;
+        struct kv_txn *txn = NULL;
+        if (patch->index <= table->base.index || patch->index > table->last_index) continue;
+        if (table_block_read(s->kv, o->txn, patch->index, &block, &header) == 0) continue;
+        s->kv->abort(o->txn); /* it would keep the log's old pages */
+        o->txn = NULL;
+        int rc = storage_grow(s, patch->bytes);
+        if (rc == 0) rc = s->kv->begin_write(s->map, &txn);
+        if (rc == 0) rc = table_block_put(s->kv, txn, patch->index, patch->block, patch->bytes);
+        if (rc == 0) {
+            rc = s->kv->commit(txn);
+            txn = NULL;
+        }
+        s->kv->abort(txn);
+        if (rc == 0) rc = s->kv->begin_read(s->map, &o->txn);
+        if (rc != 0)
+            return refuse(o, rc, "block %" PRIu64 " in data.mdb was damaged and cannot be put right: %s; %s",
+                          patch->index, lockstep_error_text(rc), ADVICE_LOST);
+    }
+    return 0;
+}
+
+/* All of the log, from its end down: what is damaged or gone is named by the block behind it. It is read before anybody
+ * counts on it, as the machine's replay would read it anyway. */
+static int log_check(struct opening *o)
+{
+    struct storage *s = o->storage;
+    const struct table_state *table = &s->table;
+    struct storage_missing run = {0};
+    uint32_t expected = table->last_crc;
+    raft_index bad = 0;
+    for (raft_index i = table->last_index; o->has_table && i > table->base.index; i--) {
+        const uint8_t *block = NULL;
+        struct block_header header;
+        int rc = table_block_read(s->kv, o->txn, i, &block, &header);
+        if (rc == LOCKSTEP_EVERSION) return refuse_format(o, "data.mdb holds a block", header.version, BLOCK_VERSION);
+        if (rc == LOCKSTEP_EIO || rc == LOCKSTEP_ENOMEM)
+            return refuse(o, rc, "data.mdb cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
+        bool good = rc == 0 && (run.index != 0 || header.header_crc == expected);
+        if (good && run.index != 0) missing_add(o, &run);
+        if (good) {
+            run.index = 0;
+            expected = header.previous_crc;
+            continue;
+        }
+        bad = i;
+        if (run.index == 0) run = (struct storage_missing){.index = i, .crc = expected};
+        run.first = i;
+    }
+    if (run.index != 0) missing_add(o, &run);
+    if (bad == 0 && o->has_table && expected != table->base.crc)
+        bad = table->base.index + 1; /* and nobody knows which */
+    if (bad == 0) return 0;
+    return refuse(o, LOCKSTEP_ECORRUPT, "block %" PRIu64 " in data.mdb is damaged or missing; %s", bad, ADVICE_LOST);
+}
+
 /* The log's last block, and that it is the one the state record names: a tail that the map lost shows here. */
 static int table_last(struct opening *o)
 {
@@ -255,7 +327,9 @@ static int replay(struct opening *o)
         return 0;
     }
     char why[512] = "";
-    int rc = recovery_replay(&s->journal, s->kv, o->txn, &s->table, &s->stored_base, &o->recovery, why, sizeof why);
+    int rc = recovery_replay(&s->journal, s->kv, o->txn, &s->table, &s->stored_base, o->options->patches,
+                             o->options->patch_count, &o->recovery, why, sizeof why);
+    if (o->recovery.missing.index != 0) missing_add(o, &o->recovery.missing);
     return rc == 0 ? 0 : refuse(o, rc, "%s", why);
 }
 
@@ -309,7 +383,12 @@ static int ring_fill(struct opening *o)
                           "its live blocks take %" PRIu64 " bytes (%zu blocks), the ring has %" PRIu64
                           "; set [limits] ring to its old, larger size",
                           recovery->blocks_bytes, recovery->block_count, s->ring_bytes);
-        rc = s->journal.disk->pread(s->journal.file, to, from->bytes, from->offset, &count);
+        rc = 0;
+        count = from->bytes;
+        if (from->patch != NULL)
+            memcpy(to, from->patch, from->bytes);
+        else
+            rc = s->journal.disk->pread(s->journal.file, to, from->bytes, from->offset, &count);
         if (rc != 0) return refuse(o, rc, "its journal cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
         rc = block_header_read(to, count, &header);
         if (rc == 0) rc = header.header_crc == from->crc ? block_body_check(to, &header) : LOCKSTEP_ECORRUPT;
@@ -509,7 +588,9 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     s->shape = journal_shape(bytes, block_bytes_max);
     if (s->shape.frame_bytes_max < s->table.shape.frame_bytes_max)
         s->shape.frame_bytes_max = s->table.shape.frame_bytes_max;
-    rc = table_last(o);
+    rc = log_patch(o);
+    if (rc == 0) rc = log_check(o);
+    if (rc == 0) rc = table_last(o);
     if (rc == 0) rc = journal_find(o);
     if (rc == 0) rc = replay(o);
     if (rc == 0) rc = recovered_runs(o, &run_count);
@@ -572,6 +653,12 @@ int storage_open(const struct storage_options *options, struct storage **ret, st
     if (o.txn != NULL) options->kv->abort(o.txn);
     recovery_free(&o.recovery);
     if (rc != 0) {
+        *ret_recovered = (struct storage_recovered){0};
+        if (rc == LOCKSTEP_ECORRUPT) {
+            ret_recovered->boot = o.boot.boot + 1;
+            ret_recovered->missing_count = o.missing_count;
+            memcpy(ret_recovered->missing, o.missing, sizeof o.missing);
+        }
         storage_close(o.storage);
         return rc;
     }

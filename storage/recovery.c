@@ -37,14 +37,18 @@ struct replay {
     struct kv_txn *txn;
     const struct table_state *state;
     const struct block_base *stored;
+    const struct storage_patch *patches;
+    uint32_t patch_count;
     struct recovery *out;
     char *why;
     size_t why_room;
 
-    struct journal_place at; /* behind the last frame taken */
-    bool skipping;           /* towards the record of the install that the state record names */
-    bool at_crc_known;       /* false behind a frame that was damaged but for what the log holds */
-    uint8_t *buffer;         /* one frame */
+    struct journal_place at;   /* behind the last frame taken */
+    struct journal_place hole; /* before the first frame that left one */
+    bool holed;                /* blocks of the list are missing, and some below those may have been overwritten */
+    bool skipping;             /* towards the record of the install that the state record names */
+    bool at_crc_known;         /* false behind a frame that was damaged but for what the log holds */
+    uint8_t *buffer;           /* one frame */
     uint8_t *scan;
     struct recovery_block *parsed;
     size_t parsed_room;
@@ -91,6 +95,8 @@ static int parse_block(const uint8_t *at, uint32_t room, uint32_t group, struct 
     ret->bytes = header.bytes;
     ret->crc = header.header_crc;
     ret->previous_crc = header.previous_crc;
+    ret->crc_known = true;
+    ret->patch = NULL;
     return 0;
 }
 
@@ -297,6 +303,7 @@ static bool heal(struct replay *r, struct read_frame *frame)
                                              .term = header.term,
                                              .bytes = header.bytes,
                                              .crc = header.header_crc,
+                                             .crc_known = true,
                                              .previous_crc = header.previous_crc};
         }
         block->offset = frame->offset + h->header_bytes + at;
@@ -304,31 +311,6 @@ static bool heal(struct replay *r, struct read_frame *frame)
         index = block->index + 1;
     }
     return at == h->blocks_bytes;
-}
-
-/* A frame that was flushed cannot be read. Go on if the frame behind it shows that the log holds all its blocks. */
-static int pass_damage(struct replay *r, const struct read_frame *bad, const struct evidence *evidence)
-{
-    if (!evidence->next) return name_damage(r, bad, evidence);
-    const struct frame_header *next = &evidence->head;
-    if (next->has_repeat) {
-        uint32_t crc = next->repeat.last_crc;
-        if (next->repeat.last_index > r->stored->index && !r->skipping) return name_damage(r, bad, evidence);
-        if (next->repeat.last_index >= r->state->base.index && !r->skipping) {
-            int rc = stored_crc(r, next->repeat.last_index, &crc);
-            if (rc != 0) return rc;
-        }
-        if (crc != next->repeat.last_crc) return name_damage(r, bad, evidence);
-        /* it may have been the install's record itself: its group says so */
-        if (next->repeat.last_index == r->state->install_index) r->skipping = false;
-        take_hard_state(r->out, &next->repeat);
-        r->list_count = 0; /* its last block was one that the log holds: what lay above was cut */
-    }
-    /* Behind it: just before s + 1, whose own place is known. */
-    r->at = (struct journal_place){
-        .seq = next->seq - 1, .boot = r->state->boot, .lap = evidence->lap, .offset = evidence->offset};
-    r->at_crc_known = false;
-    return 0;
 }
 
 /* --- taking a good frame ---------------------------------------------------------------------------------------- */
@@ -344,6 +326,11 @@ static int list_push(struct replay *r, const struct recovery_block *block)
     }
     r->list[r->list_count++] = *block;
     return 0;
+}
+
+static struct recovery_block missing_block(raft_index index, uint32_t crc)
+{
+    return (struct recovery_block){.index = index, .crc = crc, .crc_known = true};
 }
 
 static int bad_chain(struct replay *r, const struct recovery_block *block)
@@ -375,16 +362,22 @@ static int take_block(struct replay *r, const struct recovery_block *block, bool
         r->list_count = 0;
     } else if (block->index <= list_last(r)) {
         size_t place = (size_t)(block->index - first);
-        if (r->list[place].crc == block->crc) return 0;
+        struct recovery_block *there = &r->list[place];
+        bool same = there->crc_known ? there->crc == block->crc : packed; /* what is not known is not cut by a copy */
+        if (same && there->bytes == 0) *there = *block;
+        if (same) return 0;
         r->list_count = place;
     }
     if (r->list_count != 0) {
-        held = r->list[r->list_count - 1].crc;
+        struct recovery_block *before = &r->list[r->list_count - 1];
+        bool wrong = before->crc_known && before->crc != block->previous_crc;
+        if (wrong && !r->holed) return bad_chain(r, block);
+        if (wrong || !before->crc_known) *before = missing_block(before->index, block->previous_crc);
     } else {
         int rc = stored_crc(r, block->index - 1, &held);
         if (rc != 0) return rc;
+        if (held != block->previous_crc) return bad_chain(r, block);
     }
-    if (held != block->previous_crc) return bad_chain(r, block);
     return list_push(r, block);
 }
 
@@ -425,7 +418,8 @@ static int take_frame(struct replay *r, const struct read_frame *frame)
     if (r->skipping) {
         lk_assert(r->list_count == 0);
     } else if (h->type == FRAME_RECORDS && h->has_group && r->list_count != 0) {
-        const struct recovery_block *last = &r->list[r->list_count - 1];
+        struct recovery_block *last = &r->list[r->list_count - 1];
+        if (!last->crc_known) *last = missing_block(last->index, h->group.last_crc);
         if (last->index != h->group.last_index || last->crc != h->group.last_crc) return bad_chain(r, last);
     } else if (h->type == FRAME_RECORDS && h->has_group && h->group.last_index > r->stored->index) {
         return refuse(r, LOCKSTEP_ECORRUPT,
@@ -439,6 +433,81 @@ static int take_frame(struct replay *r, const struct read_frame *frame)
                                    .offset = frame->offset + frame_bytes(h),
                                    .crc = h->header_crc};
     r->at_crc_known = true;
+    return 0;
+}
+
+/* --- a frame that cannot be read, and what is missing by it ---------------------------------------------------- */
+
+/* By its own length, if that is known; else just before s + 1, whose own place is. */
+static void go_behind(struct replay *r, const struct read_frame *bad, const struct evidence *evidence)
+{
+    const struct frame_header *h = &bad->header;
+    if (bad->header_good) {
+        r->at = (struct journal_place){.seq = h->seq,
+                                       .boot = h->boot,
+                                       .lap = bad->lap,
+                                       .offset = bad->offset + frame_bytes(h),
+                                       .crc = h->header_crc};
+    } else {
+        r->at = (struct journal_place){
+            .seq = evidence->head.seq - 1, .boot = r->state->boot, .lap = evidence->lap, .offset = evidence->offset};
+    }
+    r->at_crc_known = bad->header_good;
+}
+
+/* J7: its blocks are nowhere here. What it left behind is known: the last block. Blocks up to that one are missing, from
+ * the first on that was not whole; which of those below it overwrote, their successors tell when they are there. */
+static int leave_hole(struct replay *r, const struct read_frame *bad, const struct evidence *evidence)
+{
+    const struct frame_group *group = NULL;
+    int damaged = r->holed ? LOCKSTEP_ECORRUPT : name_damage(r, bad, evidence), rc = 0;
+    if (!r->holed) r->hole = r->at;
+    if (bad->header_good && bad->header.has_group) group = &bad->header.group;
+    if (group == NULL && evidence->next && evidence->head.has_repeat) group = &evidence->head.repeat;
+    if (group == NULL) return damaged;
+    bool packed = bad->header_good && bad->header.type == FRAME_PACK;
+    for (size_t i = 0; i < bad->parsed_count && rc == 0 && !r->skipping; i++) {
+        if (r->parsed[i].index > list_last(r) + 1) break; /* dead: it was cut in what cannot be read */
+        rc = take_block(r, &r->parsed[i], packed);
+    }
+    if (rc != 0) return rc;
+    take_hard_state(r->out, group);
+    go_behind(r, bad, evidence);
+    if (r->skipping) return 0;
+    r->holed = true;
+    raft_index last = list_last(r);
+    if (group->last_index > last) {
+        for (raft_index i = last + 1; i <= group->last_index && rc == 0; i++)
+            rc = list_push(r, &(struct recovery_block){.index = i});
+        if (rc == 0) r->list[r->list_count - 1] = missing_block(group->last_index, group->last_crc);
+        return rc;
+    }
+    if (r->list_count == 0 || group->last_index < r->list[0].index) return damaged;
+    r->list_count = (size_t)(group->last_index - r->list[0].index) + 1;
+    struct recovery_block *left = &r->list[r->list_count - 1];
+    if (!left->crc_known || left->crc != group->last_crc) *left = missing_block(group->last_index, group->last_crc);
+    return 0;
+}
+
+/* A frame that was flushed cannot be read. Go on if the frame behind it shows that the log holds all its blocks. */
+static int pass_damage(struct replay *r, const struct read_frame *bad, const struct evidence *evidence)
+{
+    if (!evidence->next) return leave_hole(r, bad, evidence);
+    const struct frame_header *next = &evidence->head;
+    if (next->has_repeat) {
+        uint32_t crc = next->repeat.last_crc;
+        if (next->repeat.last_index > r->stored->index && !r->skipping) return leave_hole(r, bad, evidence);
+        if (next->repeat.last_index >= r->state->base.index && !r->skipping) {
+            int rc = stored_crc(r, next->repeat.last_index, &crc);
+            if (rc != 0) return rc;
+        }
+        if (crc != next->repeat.last_crc) return name_damage(r, bad, evidence);
+        /* it may have been the install's record itself: its group says so */
+        if (next->repeat.last_index == r->state->install_index) r->skipping = false;
+        take_hard_state(r->out, &next->repeat);
+        r->list_count = 0; /* its last block was one that the log holds: what lay above was cut */
+    }
+    go_behind(r, bad, evidence);
     return 0;
 }
 
@@ -463,6 +532,46 @@ static int replay(struct replay *r)
             rc = pass_damage(r, &frame, &evidence);
         if (rc != 0) return rc;
     }
+}
+
+static const struct storage_patch *patch_find(const struct replay *r, const struct recovery_block *block)
+{
+    for (uint32_t i = 0; i < r->patch_count; i++)
+        if (r->patches[i].index == block->index && r->patches[i].crc == block->crc) return &r->patches[i];
+    return NULL;
+}
+
+/* J7: from its end down, each block names the one before it. What is missing is taken from the patches, or asked for. */
+static int fill_holes(struct replay *r)
+{
+    for (size_t i = r->list_count; r->holed && i-- > 0;) {
+        struct recovery_block *block = &r->list[i];
+        if (block->bytes == 0) {
+            lk_assert(block->crc_known); /* by its successor, or as what a frame left behind */
+            const struct storage_patch *patch = patch_find(r, block);
+            struct recovery_block given;
+            if (patch == NULL || parse_block(patch->block, patch->bytes, r->state->group, &given) != 0 ||
+                given.index != block->index || given.crc != block->crc) {
+                size_t low = i;
+                while (low > 0 && r->list[low - 1].bytes == 0) low--;
+                r->out->missing =
+                    (struct storage_missing){.index = block->index, .first = r->list[low].index, .crc = block->crc};
+                r->at = r->hole;
+                return LOCKSTEP_ECORRUPT; /* why says what the frame lost */
+            }
+            *block = given;
+            block->patch = patch->block;
+        }
+        if (i == 0) break;
+        struct recovery_block *before = &r->list[i - 1];
+        if (!before->crc_known || before->crc != block->previous_crc)
+            *before = missing_block(before->index, block->previous_crc);
+    }
+    if (!r->holed || r->list_count == 0 || r->list[0].index <= r->state->base.index) return 0;
+    uint32_t held = 0;
+    int rc = stored_crc(r, r->list[0].index - 1, &held);
+    if (rc == 0 && held != r->list[0].previous_crc) rc = bad_chain(r, &r->list[0]);
+    return rc;
 }
 
 /* What the list says at or below the log's last must be what the log says; above, it is the live tail. */
@@ -498,7 +607,8 @@ static int settle(struct replay *r)
 }
 
 int recovery_replay(const struct journal *journal, const struct kv *kv, struct kv_txn *txn,
-                    const struct table_state *state, const struct block_base *stored, struct recovery *ret, char *why,
+                    const struct table_state *state, const struct block_base *stored,
+                    const struct storage_patch *patches, uint32_t patch_count, struct recovery *ret, char *why,
                     size_t why_room)
 {
     *ret = (struct recovery){.hard_state = state->hard_state};
@@ -507,6 +617,8 @@ int recovery_replay(const struct journal *journal, const struct kv *kv, struct k
                        .txn = txn,
                        .state = state,
                        .stored = stored,
+                       .patches = patches,
+                       .patch_count = patch_count,
                        .out = ret,
                        .why = why,
                        .why_room = why_room,
@@ -517,6 +629,7 @@ int recovery_replay(const struct journal *journal, const struct kv *kv, struct k
     r.scan = malloc(SCAN_BYTES);
     int rc = r.buffer != NULL && r.scan != NULL ? 0 : refuse(&r, LOCKSTEP_ENOMEM, "journal: out of memory; free some");
     if (rc == 0) rc = replay(&r);
+    if (rc == 0) rc = fill_holes(&r);
     if (rc == 0) rc = settle(&r);
     free(r.buffer);
     free(r.scan);

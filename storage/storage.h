@@ -24,6 +24,20 @@
 
 enum storage_part { STORAGE_LOOP, STORAGE_JOURNAL, STORAGE_LOG };
 
+/* J7: a block that is damaged or missing here, and that other nodes have: header_crc names it whoever gives it. With it all
+ * blocks from `first` on may be given: each names the one before it. */
+struct storage_missing {
+    raft_index index, first;
+    uint32_t crc;
+};
+/* One that was given, whole and checked. */
+struct storage_patch {
+    raft_index index;
+    uint32_t crc, bytes;
+    const uint8_t *block;
+};
+enum { STORAGE_MISSING_MAX = 16 /* told at a time */ };
+
 struct storage_options {
     const char *directory;         /* locked by identity_open */
     const char *journal_directory; /* NULL = directory */
@@ -44,6 +58,8 @@ struct storage_options {
     /* Somebody has something to do: a request was queued for JOURNAL or LOG, a completion for LOOP. Any thread. */
     void (*wake)(void *context, enum storage_part part);
     void *wake_context;
+    const struct storage_patch *patches; /* instead of what is damaged */
+    uint32_t patch_count;
 };
 
 struct storage_hard_state {
@@ -71,6 +87,10 @@ struct storage_recovered {
      * record's stands below them all. Owned by storage, valid until storage_close. */
     const struct storage_configuration *configurations;
     uint32_t configuration_count;
+    /* With ECORRUPT alone: what would do, as patches at the next attempt; none = nothing can. And `boot`, what this start's
+     * will be. */
+    struct storage_missing missing[STORAGE_MISSING_MAX];
+    uint32_t missing_count;
 };
 
 /* Open, recover, and make durable what was recovered. Blocks behind `stored` are in the ring, published.

@@ -556,6 +556,13 @@ void cluster_damage(struct cluster *cluster, unsigned i, raft_index index)
     block[bytes - 1] ^= 0x10;
 }
 
+uint8_t *cluster_file(struct cluster *cluster, unsigned i, const char *name, uint64_t *ret_bytes)
+{
+    char path[64];
+    snprintf(path, sizeof path, "n%u/%s", i + 1, name);
+    return sim_disk_bytes(cluster->members[i].disk, path, ret_bytes);
+}
+
 void cluster_readers_left(struct cluster *cluster, unsigned i, uint32_t count)
 {
     sim_kv_readers_left(cluster->members[i].kv, count);

@@ -58,6 +58,8 @@ struct sim_net *cluster_net(struct cluster *cluster);
 struct random *cluster_random(struct cluster *cluster);
 /* Flip a bit in its stored copy of block `index`; reading it is what finds that. */
 void cluster_damage(struct cluster *cluster, unsigned i, raft_index index);
+/* A file of its data directory, as it is now; valid until it changes. */
+uint8_t *cluster_file(struct cluster *cluster, unsigned i, const char *name, uint64_t *ret_bytes);
 /* So many more readers of its log find memory. */
 void cluster_readers_left(struct cluster *cluster, unsigned i, uint32_t count);
 /* From now on its clock gains so many millionths of the time that passes, or loses them. */

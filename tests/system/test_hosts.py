@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the host does to a node: no descriptors left, a standard error that nobody reads, files that rot while it is down,
-peers that are not of this cluster."""
+"""What the host does to a node: no descriptors left, a standard error that nobody reads, peers that are not of this
+cluster."""
 import os
 import shutil
 import time
@@ -101,71 +101,6 @@ class Hosts(Case):
         until(lambda: any("elsewhere" in m.note for m in cluster["n1"].status().members), settings.patience(10),
               lambda: f"{cluster['n1'].status()}")
         say(next(m.note for m in cluster["n1"].status().members if m.note))
-
-
-class Rot(Case):
-    """Bytes of a stopped node's files are changed. It either says which file is damaged and exits 7, or nothing was lost:
-    it comes back with the state that the others have. It never crashes and never disagrees."""
-
-    def rot(self, path, place):
-        with open(path, "r+b") as file:
-            file.seek(place)
-            byte = file.read(1)[0]
-            file.seek(place)
-            file.write(bytes([byte ^ 1 << self.random.randrange(8)]))
-
-    @staticmethod
-    def written(path):
-        """Places of bytes that are not zero, by 512-byte sector."""
-        found = []
-        with open(path, "rb") as file:
-            at = 0
-            while block := file.read(512):
-                if block.count(0) != len(block):
-                    found.append(at)
-                at += len(block)
-        return found
-
-    def test_rotten_files_are_named_or_do_not_matter(self):
-        cluster = self.cluster(nodes=3, ring=8 << 20, journal=32 << 20).start()
-        cluster.leader()
-        with self.load(cluster, unary=8, streams=2) as load:
-            load.wait_acknowledged(2000, settings.patience(60))
-        cluster.wait_equal()
-        node = cluster["n3"]
-        self.assertEqual(node.terminate(), 0)
-        saved = cluster.directory / "saved"
-        shutil.copytree(node.data, saved)
-        seen = {}
-        for number in range(settings.by_length(5, 20, 300)):
-            name = self.random.choice(["data.mdb", "journal", "boot", "identity"])
-            place = self.random.choice(self.written(saved / name)) + self.random.randrange(512)
-            place = min(place, (saved / name).stat().st_size - 1)
-            self.rot(node.data / name, place)
-            node.output.unlink(missing_ok=True)
-            node.start()
-            end = time.monotonic() + settings.patience(15)
-            while node.running() and time.monotonic() < end:
-                leader = cluster.leader(among=cluster.nodes[:2])
-                mine, theirs = node.status(), leader.status()
-                if mine is not None and mine.applied_index >= theirs.commit_index and mine.hash_index == theirs.hash_index:
-                    break
-                time.sleep(0.02)
-            what = "came back"
-            if not node.running():
-                code = node.popen.wait()
-                what = f"exit {code}"
-                self.assertEqual(code, 7, f"{name} at {place}\n{node.tail()}")
-                self.assertIn(str(node.data), node.tail(3))
-            else:
-                self.assertEqual((mine.state_hash, mine.reply_hash), (theirs.state_hash, theirs.reply_hash),
-                                 f"{name} at {place}: {mine} {theirs}")
-                node.kill()
-            node.popen = None
-            seen[name, what] = seen.get((name, what), 0) + 1
-            shutil.rmtree(node.data)
-            shutil.copytree(saved, node.data)
-        say(f"{seen}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "lockstep/errors.h"
 #include "storage/frame.h"
+#include "storage/state.h"
 #include "storage/table.h"
 #include "tests/support/blocks.h"
 #include "tests/support/sim_disk.h"
@@ -25,8 +27,11 @@ static void setup(void)
     store_options(&store, "d", sim_disk(disk), sim_kv(kv));
 }
 
+static void archive_forget(void);
+
 static void teardown(void)
 {
+    archive_forget();
     store_close(&store);
     sim_kv_close(kv);
     sim_disk_close(disk);
@@ -76,6 +81,65 @@ static void flip(uint64_t at, unsigned bit)
 {
     uint64_t bytes;
     journal_bytes(&bytes)[at] ^= (uint8_t)(1u << bit);
+}
+
+/* --- what other nodes have: every block that was ever appended here ---------------------------------------------- */
+
+enum { ARCHIVE_MAX = 2048 };
+static struct storage_patch archive[ARCHIVE_MAX];
+static uint32_t archived;
+static uint32_t asked; /* blocks that were missing */
+
+static void archive_forget(void)
+{
+    while (archived > 0) free((void *)(uintptr_t)archive[--archived].block);
+}
+
+/* What the ring holds from here on. */
+static void archive_ring(raft_index first)
+{
+    struct ring_slot slot;
+    for (raft_index i = first; i <= ring_last(store.ring).index; i++) {
+        if (ring_find(store.ring, i, &slot) != 0) continue;
+        uint8_t *copy = malloc(slot.bytes);
+        memcpy(copy, ring_at(store.ring, slot.pos), slot.bytes);
+        ck_assert_uint_lt(archived, ARCHIVE_MAX);
+        archive[archived++] =
+            (struct storage_patch){.index = i, .crc = slot.header_crc, .bytes = slot.bytes, .block = copy};
+    }
+}
+
+/* Open, with what is missing given as a peer would: the block by its name, and those that it leads to. */
+static int open_repaired(void)
+{
+    struct storage_patch patches[ARCHIVE_MAX];
+    uint32_t count = 0;
+    store.options.patches = patches;
+    for (int rounds = 0;; rounds++) {
+        ck_assert_int_lt(rounds, 100);
+        store.options.patch_count = count;
+        int rc = store_open(&store);
+        if (rc != LOCKSTEP_ECORRUPT || store.recovered.missing_count == 0) {
+            store.options.patch_count = 0;
+            return rc;
+        }
+        for (uint32_t m = 0; m < store.recovered.missing_count; m++) {
+            struct storage_missing missing = store.recovered.missing[m];
+            ck_assert(missing.first <= missing.index && missing.first > 0);
+            while (missing.index >= missing.first) {
+                uint32_t a = 0;
+                while (a < archived && (archive[a].index != missing.index || archive[a].crc != missing.crc)) a++;
+                ck_assert_msg(a < archived, "nobody ever had block %" PRIu64 " %x: %s", missing.index, missing.crc,
+                              store.why);
+                struct block_header header;
+                ck_assert_int_eq(block_header_read(archive[a].block, archive[a].bytes, &header), 0);
+                patches[count++] = archive[a];
+                asked++;
+                missing.index--;
+                missing.crc = header.previous_crc;
+            }
+        }
+    }
 }
 
 static void expect_refused(int rc, const char *with)
@@ -335,10 +399,10 @@ START_TEST(damaged_term_run_is_refused)
 }
 END_TEST
 
-START_TEST(no_flipped_bit_in_the_journal_is_served_as_good) /* T54 */
+START_TEST(no_flipped_bit_in_the_journal_is_served_as_good_and_others_repair_it) /* T54, J7 */
 {
     struct frame_header header;
-    uint64_t refused = 0, harmless = 0;
+    uint64_t refused = 0, repaired = 0, harmless = 0;
     int step = getenv("LOCKSTEP_SHORT") != NULL ? 29 : 1;
     for (int n = 0; n < 5; n++) { /* the boot's own frame, three with content, the marker */
         for (uint64_t bit = 0;; bit += (uint64_t)step) {
@@ -348,11 +412,13 @@ START_TEST(no_flipped_bit_in_the_journal_is_served_as_good) /* T54 */
             append_durable(1, 4, 40);
             store_run_journal(&store, 5000000);
             struct block_base last = ring_last(store.ring);
+            archive_ring(1);
             store_close(&store);
             uint64_t at = frame_at(n, &header);
             if (bit >= ((uint64_t)header.header_bytes + header.blocks_bytes) * 8) break;
             flip(at + bit / 8, bit % 8);
-            int rc = store_open(&store);
+            asked = 0;
+            int rc = open_repaired();
             if (rc != 0) {
                 ck_assert_msg(rc == LOCKSTEP_ECORRUPT, "frame %d bit %lu: %d %s", n, (unsigned long)bit, rc, store.why);
                 ck_assert_ptr_nonnull(strstr(store.why, "damaged"));
@@ -361,7 +427,8 @@ START_TEST(no_flipped_bit_in_the_journal_is_served_as_good) /* T54 */
                 ck_assert_uint_eq(store.recovered.last.crc, last.crc);
                 ck_assert_uint_eq(store.recovered.hard_state.term, 4);
                 ck_assert_uint_eq(store.recovered.hard_state.vote, 9);
-                harmless++;
+                repaired += asked != 0;
+                harmless += asked == 0;
             }
             teardown();
             setup();
@@ -369,9 +436,109 @@ START_TEST(no_flipped_bit_in_the_journal_is_served_as_good) /* T54 */
         teardown();
         setup();
     }
-    printf("refused %" PRIu64 ", harmless %" PRIu64 "\n", refused, harmless);
-    ck_assert_uint_gt(refused, 0);
+    printf("refused %" PRIu64 ", repaired %" PRIu64 ", harmless %" PRIu64 "\n", refused, repaired, harmless);
+    ck_assert_uint_eq(refused, 0); /* one frame loses no vote, and its blocks can be named */
+    ck_assert_uint_gt(repaired, 0);
     ck_assert_uint_gt(harmless, 0); /* a marker, and the frame without content */
+}
+END_TEST
+
+/* Blocks, votes, cuts, commits, packs at random; all of it flushed, and known to be. False: a cut found no room for what
+ * was to follow it, and no node does that. */
+static bool random_history(struct random *dice)
+{
+    raft_index commit = 0;
+    uint64_t turns = 5 + random_below(dice, 40);
+    for (uint64_t turn = 0; turn < turns; turn++) {
+        raft_index last = ring_last(store.ring).index, first = last + 1;
+        bool term = random_chance(dice, 1, 4), vote = random_chance(dice, 1, 4);
+        if (term || vote) {
+            store.hard_state.term += term;
+            store.hard_state.vote = term ? random_below(dice, 2) * 9 : 9;
+        }
+        if (term && last > commit && random_chance(dice, 1, 2)) {
+            first = commit + 1 + random_below(dice, last - commit);
+            store_cut(&store, first);
+        }
+        bool any = false;
+        for (uint64_t n = 1 + random_below(dice, 4); n > 0 && store.hard_state.term > 0; n--)
+            any |= store_append(&store, store.hard_state.term, 20 + (uint32_t)random_below(dice, 2500), turn);
+        if (any) archive_ring(first);
+        if (any || term || vote) store_persist(&store, any ? first : 0, term || vote);
+        if (!any && first <= last) return false;
+        if (random_chance(dice, 1, 3)) continue; /* one frame with the next turn's */
+        store_run_journal(&store, random_chance(dice, 1, 3) ? 5000000 : 0);
+        last = ring_last(store.ring).index;
+        if (last > commit && random_chance(dice, 1, 3)) commit += 1 + random_below(dice, last - commit);
+        if (commit > 0) storage_commit(store.storage, commit);
+        if (random_chance(dice, 1, 3)) store_run_log(&store, 200000000);
+    }
+    store_run_journal(&store, 5000000);
+    return storage_persisted(store.storage) == store.seq; /* the journal may be full */
+}
+
+/* One place of the journal, or one block of the log. */
+static void random_damage(struct random *dice, uint64_t journal_end)
+{
+    size_t count = 0;
+    raft_index stored = store.recovered.stored;
+    if (stored > 0 && random_chance(dice, 1, 3)) {
+        raft_index index = 1 + random_below(dice, stored);
+        uint8_t *value = sim_kv_value(kv, TABLE_BLOCKS, index, &count);
+        if (value != NULL) value[random_below(dice, count)] ^= (uint8_t)(1u << random_below(dice, 8));
+        return;
+    }
+    uint64_t bytes, at = FRAME_PAGE_BYTES + random_below(dice, journal_end - FRAME_PAGE_BYTES);
+    uint8_t *file = journal_bytes(&bytes);
+    uint64_t length = random_chance(dice, 1, 2) ? 1 : 512;
+    if (length > 1) at &= ~UINT64_C(511);
+    for (uint64_t k = 0; k < length; k++) file[at + k] ^= (uint8_t)(1 + random_below(dice, 255));
+}
+
+START_TEST(damage_anywhere_is_harmless_repaired_or_refused) /* T53, T54, J7 */
+{
+    uint64_t seed = unit_seed(0xda3a6e), refused = 0, repaired = 0, harmless = 0;
+    for (uint64_t round = 0; round < unit_rounds(400); round++) {
+        struct random dice;
+        random_seed(&dice, seed + round);
+        open_store();
+        if (!random_history(&dice)) {
+            teardown();
+            setup();
+            continue;
+        }
+        struct storage_status status;
+        storage_status_read(store.storage, &status);
+        struct block_base last = ring_last(store.ring);
+        struct storage_hard_state hard_state = store.hard_state;
+        store.recovered.stored = status.stored;
+        uint64_t journal_end = store.storage->journal.last.offset;
+        store_close(&store);
+        random_damage(&dice, journal_end);
+        asked = 0;
+        int rc = open_repaired();
+        if (rc != 0) {
+            ck_assert_msg(rc == LOCKSTEP_ECORRUPT, "round %lu: %d %s", (unsigned long)round, rc, store.why);
+            refused++;
+        } else {
+            ck_assert_msg(store.recovered.last.index == last.index && store.recovered.last.crc == last.crc,
+                          "round %lu: block %lu, not %lu", (unsigned long)round,
+                          (unsigned long)store.recovered.last.index, (unsigned long)last.index);
+            ck_assert_uint_eq(store.recovered.hard_state.term, hard_state.term);
+            ck_assert_uint_eq(store.recovered.hard_state.vote, hard_state.vote);
+            repaired += asked != 0;
+            harmless += asked == 0;
+            store_close(&store); /* and nothing is missing any more */
+            asked = 0;
+            ck_assert_int_eq(open_repaired(), 0);
+            ck_assert_uint_eq(asked, 0);
+            ck_assert_uint_eq(store.recovered.last.crc, last.crc);
+        }
+        teardown();
+        setup();
+    }
+    printf("refused %" PRIu64 ", repaired %" PRIu64 ", harmless %" PRIu64 "\n", refused, repaired, harmless);
+    ck_assert_uint_gt(repaired, 0);
 }
 END_TEST
 
@@ -605,7 +772,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, damaged_last_block_of_the_log_is_named);
     tcase_add_test(tests, block_that_the_log_should_not_have_is_refused);
     tcase_add_test(tests, damaged_term_run_is_refused);
-    tcase_add_test(tests, no_flipped_bit_in_the_journal_is_served_as_good);
+    tcase_add_test(tests, no_flipped_bit_in_the_journal_is_served_as_good_and_others_repair_it);
+    tcase_add_test(tests, damage_anywhere_is_harmless_repaired_or_refused);
     tcase_add_test(tests, half_a_pack_takes_nothing_away);
     tcase_add_test(tests, pack_makes_durable_what_was_published_again);
     tcase_add_test(tests, pack_waits_for_the_end_of_a_turn);
