@@ -60,8 +60,10 @@ class Snapshots(Case):
         began = time.monotonic()
         self.put(cluster, 100, KEYS - 100)
         say(f"{KEYS} keys of 1 kB in {time.monotonic() - began:.1f} s with a snapshot every 512 KiB")
-        status = cluster.leader().status()
-        self.assertGreater(status.base_index, 0)
+        def compacted():
+            status = cluster.leader().status()
+            return status if status is not None and status.base_index > 0 else None
+        status = until(compacted, settings.patience(60), lambda: f"a log without its beginning\n{cluster.tails()}")
         self.assertGreaterEqual(status.snapshot_index, status.base_index)
         more = threading.Thread(target=self.put, args=(cluster, KEYS, 500))
         more.start()
