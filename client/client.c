@@ -71,6 +71,8 @@ int lockstep_client_open(const struct lockstep_client_options *options, struct l
     pool_open(&client->pool, o->memory_bytes_max);
     client->requests = (struct pool_budget){.pool = &client->pool, .bytes_max = o->memory_bytes_max};
     client->epoll_fd = -1;
+    client->dial_ms = CLIENT_DIAL_MS;
+    client->quiet_ms = CLIENT_QUIET_MS;
     session_init(&client->session, client);
     int rc = add_listed(client, o->endpoints, why, why_room);
     o->endpoints = NULL; /* the owner's memory: copied, and not looked at again */

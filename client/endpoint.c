@@ -370,7 +370,7 @@ struct endpoint *endpoint_choose(struct lockstep_client *client, uint64_t now_ns
             /* What an idle connection was told meanwhile (GOAWAY, the end) is heard before a command is given to it. */
             if (endpoint->owed == 0) read_socket(endpoint, now_ns);
             if (endpoint->state != ENDPOINT_READY || endpoint->draining) break;
-            if (endpoint_is_quiet(endpoint, now_ns, CLIENT_QUIET_MS)) {
+            if (endpoint_is_quiet(endpoint, now_ns, client->quiet_ms)) {
                 if (quiet == NULL) quiet = endpoint;
                 break;
             }
@@ -422,7 +422,7 @@ uint64_t endpoint_all_failed_ns(const struct lockstep_client *client)
 
 void endpoint_turn(struct endpoint *endpoint, uint64_t now_ns)
 {
-    if (is_dialling(endpoint) && now_ns >= endpoint->dialled_ns + CLIENT_DIAL_MS * CLIENT_MS_NS) {
+    if (is_dialling(endpoint) && now_ns >= endpoint->dialled_ns + endpoint->client->dial_ms * CLIENT_MS_NS) {
         if (endpoint->state == ENDPOINT_GREETING)
             endpoint_fail(endpoint, "protocol",
                           "connected, but no greeting in time: the node hangs, or this is no lockstep server", now_ns);
@@ -435,7 +435,7 @@ void endpoint_turn(struct endpoint *endpoint, uint64_t now_ns)
 
 uint64_t endpoint_deadline_ns(const struct endpoint *endpoint)
 {
-    if (is_dialling(endpoint)) return endpoint->dialled_ns + CLIENT_DIAL_MS * CLIENT_MS_NS;
+    if (is_dialling(endpoint)) return endpoint->dialled_ns + endpoint->client->dial_ms * CLIENT_MS_NS;
     /* Somebody queued bytes since the last turn. */
     if (endpoint->codec != NULL && !endpoint->watched_for_writing && grpc_client_wants_write(endpoint->codec)) return 0;
     return UINT64_MAX;

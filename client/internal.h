@@ -148,7 +148,7 @@ struct client_session {
     uint64_t touched_ns;      /* the cluster answered something of it last */
     uint64_t retry_ns;        /* nothing is asked before */
     struct operation *asking; /* OpenSession or KeepAlive that runs */
-    int error;                /* why there is none; 0 = none was wanted yet */
+    int error;                /* why none could be opened; 0 = none was refused yet */
     uint64_t next_seq;
     uint64_t lowest; /* all below it have ended */
     bool runs[CLIENT_WINDOW_MAX];
@@ -198,10 +198,11 @@ struct lockstep_stream {
 struct lockstep_client {
     struct lockstep_client_options options;
     int epoll_fd;
-    bool polling; /* lk_asserts that nobody polls out of a callback */
-    bool closing; /* takes nothing new */
-    bool fresh;   /* an operation was queued since the last turn */
-    bool told;    /* a callback came out of this poll: what its caller waits for may be over */
+    bool polling;               /* lk_asserts that nobody polls out of a callback */
+    bool closing;               /* takes nothing new */
+    bool fresh;                 /* an operation was queued since the last turn */
+    bool told;                  /* a callback came out of this poll: what its caller waits for may be over */
+    uint32_t dial_ms, quiet_ms; /* CLIENT_DIAL_MS, CLIENT_QUIET_MS; tests on a machine that stalls wait longer */
     struct pool pool;
     struct pool_budget requests; /* copies of requests and answers */
     uint32_t endpoint_count;

@@ -286,7 +286,7 @@ static bool may_be_forwarded(const struct lockstep_client *client)
 /* When the connection has been silent for so long, the node may hang: each time we wait twice as long. */
 static void look_again(struct operation *operation, uint64_t now_ns)
 {
-    operation->quiet_ms = operation->quiet_ms == 0 ? CLIENT_QUIET_MS : operation->quiet_ms * 2;
+    operation->quiet_ms = operation->quiet_ms == 0 ? operation->client->quiet_ms : operation->quiet_ms * 2;
     uint64_t due_ns = now_ns + (operation->quiet_ms + 1) * CLIENT_MS_NS;
     operation->due_ns = due_ns < operation->deadline_ns ? due_ns : operation->deadline_ns;
     heap_move(operation->client, operation->heap_at, operation);
@@ -385,7 +385,7 @@ static void deadline_passed(struct operation *operation)
     if (operation->state == OPERATION_UNNUMBERED) {
         const struct operation *asking = client->session.asking;
         error = asking != NULL && asking->last_error != 0 ? asking->last_error : client->session.error;
-        if (asking != NULL && asking->state == OPERATION_SENT) error = LOCKSTEP_ETIMEDOUT;
+        if (error == 0 && asking != NULL && asking->state == OPERATION_SENT) error = LOCKSTEP_ETIMEDOUT;
         if (error == LOCKSTEP_EUNKNOWN)
             error = LOCKSTEP_EUNAVAILABLE; /* of the session; nothing of this one was sent */
         if (client->session.state == SESSION_OPEN) error = LOCKSTEP_EFULL; /* as many run as the window allows */

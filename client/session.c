@@ -117,7 +117,7 @@ void session_ended(struct client_session *session, uint64_t id)
     if (session->asking != NULL) operation_drop(session->asking);
     session->asking = NULL;
     session->state = SESSION_NONE;
-    session->error = LOCKSTEP_ENOTFOUND;
+    session->error = 0; /* of the next one, nothing is known yet */
 }
 
 void session_close(struct client_session *session)

@@ -44,7 +44,7 @@ int lockstep_stream_open(struct lockstep_client *client, const struct lockstep_s
     stream->owner = CALL_STREAM;
     stream->client = client;
     session_init(&stream->session, client);
-    stream->quiet_ms = CLIENT_QUIET_MS;
+    stream->quiet_ms = client->quiet_ms;
     stream->state = STREAM_SEEKING;
     stream->next = client->streams;
     if (client->streams != NULL) client->streams->previous = stream;
@@ -349,7 +349,7 @@ void stream_answer(struct lockstep_stream *stream, const uint8_t *bytes, size_t 
         lose(stream, LOCKSTEP_EPROTO, LOCKSTEP_UNKNOWN, "the answer is not what lockstep.v1 says", false);
         return;
     }
-    stream->quiet_ms = CLIENT_QUIET_MS;
+    stream->quiet_ms = stream->client->quiet_ms;
     bool open = false, gone = false;
     for (uint32_t i = 0; i < message.count; i++) {
         stream->results[i].endpoint = stream->at->address;

@@ -5,6 +5,12 @@ and misbehaves on request. The test of the C client talks to it.
 
     fake_cluster.py PROTO_DIR NODES         prints the ports, one line; ends when its standard input does
 
+Its owner orders and asks on its standard input, a line each, and is answered on standard output with one: not by the
+protocol, whose queries may be repeated, so that a late copy could undo a later order. The orders:
+    leader N · stop N · start N · hint HOST:PORT (what followers name as the leader)
+    sessions N (so many are allowed) · refusals N (who asks for more gets no answer after so many) · expiry MS (of sessions)
+    seen X, applied X: how often command X arrived, was applied · totals (of sessions)
+
 A command says what shall happen to it; its first word is one of
     echo X           applied, the reply is X
     reject N         applied, refused by the machine with code N
@@ -25,13 +31,11 @@ and in a stream also
     end              the call ends as on a node that lost its leadership
     end1 X           applied; the call ends so at the first copy
     short            no result at all
-A query that begins with ! changes the cluster: !leader N, !stop N, !start N, !hint HOST:PORT (what followers name as the
-leader), !sessions N (so many are allowed), !expiry MS (of sessions). "applied X" answers how often X was applied, "sessions" what became of them,
-"seen X" answers how often command X arrived; "reset X" fails once; any other "linearizable" or "local", as
-it was asked.
+A query "reset X" fails once; any other is answered "linearizable" or "local", as it was asked.
 """
 import importlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -56,7 +60,7 @@ WINDOW = 8
 
 class Cluster:
     def __init__(self, count):
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.leader = 0
         self.hint = None
         self.position = 0
@@ -64,6 +68,7 @@ class Cluster:
         self.applied = {}
         self.sessions = {}  # id -> {seq: response}
         self.sessions_max = 1000
+        self.refusals = 1000000
         self.expiry_ms = 60000
         self.sessions_opened = self.sessions_kept = self.sessions_closed = 0
         self.nodes = [Node(self, i) for i in range(count)]
@@ -100,21 +105,23 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
     def __init__(self, cluster, number):
         self.cluster = cluster
         self.number = number
-        self.port = 0
+        # Bound and never listening: nobody else gets the port while the node is stopped.
+        self.holds_port = socket.socket()
+        self.holds_port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self.holds_port.bind(("127.0.0.1", 0))
+        self.port = self.holds_port.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
         self.start()
 
     def start(self):
-        self.server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
+        self.server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 1)])
         rpc.add_LockstepServicer_to_server(self, self.server)
         rpc.add_AdminServicer_to_server(self, self.server)
         check = grpc.unary_unary_rpc_method_handler(self.health)
         self.server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check}),))
-        port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
-        if port == 0:
+        if self.server.add_insecure_port(self.address) != self.port:
             raise RuntimeError(f"port {self.port} is busy")
-        self.port = port
-        self.address = f"127.0.0.1:{port}"
         self.server.start()
 
     def refuse(self, context, status, text, *pairs):
@@ -141,7 +148,9 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
     def Propose(self, request, context):
         word, _, rest = request.command.partition(b" ")
         led = self.lead_or_refuse(context)
-        before = self.cluster.see(request.command)
+        with self.cluster.lock:  # a second copy finds all that the first one left
+            before = self.cluster.see(request.command)
+            hangs = self.in_session(request, word, before, context)
         if word == b"full" and before < int(rest):
             self.refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too much waits",
                         ("lockstep-retry-after-ms", "5"), NOT_APPENDED)
@@ -156,35 +165,36 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
             self.refuse(context, grpc.StatusCode.ABORTED, "leadership was lost")
         if word == b"invalid":
             self.refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "no such thing: 100% ä", NOT_APPENDED)
-        if word in (b"hang", b"later"):
+        if hangs or word in (b"hang", b"later"):
             self.hang(context)
-        self.in_session(request, word, before, context)
         if word == b"reject":
             return self.cluster.append(b"refused", int(rest), request)
         return self.cluster.append(rest if led else b"forwarded " + rest, 0, request)
 
     def in_session(self, request, word, before, context):
-        """What is said of a session's command before it is applied."""
+        """What is said of a session's command before it is applied. Returns whether nothing will be."""
         cluster = self.cluster
         if not request.session:
-            return
+            return False
         if word == b"expire":
             cluster.sessions.pop(request.session, None) if before == 0 else None
         if request.session not in cluster.sessions:
             self.refuse(context, grpc.StatusCode.NOT_FOUND, "the session has ended")
         if word in (b"lost1", b"hang1", b"expire1") and before == 0:
             cluster.append(b"once", 0, request)
-            if word == b"hang1":
-                self.hang(context)
             if word == b"expire1":
                 cluster.sessions.pop(request.session)
         if word in (b"lost1", b"gone1", b"expire1") and before == 0:
             self.refuse(context, grpc.StatusCode.ABORTED, "leadership was lost")
+        return word == b"hang1" and before == 0
 
     def OpenSession(self, request, context):
         self.lead_or_refuse(context)
         cluster = self.cluster
         if len(cluster.sessions) >= cluster.sessions_max:
+            cluster.refusals -= 1
+            if cluster.refusals < 0:
+                self.hang(context)
             self.refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too many sessions",
                         ("lockstep-retry-after-ms", "5"), NOT_APPENDED)
         with cluster.lock:
@@ -252,28 +262,7 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
             yield pb.ProposeStreamResponse(results=results)
 
     def Query(self, request, context):
-        word, _, rest = request.query.partition(b" ")
-        cluster = self.cluster
-        if word == b"!leader":
-            cluster.leader = int(rest)
-        elif word == b"!hint":
-            cluster.hint = rest.decode() or None
-        elif word == b"!stop":
-            cluster.nodes[int(rest)].server.stop(0).wait()
-        elif word == b"!start":
-            cluster.nodes[int(rest)].start()
-        elif word == b"!sessions":
-            cluster.sessions_max = int(rest)
-        elif word == b"!expiry":
-            cluster.expiry_ms = int(rest)
-        elif word == b"applied":
-            return pb.QueryResponse(reply=str(cluster.applied.get(rest, 0)).encode(), index=7)
-        elif word == b"sessions":
-            return pb.QueryResponse(reply=b"%d opened %d kept %d closed" % (
-                cluster.sessions_opened, cluster.sessions_kept, cluster.sessions_closed), index=7)
-        elif word == b"seen":
-            return pb.QueryResponse(reply=str(cluster.seen.get(rest, 0)).encode(), index=7)
-        elif word == b"reset" and cluster.see(request.query) == 0:
+        if request.query.startswith(b"reset ") and self.cluster.see(request.query) == 0:
             context.abort(grpc.StatusCode.UNAVAILABLE, "try again")
         if request.consistency == pb.CONSISTENCY_LINEARIZABLE:
             self.lead_or_refuse(context)
@@ -314,8 +303,36 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
         context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
 
 
+def obey(order):
+    word, _, rest = order.rstrip("\n").partition(" ")
+    if word == "leader":
+        cluster.leader = int(rest)
+    elif word == "hint":
+        cluster.hint = rest or None
+    elif word == "stop":
+        cluster.nodes[int(rest)].server.stop(0).wait()
+    elif word == "start":
+        cluster.nodes[int(rest)].start()
+    elif word == "sessions":
+        cluster.sessions_max = int(rest)
+    elif word == "refusals":
+        cluster.refusals = int(rest)
+    elif word == "expiry":
+        cluster.expiry_ms = int(rest)
+    elif word == "seen":
+        return cluster.seen.get(rest.encode(), 0)
+    elif word == "applied":
+        return cluster.applied.get(rest.encode(), 0)
+    elif word == "totals":
+        return f"{cluster.sessions_opened} opened {cluster.sessions_kept} kept {cluster.sessions_closed} closed"
+    else:
+        return f"no such order: {order}"
+    return "done"
+
+
 cluster = Cluster(int(sys.argv[2]))
 print(" ".join(str(node.port) for node in cluster.nodes), flush=True)
-sys.stdin.read()
+for line in sys.stdin:
+    print(obey(line), flush=True)
 stubs.cleanup()
 os._exit(0)  # without waiting for the calls that hang
