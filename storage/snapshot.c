@@ -96,7 +96,7 @@ static int taken_piece(struct storage *s)
     s->taking.is.checksum = crc32c_extend(s->taking.is.checksum, s->taking.piece, s->taking.count);
     s->taking.is.bytes += s->taking.count;
     s->taking.count = 0;
-    return rc;
+    return rc == 0 ? snapshot_file_flush_due(s->taking.file) : rc;
 }
 
 /* The machine's next bytes, smaller, into pieces. end: there are no more. */
@@ -306,7 +306,10 @@ static bool taken_count(struct storage *s)
     if (base->index > s->table.last_index) return false;
     if (base->index <= before.base.index) { /* an install overtook it (T41) */
         (void)file_remove(s, SNAPSHOT_NAME_TAKEN);
-    } else if (file_error(s, snapshot_file_publish(s->disk, s->directory, SNAPSHOT_NAME_TAKEN, base->index)) == 0) {
+    } else if (file_error(s, snapshot_file_publish(s->disk, s->directory, SNAPSHOT_NAME_TAKEN, base->index)) != 0) {
+        atomic_store_explicit(&s->snapshot_failed, true, memory_order_relaxed);
+        (void)file_remove(s, SNAPSHOT_NAME_TAKEN);
+    } else {
         int rc = transact(s, 0, fill_snapshot, NULL);
         if (rc == LOCKSTEP_ENOSPC) {
             atomic_store_explicit(&s->snapshot_failed, true, memory_order_relaxed);
@@ -356,7 +359,28 @@ static int incoming_begin(struct storage *s)
     return rc;
 }
 
-/* A piece that is the next one. No space: it is as if it had not come. */
+/* Count the piece that was written, and flush what is due. Nothing of a file whose flush failed is used (R8). */
+static int piece_count(struct storage *s)
+{
+    struct incoming *in = &s->incoming;
+    uint64_t offset = in->offset + s->install.count;
+    uint32_t checksum = crc32c_extend(in->checksum, s->install.bytes, s->install.count);
+    bool whole = offset == in->head.is.bytes;
+    if (whole && checksum != in->head.is.checksum) {
+        s->incoming_shown.discarded++;
+        return incoming_drop(s);
+    }
+    int rc = whole ? snapshot_file_flush(in->file) : snapshot_file_flush_due(in->file);
+    if (rc != 0) {
+        (void)incoming_drop(s);
+        return rc;
+    }
+    in->offset = offset;
+    in->checksum = checksum;
+    return 0;
+}
+
+/* A piece that is the next one. No space to write it: it is as if it had not come. */
 static void command_piece(struct storage *s)
 {
     struct incoming *in = &s->incoming;
@@ -365,18 +389,10 @@ static void command_piece(struct storage *s)
     if (rc == 0)
         rc = snapshot_file_write(in->file, in->head.piece_bytes, (uint32_t)(in->offset / in->head.piece_bytes),
                                  s->install.bytes, (uint32_t)s->install.count);
-    if (rc == 0) {
-        in->checksum = crc32c_extend(in->checksum, s->install.bytes, s->install.count);
-        in->offset += s->install.count;
-        if (in->offset == in->head.is.bytes && in->checksum != in->head.is.checksum) {
-            s->incoming_shown.discarded++;
-            rc = incoming_drop(s);
-        } else if (in->offset == in->head.is.bytes) {
-            rc = snapshot_file_flush(in->file);
-        }
-    } else if (other) {
+    if (rc == 0)
+        rc = piece_count(s);
+    else if (other)
         (void)incoming_drop(s);
-    }
     (void)file_error(s, rc);
 }
 
@@ -404,7 +420,9 @@ static bool command_install(struct storage *s)
     struct storage_snapshot before = s->table.snapshot;
     if (!in->published) {
         int rc = snapshot_file_publish(s->disk, s->directory, SNAPSHOT_NAME_INCOMING, in->head.is.base.index);
-        if (file_error(s, rc) != 0) return true;
+        if (file_error(s, rc) == LOCKSTEP_EIO) return true;
+        s->snapshot_stalled = rc != 0;
+        if (rc != 0) return false;
         in->published = true;
     }
     raft_index base_before = atomic_load_explicit(&s->base_index, memory_order_relaxed);

@@ -191,8 +191,13 @@ int snapshot_file_write(struct snapshot_file *file, uint32_t piece_bytes, uint32
     const struct iovec parts[] = {{.iov_base = &head, .iov_len = sizeof head},
                                   {.iov_base = (void *)(uintptr_t)bytes, .iov_len = count}};
     int rc = file->disk->pwritev(file->file, parts, 2, piece_place(piece_bytes, number));
-    if (rc != 0) return rc;
-    return ++file->unflushed >= SNAPSHOT_FLUSH_PIECES ? snapshot_file_flush(file) : 0;
+    file->unflushed += rc == 0;
+    return rc;
+}
+
+int snapshot_file_flush_due(struct snapshot_file *file)
+{
+    return file->unflushed >= SNAPSHOT_FLUSH_PIECES ? snapshot_file_flush(file) : 0;
 }
 
 int snapshot_file_flush(struct snapshot_file *file)
@@ -208,7 +213,10 @@ int snapshot_file_publish(const struct disk *disk, const char *directory, const 
     int rc = storage_path(from, directory, name);
     if (rc == 0) rc = storage_path(to, directory, name_now);
     if (rc == 0) rc = disk->rename(disk->context, from, to);
-    return rc == 0 ? disk->flush_directory(disk->context, directory) : rc;
+    if (rc != 0) return rc;
+    rc = disk->flush_directory(disk->context, directory);
+    if (rc != 0 && disk->rename(disk->context, to, from) != 0) return LOCKSTEP_EIO;
+    return rc;
 }
 
 int snapshot_file_remove(const struct disk *disk, const char *directory, const char *name)

@@ -57,6 +57,7 @@ struct sim_disk {
     uint64_t power_cuts; /* that were followed by a start of the host */
     bool killed;         /* no power cut: what is cached stays */
     bool lies, cannot_reserve;
+    enum sim_disk_full_at full_at;
     uint64_t operations, flush_operations, cut_at, flushes, fail_flush_at, capacity;
     struct sim_disk_watch watch;
 };
@@ -284,11 +285,23 @@ static void inode_flush_failed(struct sim_disk *sim, struct inode *inode)
     }
 }
 
+/* ENOSPC, this once? */
+static bool is_full_at(struct sim_disk *sim, enum sim_disk_full_at at)
+{
+    if (!sim->powered || sim->full_at != at) return false;
+    sim->full_at = SIM_DISK_FULL_NOWHERE;
+    return true;
+}
+
 static int disk_flush(struct disk_file *file, bool metadata)
 {
     struct sim_disk *sim = file->sim;
     bool happened;
     (void)metadata; /* a changed size is data that reading needs: fdatasync writes it too */
+    if (is_full_at(sim, SIM_DISK_FULL_AT_FLUSH)) {
+        inode_flush_failed(sim, file->inode);
+        return LOCKSTEP_ENOSPC;
+    }
     if (sim->powered && sim->flushes++ >= sim->fail_flush_at) {
         watched(sim, SIM_DISK_FLUSH_FAILED, 0, 0);
         inode_flush_failed(sim, file->inode);
@@ -345,6 +358,7 @@ static int disk_rename(void *context, const char *from, const char *to)
     bool happened;
     struct name *name = names_find(&sim->now, from);
     if (sim->powered && name == NULL) return LOCKSTEP_ENOTFOUND;
+    if (is_full_at(sim, SIM_DISK_FULL_AT_RENAME)) return LOCKSTEP_ENOSPC;
     bool alive = sim_disk_operation(sim, &happened);
     if (happened) {
         struct inode *inode = name->inode;
@@ -382,6 +396,7 @@ static int disk_flush_directory(void *context, const char *path)
     struct sim_disk *sim = context;
     bool happened;
     (void)path;
+    if (is_full_at(sim, SIM_DISK_FULL_AT_NAMES)) return LOCKSTEP_ENOSPC;
     bool alive = sim_disk_operation(sim, &happened);
     sim->flush_operations += sim->powered;
     if (happened) {
@@ -589,6 +604,11 @@ void sim_disk_watch_set(struct sim_disk *sim, const struct sim_disk_watch *watch
 void sim_disk_capacity(struct sim_disk *sim, uint64_t bytes)
 {
     sim->capacity = bytes;
+}
+
+void sim_disk_full_at(struct sim_disk *sim, enum sim_disk_full_at at)
+{
+    sim->full_at = at;
 }
 
 void sim_disk_cannot_reserve(struct sim_disk *sim)

@@ -43,6 +43,15 @@ void sim_disk_fail_flush_after(struct sim_disk *sim, uint64_t flushes);
 void sim_disk_lie(struct sim_disk *sim, bool lies);
 /* No file may grow the disk beyond this: ENOSPC. UINT64_MAX = no limit. */
 void sim_disk_capacity(struct sim_disk *sim, uint64_t bytes);
+/* The next such operation, once, is ENOSPC: file systems find the room for what was written late. A flush loses part of it,
+ * as one that fails with EIO. */
+enum sim_disk_full_at {
+    SIM_DISK_FULL_NOWHERE,
+    SIM_DISK_FULL_AT_FLUSH,
+    SIM_DISK_FULL_AT_RENAME,
+    SIM_DISK_FULL_AT_NAMES
+};
+void sim_disk_full_at(struct sim_disk *sim, enum sim_disk_full_at at); /* NAMES: the flush of a directory */
 /* From now on it is one of those that take no space ahead of what is written. */
 void sim_disk_cannot_reserve(struct sim_disk *sim);
 

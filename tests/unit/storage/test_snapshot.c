@@ -629,6 +629,146 @@ START_TEST(no_space_ends_the_snapshot_and_nothing_else) /* J8, T43, T55 */
 }
 END_TEST
 
+/* A store of its own on a simulated disk, with one stored block. */
+struct simulated {
+    struct sim_disk *disk;
+    struct sim_kv *kv;
+    struct store store;
+};
+
+static void simulated_open(struct simulated *on)
+{
+    on->disk = sim_disk_open(1);
+    on->kv = sim_kv_open(on->disk);
+    store_options(&on->store, "d", sim_disk(on->disk), sim_kv(on->kv));
+    on->store.options.piece_bytes = 4096;
+    ck_assert_int_eq(sim_disk(on->disk)->make_directory(sim_disk(on->disk)->context, "d"), 0);
+    ck_assert_int_eq(store_open(&on->store), 0);
+    on->store.hard_state.term = 1;
+    store_persist(&on->store, 0, true);
+    ck_assert(store_append(&on->store, 1, 300, 7));
+    store_persist(&on->store, 1, false);
+    store_run_journal(&on->store, 0);
+    storage_commit(on->store.storage, 1);
+    store_run_log(&on->store, 1000000000);
+}
+
+static void simulated_close(struct simulated *on)
+{
+    store_close(&on->store);
+    sim_kv_close(on->kv);
+    sim_disk_close(on->disk);
+}
+
+/* What is held once the piece at `offset` was looked at. */
+static struct storage_incoming simulated_piece(struct simulated *on, const struct storage_snapshot *is, uint64_t offset)
+{
+    size_t count = is->bytes - offset < 4096 ? is->bytes - offset : 4096;
+    struct storage_incoming held;
+    ck_assert_int_eq(storage_install_piece(on->store.storage, is, offset, content + offset, count), 0);
+    store_run_log(&on->store, 0);
+    ck_assert(storage_incoming(on->store.storage, &held));
+    ck_assert_int_eq(storage_failed(on->store.storage, NULL), 0);
+    return held;
+}
+
+static void simulated_check(struct simulated *on, const struct storage_snapshot *is)
+{
+    struct storage_reader *its;
+    struct storage_snapshot seen;
+    size_t count = 0;
+    ck_assert_int_eq(storage_reader_open(on->store.storage, &its), 0);
+    for (size_t at = 0; at < is->bytes; at += count) {
+        ck_assert_int_eq(storage_piece_read(its, STORAGE_SNAPSHOT_NEWEST, at, &seen, piece, &count), 0);
+        ck_assert_uint_eq(seen.base.index, is->base.index);
+        ck_assert_mem_eq(piece, content + at, count);
+    }
+    storage_reader_close(its);
+}
+
+START_TEST(
+    no_space_at_a_flush_throws_a_leaders_snapshot_away) /* R8: a second flush would not write what the first lost */
+{
+    for (uint64_t fails_at = 3; fails_at < 6; fails_at += 2) { /* the one every 4 pieces, the one at the end */
+        struct simulated on;
+        struct storage_snapshot is = offered(5 * 4096 + 100, 40);
+        simulated_open(&on);
+        for (uint64_t i = 0; i < fails_at; i++)
+            ck_assert_uint_eq(simulated_piece(&on, &is, i * 4096).offset, (i + 1) * 4096);
+        sim_disk_full_at(on.disk, SIM_DISK_FULL_AT_FLUSH);
+        struct storage_incoming held = simulated_piece(&on, &is, fails_at * 4096);
+        ck_assert_msg(!held.complete && held.offset == 0 && held.snapshot.base.index == 0, "piece %d: %d %d",
+                      (int)fails_at, (int)held.offset, held.complete);
+        for (uint64_t at = 0; at < is.bytes; at += 4096) held = simulated_piece(&on, &is, at);
+        ck_assert(held.complete);
+        simulated_close(&on);
+    }
+}
+END_TEST
+
+START_TEST(an_install_that_finds_no_space_for_a_name_is_tried_again) /* J8, T43 */
+{
+    static struct storage_install_configuration none;
+    const enum sim_disk_full_at full[] = {SIM_DISK_FULL_AT_RENAME, SIM_DISK_FULL_AT_NAMES};
+    for (unsigned i = 0; i < sizeof full / sizeof full[0]; i++) {
+        struct simulated on;
+        struct storage_snapshot is = offered(10000, 40);
+        struct storage_status s;
+        struct block_base base;
+        simulated_open(&on);
+        for (uint64_t at = 0; at < is.bytes; at += 4096) (void)simulated_piece(&on, &is, at);
+        sim_disk_full_at(on.disk, full[i]);
+        storage_install(on.store.storage, &none);
+        uint64_t wait_ns = storage_log_work(on.store.storage, on.store.now_ns);
+        ck_assert_msg(wait_ns > 0 && wait_ns < UINT64_MAX, "%u: not to be looked at again", i);
+        ck_assert(!storage_install_done(on.store.storage, &base));
+        storage_status_read(on.store.storage, &s);
+        ck_assert_uint_eq(s.snapshot, 0);
+        ck_assert_str_eq(files_in(sim_disk(on.disk), "d"), "snapshot.incoming ");
+        store_run_log(&on.store, 5000000000);
+        ring_epoch_begin(on.store.ring);
+        ck_assert(storage_install_done(on.store.storage, &base));
+        ring_epoch_end(on.store.ring, 1, false);
+        ck_assert_uint_eq(base.index, 40);
+        store_run_journal(&on.store, 0);
+        store_run_log(&on.store, 1000000000);
+        ck_assert_int_eq(storage_failed(on.store.storage, NULL), 0);
+        store_close(&on.store);
+        sim_disk_power_cut(on.disk);
+        sim_disk_power_on(on.disk);
+        ck_assert_msg(store_open(&on.store) == 0, "%s", on.store.why);
+        ck_assert_uint_eq(on.store.recovered.base.index, 40);
+        simulated_check(&on, &is);
+        simulated_close(&on);
+    }
+}
+END_TEST
+
+START_TEST(a_snapshot_that_finds_no_space_for_its_name_is_told) /* J8 */
+{
+    const enum sim_disk_full_at full[] = {SIM_DISK_FULL_AT_RENAME, SIM_DISK_FULL_AT_NAMES};
+    for (unsigned i = 0; i < sizeof full / sizeof full[0]; i++) {
+        struct simulated on;
+        struct storage_status s;
+        simulated_open(&on);
+        struct block_base base = ring_last(on.store.ring);
+        for (int again = 0; again < 2; again++) {
+            ck_assert_int_eq(storage_snapshot_begin(on.store.storage, &base), 0);
+            ck_assert_int_eq(storage_snapshot_write(on.store.storage, content, 20000), 0);
+            ck_assert_int_eq(storage_snapshot_end(on.store.storage, true), 0);
+            if (!again) sim_disk_full_at(on.disk, full[i]);
+            store_run_log(&on.store, 1000000000);
+            storage_status_read(on.store.storage, &s);
+            ck_assert_int_eq(s.snapshot_failed, !again);
+            ck_assert_uint_eq(s.snapshot, again ? 1 : 0);
+            ck_assert_str_eq(files_in(sim_disk(on.disk), "d"), again ? "snapshot-1 " : "");
+            ck_assert_int_eq(storage_failed(on.store.storage, NULL), 0);
+        }
+        simulated_close(&on);
+    }
+}
+END_TEST
+
 START_TEST(pieces_that_are_whole_and_do_not_expand_are_damage) /* T42: what a peer says is checked, then used */
 {
     struct storage_content *from;
@@ -700,6 +840,9 @@ static void add(TCase *tests)
     tcase_add_test(tests, the_configuration_of_an_install_is_the_newest_one);
     tcase_add_test(tests, figures_of_taking_and_installing);
     tcase_add_test(tests, no_space_ends_the_snapshot_and_nothing_else);
+    tcase_add_test(tests, no_space_at_a_flush_throws_a_leaders_snapshot_away);
+    tcase_add_test(tests, an_install_that_finds_no_space_for_a_name_is_tried_again);
+    tcase_add_test(tests, a_snapshot_that_finds_no_space_for_its_name_is_told);
     tcase_add_test(tests, pieces_that_are_whole_and_do_not_expand_are_damage);
     tcase_add_test(tests, a_damaged_piece_is_found_and_never_served);
 }
