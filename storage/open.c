@@ -68,6 +68,35 @@ static const char ADVICE_DISK[] = "check the disk and its permissions";
 
 /* --- boot --------------------------------------------------------------------------------------------------------- */
 
+/* A first start writes `boot` before any other file: where one is there without it, the directory lost what it promised, and
+ * the journal may be all that is left. */
+static int first_start_check(struct opening *o)
+{
+    const struct {
+        const char *directory, *name;
+    } others[] = {
+        {o->options->directory, "data.mdb"}, {o->options->directory, "journal"}, {o->journal_directory, "journal"}};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        char path[STORAGE_PATH_BYTES_MAX];
+        bool there = false;
+        int rc = storage_path(path, others[i].directory, others[i].name);
+        if (rc == 0) rc = o->options->disk->exists(o->options->disk->context, path, &there);
+        if (rc != 0)
+            return refuse(o, rc, "cannot look for %s/%s: %s; %s", others[i].directory, others[i].name,
+                          lockstep_error_text(rc), ADVICE_DISK);
+        if (there && others[i].directory != o->options->directory)
+            return refuse(o, LOCKSTEP_ECORRUPT,
+                          "never started, or its file 'boot' is gone, but there is a journal in %s: if it is another "
+                          "node's, name another journal_dir; if it is this one's, move it away, give the node an empty "
+                          "directory and run member replace",
+                          others[i].directory);
+        if (there)
+            return refuse(o, LOCKSTEP_ECORRUPT, "its file 'boot' is gone but '%s' is there: promises were lost; %s",
+                          others[i].name, ADVICE_LOST);
+    }
+    return 0;
+}
+
 static int boot_look(struct opening *o)
 {
     struct boot boot;
@@ -80,7 +109,7 @@ static int boot_look(struct opening *o)
     rc = boot_read(o->options->disk, o->options->directory, &boot);
     switch (rc) {
     case 0: break;
-    case LOCKSTEP_ENOTFOUND: return 0; /* all zeros: a first start */
+    case LOCKSTEP_ENOTFOUND: return first_start_check(o); /* the counter is 0 */
     case LOCKSTEP_ECORRUPT: return refuse(o, rc, "its file 'boot' is damaged; %s", ADVICE_LOST);
     case LOCKSTEP_EVERSION: return refuse_format(o, "its file 'boot' is", boot.version, BOOT_VERSION);
     default: return refuse(o, rc, "its file 'boot' cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);

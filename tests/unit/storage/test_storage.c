@@ -539,6 +539,40 @@ START_TEST(lost_file_is_named_and_nothing_takes_its_place) /* I3: wiped */
 }
 END_TEST
 
+START_TEST(
+    without_its_boot_counter_a_directory_is_new_or_lost) /* I3, J3: a first start writes `boot` before all others */
+{
+    static const char *const others[][2] = {{"data.mdb", "journal"}, {"journal", "data.mdb"}};
+    char elsewhere[128], command[512];
+    open_store();
+    append_durable(2, 1, 64);
+    store_close(&store);
+    move_file("boot", "kept");
+    for (size_t i = 0; i < 2; i++) {
+        move_file(others[i][1], "kept too");
+        ck_assert_int_eq(store_open(&store), LOCKSTEP_ECORRUPT);
+        ck_assert_msg(strstr(store.why, "'boot' is gone") != NULL, "%s", store.why);
+        ck_assert_msg(strstr(store.why, others[i][0]) != NULL, "%s", store.why);
+        ck_assert_msg(strstr(store.why, "member replace") != NULL, "%s", store.why);
+        move_file("kept too", others[i][1]);
+    }
+    move_file("kept", "boot");
+    open_store();
+    ck_assert_uint_eq(store.recovered.last.index, 2);
+    store_close(&store);
+    /* A journal that somebody has in the folder that is named for this one's. */
+    snprintf(elsewhere, sizeof elsewhere, "%s/of-another", directory);
+    snprintf(command, sizeof command, "mkdir %s && mv %s/journal %s/ && rm %s/boot %s/data.mdb", elsewhere, directory,
+             elsewhere, directory, directory);
+    ck_assert_int_eq(system(command), 0);
+    store.options.journal_directory = elsewhere;
+    ck_assert_int_eq(store_open(&store), LOCKSTEP_ECORRUPT);
+    ck_assert_msg(strstr(store.why, elsewhere) != NULL && strstr(store.why, "journal_dir") != NULL, "%s", store.why);
+    snprintf(command, sizeof command, "rm -r %s", elsewhere);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 START_TEST(old_copy_of_one_file_beside_newer_ones_is_refused) /* I3: copied */
 {
     open_store();
@@ -632,6 +666,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, journal_may_grow_between_starts);
     tcase_add_test(tests, files_of_another_member_are_refused);
     tcase_add_test(tests, lost_file_is_named_and_nothing_takes_its_place);
+    tcase_add_test(tests, without_its_boot_counter_a_directory_is_new_or_lost);
     tcase_add_test(tests, old_copy_of_one_file_beside_newer_ones_is_refused);
     tcase_add_test(tests, truncated_map_is_named_not_a_signal);
     tcase_add_test(tests, damaged_block_in_the_map_is_found_and_named);
