@@ -83,10 +83,8 @@ static int take_piece(void *context, const uint8_t *bytes, size_t count)
 
 static int take_snapshot_end(void *context)
 {
-    static const struct storage_install_configuration
-        birth; /* the newest one, which counts, comes with the last block */
     struct restoring *r = context;
-    return took(r, builder_install(r->builder, &r->snapshot, &birth));
+    return took(r, builder_install(r->builder, &r->snapshot, &r->configuration));
 }
 
 static int take_block(void *context, const uint8_t *block, const struct block_header *header)

@@ -88,8 +88,10 @@ static void state_make(uint8_t *to, size_t count)
     for (size_t i = 0; i < count; i++) to[i] = (uint8_t)(i * 7 + i / 256);
 }
 
-/* The directory of n1 with blocks up to BLOCKS, one of them a configuration; behind a snapshot, if so. */
-static void old_directory(const char *directory, bool snapshot, const struct configuration *configuration)
+/* The directory of n1 with blocks up to BLOCKS, that of index `changed_at` a configuration; behind a snapshot, if so, which may stand
+ * for that one. */
+static void old_directory_at(const char *directory, bool snapshot, const struct configuration *configuration,
+                             raft_index changed_at)
 {
     static uint8_t block[65536], state[3000];
     struct identity_directory *own;
@@ -106,18 +108,20 @@ static void old_directory(const char *directory, bool snapshot, const struct con
     if (snapshot) {
         struct storage_snapshot is = {.base = {.index = SNAPSHOT_AT, .term = 1, .next_position = 9, .crc = 5},
                                       .bytes = sizeof state};
-        static const struct storage_install_configuration none;
+        static struct storage_install_configuration counts;
+        counts.index = changed_at < SNAPSHOT_AT ? changed_at : 0;
+        counts.count = configuration_write(configuration, counts.bytes);
         is.base.time_ns = 2000;
         state_make(state, sizeof state);
         is.checksum = crc32c(state, sizeof state);
         for (size_t at = 0; at < sizeof state; at += 1000)
             check(builder, builder_snapshot(builder, &is, state + at, 1000));
-        check(builder, builder_install(builder, &is, &none));
+        check(builder, builder_install(builder, &is, &counts));
         base = is.base;
     }
     while (base.index < BLOCKS) {
         struct block_header header;
-        if (base.index + 1 == CONFIGURATION_AT) {
+        if (base.index + 1 == changed_at) {
             uint32_t bytes = configuration_write(configuration, block + BLOCK_HEADER_BYTES);
             header = (struct block_header){.type = BLOCK_CONFIGURATION,
                                            .bytes = BLOCK_HEADER_BYTES + bytes,
@@ -139,6 +143,11 @@ static void old_directory(const char *directory, bool snapshot, const struct con
     struct identity identity = {.member_id = SELF, .name = "n1", .state = IDENTITY_COMPLETE, .birth = birth};
     ck_assert_int_eq(identity_store(own, &identity), 0);
     identity_close(own);
+}
+
+static void old_directory(const char *directory, bool snapshot, const struct configuration *configuration)
+{
+    old_directory_at(directory, snapshot, configuration, CONFIGURATION_AT);
 }
 
 static struct inspection *look(const char *directory)
@@ -241,6 +250,36 @@ START_TEST(a_restored_directory_holds_all_that_was_committed_and_is_another_clus
         inspect_close(before);
         inspect_close(after);
     }
+}
+END_TEST
+
+START_TEST(the_members_that_a_backups_snapshot_stands_for_are_those_who_leave) /* R6 */
+{
+    char old[128], file[128], again[128];
+    struct backup_summary summary;
+    struct epoch_result result;
+    struct configuration later = birth.configuration;
+    struct storage_configuration there;
+    later.members[2] = (struct configuration_member){
+        .id = 0x4444, .role = CONFIGURATION_VOTER, .name = "n4", .client = "d:1", .peer = "d:2"};
+    snprintf(old, sizeof old, "%s/old", folder);
+    snprintf(file, sizeof file, "%s/file", folder);
+    snprintf(again, sizeof again, "%s/again", folder);
+    old_directory_at(old, true, &later, SNAPSHOT_AT - 2);
+    backup_make(old, file);
+    const struct epoch_options options = epoch_of(again);
+    int rc = epoch_restore(&options, file, &summary, &result, why, sizeof why);
+    ck_assert_msg(rc == 0, "%s", why);
+    struct inspection *after = look(again);
+    struct configuration joint = configuration_in(after, BLOCKS + 1), alone = configuration_in(after, BLOCKS + 2);
+    ck_assert_ptr_null(configuration_find(&joint, THIRD));
+    ck_assert_ptr_nonnull(configuration_find(&joint, 0x4444));
+    ck_assert_int_eq(configuration_find(&joint, 0x4444)->role, CONFIGURATION_LEAVING);
+    check_alone(&alone, 0xabc);
+    inspect_configuration(after, SNAPSHOT_AT, &there);
+    ck_assert_uint_eq(there.index, SNAPSHOT_AT - 2);
+    ck_assert_ptr_nonnull(configuration_find(&there.configuration, 0x4444));
+    inspect_close(after);
 }
 END_TEST
 
@@ -449,6 +488,7 @@ static void add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, a_restored_directory_holds_all_that_was_committed_and_is_another_cluster);
+    tcase_add_test(tests, the_members_that_a_backups_snapshot_stands_for_are_those_who_leave);
     tcase_add_test(tests, a_directory_that_holds_a_node_is_not_restored_into);
     tcase_add_test(tests, a_directory_that_was_half_restored_is_refused_by_a_start_and_by_a_restore);
     tcase_add_test(tests, a_survivor_goes_on_alone_with_all_that_it_has);
