@@ -169,16 +169,24 @@ bool ends_run(struct ends *ends, bool (*condition)(struct ends *ends, const void
     return false;
 }
 
-static bool time_is_up(struct ends *ends, const void *context)
+struct span {
+    uint64_t end_ns;
+    unsigned *turns_left;
+};
+
+static bool span_is_over(struct ends *ends, const void *context)
 {
     (void)ends;
-    return uv_hrtime() >= *(const uint64_t *)context;
+    const struct span *span = context;
+    if (*span->turns_left > 0) (*span->turns_left)--;
+    return *span->turns_left == 0 && uv_hrtime() >= span->end_ns;
 }
 
 void ends_run_ms(struct ends *ends, unsigned ms)
 {
-    uint64_t until = uv_hrtime() + ms * UINT64_C(1000000);
-    ends_run(ends, time_is_up, &until);
+    unsigned turns_left = ms / 4 + 2;
+    const struct span span = {.end_ns = uv_hrtime() + ms * UINT64_C(1000000), .turns_left = &turns_left};
+    ends_run(ends, span_is_over, &span);
 }
 
 struct transport_peer_status end_status(struct end *end, unsigned slot)

@@ -54,6 +54,7 @@ struct tcp_options end_options(struct end *end);
 
 /* Turns of the loop, frames taken in and flushed, until condition(context) or for at most 5 s. ret  the condition. */
 bool ends_run(struct ends *ends, bool (*condition)(struct ends *ends, const void *context), const void *context);
+/* For this long, and for a number of turns: also where the process stood still. What is waited for has a condition. */
 void ends_run_ms(struct ends *ends, unsigned ms);
 bool ends_connected(struct ends *ends, const void *unused); /* all of them, both ways */
 void ends_connect(struct ends *ends);                       /* open all, run until connected */

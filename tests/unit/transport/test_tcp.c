@@ -241,6 +241,20 @@ static bool not_connected(struct ends *unused, const void *context)
     return !end_status(&ends.end[0], 1).connected_out && !end_status(&ends.end[0], 1).connected_in;
 }
 
+static bool is_connected_out(struct ends *unused, const void *context)
+{
+    (void)unused;
+    (void)context;
+    return end_status(&ends.end[0], 1).connected_out;
+}
+
+static bool has_lost_n1(struct ends *unused, const void *context)
+{
+    (void)unused;
+    (void)context;
+    return !end_status(&ends.end[1], 0).connected_in;
+}
+
 START_TEST(restarted_peer_is_dialled_again_and_the_queue_starts_empty)
 {
     ends_connect(&ends);
@@ -278,10 +292,9 @@ START_TEST(peer_that_stops_reading_is_given_up_within_seconds)
     struct wire_hello_reply reply = {.accepted = true, .hello = {.cluster_id = 7, .name = "n2"}};
     wire_hello_reply_write(&reply, frame + PEER_FRAME_HEADER_BYTES);
     peer_frame_seal(frame, FRAME_HELLO_REPLY, 0, WIRE_HELLO_REPLY_BYTES, 0, 0);
-    ends_run_ms(&ends, 20); /* the hello has been written */
+    for (uint8_t byte; recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 1;) ends_run_ms(&ends, 1); /* its hello */
     ck_assert_int_eq(send(fd, frame, sizeof frame, MSG_NOSIGNAL), (ssize_t)sizeof frame);
-    ends_run_ms(&ends, 20);
-    ck_assert(end_status(&ends.end[0], 1).connected_out);
+    ck_assert(ends_run(&ends, is_connected_out, NULL));
 
     ck_assert_int_eq(end_publish(&ends.end[0], 200 << 10), 0);
     int rc = 0;
@@ -309,8 +322,7 @@ START_TEST(last_words_of_a_peer_that_closes_are_still_read) /* a leader hands ov
     ends.end[0].transport->ops->flush(ends.end[0].transport);
     end_close(&ends.end[0]);
     ends.end[1].deaf = true;
-    ends_run_ms(&ends, 100);
-    ck_assert(!end_status(&ends.end[1], 0).connected_in);
+    ck_assert(ends_run(&ends, has_lost_n1, NULL));
     ends.end[1].deaf = false;
     ck_assert(arrive(&ends.end[1], 1));
     ck_assert_uint_eq(ends.end[1].frames[0].message.type, RAFT_TIMEOUT_NOW);
@@ -332,7 +344,7 @@ START_TEST(hang_up_of_a_peer_is_handed_out_once_behind_its_last_frame) /* its pr
     for (unsigned i = 0; i < 100; i++) ck_assert_int_eq(end_send(&ends.end[0], 1, &message), 0);
     ends.end[0].transport->ops->flush(ends.end[0].transport);
     end_close(&ends.end[0]);
-    ends_run_ms(&ends, 50);
+    ck_assert(ends_run(&ends, has_lost_n1, NULL));
     ends.end[1].deaf = false;
     ck_assert(arrive(&ends.end[1], 101));
     ends_run_ms(&ends, 50);
@@ -583,13 +595,19 @@ START_TEST(hello_in_small_pieces_is_read)
 }
 END_TEST
 
+static bool has_refused_a_crowd(struct ends *unused, const void *context)
+{
+    (void)unused;
+    (void)context;
+    return refused() >= 100 - 32;
+}
+
 START_TEST(crowd_of_strangers_does_not_keep_a_member_out)
 {
     end_open(&ends.end[1]);
     int crowd[100];
     for (unsigned i = 0; i < 100; i++) crowd[i] = end_dial_raw(&ends.end[1]);
-    ends_run_ms(&ends, 50);
-    ck_assert_uint_ge(refused(), 100 - 32);
+    ck_assert(ends_run(&ends, has_refused_a_crowd, NULL));
     end_open(&ends.end[0]);
     ck_assert(ends_run(&ends, ends_connected, NULL));
     for (unsigned i = 0; i < 100; i++) close(crowd[i]);
@@ -674,8 +692,7 @@ START_TEST(hang_up_in_the_middle_of_a_frame_is_noticed_and_an_unread_one_ends_wi
     struct stranger second = impostor();
     ends.end[1].deaf = true;
     close(second.fd);
-    ends_run_ms(&ends, 50);
-    ck_assert(!end_status(&ends.end[1], 0).connected_in);
+    ck_assert(ends_run(&ends, has_lost_n1, NULL));
     struct stranger third = impostor();
     ends.end[1].deaf = false;
     ends_run_ms(&ends, 50);
