@@ -121,10 +121,8 @@ static void turn(struct lockstep_client *client)
 {
     uint64_t now_ns = client_now_ns();
     for (uint32_t i = 0; i < client->endpoint_count; i++) endpoint_turn(&client->endpoints[i], now_ns);
-    for (struct lockstep_stream *s = client->streams, *next; s != NULL; s = next) {
-        next = s->next;
-        stream_turn(s, now_ns);
-    }
+    /* Its callbacks may close any other stream, also the next one, but not this one. */
+    for (struct lockstep_stream *s = client->streams; s != NULL; s = s->next) stream_turn(s, now_ns);
     operation_turn(client, now_ns);
     operation_place(client, now_ns);
     for (uint32_t i = 0; i < client->endpoint_count; i++) endpoint_write(&client->endpoints[i]);

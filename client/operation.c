@@ -319,16 +319,24 @@ static int attempt(struct operation *operation, struct endpoint *endpoint, uint6
     return 0;
 }
 
+/* The first that waits, began before that, and surely is not applied. */
+static struct operation *first_unsent(const struct lockstep_client *client, uint64_t before_ns)
+{
+    struct operation *o = client->waiting.first;
+    while (o != NULL && (o->may_be_applied || o->started_ns > before_ns)) o = o->next;
+    return o;
+}
+
 /* Nobody can be reached: those that began before every listed endpoint was tried end now, not at their deadline. What
  * may be applied already stays: its outcome is worth waiting for. */
 static void end_unreachable(struct lockstep_client *client)
 {
     if (client->waiting.first == NULL || endpoint_any_hope(client)) return;
     uint64_t all_failed_ns = endpoint_all_failed_ns(client);
-    for (struct operation *o = client->waiting.first, *next; o != NULL && o->started_ns <= all_failed_ns; o = next) {
-        next = o->next;
-        if (!o->may_be_applied) end_failed(o, LOCKSTEP_EUNREACHABLE, false, lockstep_client_trouble(client));
-    }
+    struct operation *operation;
+    /* From the front each time: a callback that closes a stream takes its operation out, whichever it is. */
+    while ((operation = first_unsent(client, all_failed_ns)) != NULL)
+        end_failed(operation, LOCKSTEP_EUNREACHABLE, false, lockstep_client_trouble(client));
 }
 
 void operation_place(struct lockstep_client *client, uint64_t now_ns)
@@ -336,8 +344,8 @@ void operation_place(struct lockstep_client *client, uint64_t now_ns)
     client->fresh = false;
     while (client->waiting.first != NULL) {
         struct endpoint *endpoint = endpoint_choose(client, now_ns);
-        if (endpoint == NULL) break;
-        struct operation *operation = client->waiting.first;
+        struct operation *operation = client->waiting.first; /* choosing may read a socket, and so call back */
+        if (endpoint == NULL || operation == NULL) break;
         int rc = attempt(operation, endpoint, now_ns);
         if (rc == LOCKSTEP_ECLOSED) {
             endpoint->draining = true; /* others take over; endpoint_turn closes it when its calls have ended */

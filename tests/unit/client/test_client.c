@@ -736,6 +736,89 @@ START_TEST(closing_a_stream_ends_its_messages)
 }
 END_TEST
 
+/* --- what a callback may close --- */
+
+/* Two streams: when the one is lost, its owner closes the other. */
+struct pair {
+    struct lockstep_stream *stream, *other;
+    int losses;
+};
+
+static void count_nothing(void *context, uint64_t tag, const struct lockstep_result *results, uint32_t count)
+{
+    (void)context, (void)tag, (void)results, (void)count;
+}
+
+static void close_the_other(void *context, int error, const char *text)
+{
+    struct pair *pair = context;
+    (void)error, (void)text;
+    pair->losses++;
+    lockstep_stream_close(pair->other);
+    pair->other = NULL;
+}
+
+static struct lockstep_stream *stream_of(struct lockstep_client *client, struct pair *lost, uint32_t deadline_ms)
+{
+    struct lockstep_stream_options options = {.size = sizeof options,
+                                              .deadline_ms = deadline_ms,
+                                              .context = lost,
+                                              .answered = count_nothing,
+                                              .lost = lost != NULL ? close_the_other : NULL};
+    struct lockstep_stream *stream;
+    ck_assert_int_eq(lockstep_stream_open(client, &options, &stream), 0);
+    return stream;
+}
+
+START_TEST(a_stream_that_looks_for_its_leader_may_be_closed_when_another_one_finds_nobody)
+{
+    struct lockstep_client *client = client_of("127.0.0.1:1");
+    struct pair pair = {0};
+    pair.other = stream_of(client, NULL, 0); /* both ask for the leader, and end together: nobody is there */
+    pair.stream = stream_of(client, &pair, 0);
+    POLL_UNTIL(client, pair.losses >= 2);
+    lockstep_client_close(client);
+}
+END_TEST
+
+START_TEST(a_stream_may_be_closed_when_another_one_has_no_answer_in_time)
+{
+    struct lockstep_client *client = client_of_node(0);
+    struct pair pair = {0};
+    struct lockstep_stream *other = stream_of(client, NULL, 0);
+    pair.stream = stream_of(client, &pair, 300);
+    POLL_UNTIL(client, lockstep_stream_room(other) > 0 && lockstep_stream_room(pair.stream) > 0);
+    pair = (struct pair){.stream = pair.stream, .other = other};
+    const struct lockstep_proposal proposal = {.command = "hang pair", .command_bytes = 9};
+    ck_assert_int_eq(lockstep_stream_send(pair.stream, &proposal, 1, 0), 0);
+    POLL_UNTIL(client, pair.losses > 0);
+    POLL_UNTIL(client, lockstep_stream_room(pair.stream) > 0);
+    lockstep_client_close(client);
+}
+END_TEST
+
+/* The end of an idle connection is read when somebody wants to use it: here that somebody is closed by it. */
+START_TEST(a_stream_that_waits_for_a_connection_may_be_closed_when_another_one_loses_its_own)
+{
+    struct lockstep_client *client = client_of(fake.all);
+    struct pair pair = {0};
+    tell("leader 1");
+    check_reply(propose(client, "echo there", 0), "there");
+    tell("leader 0");
+    check_reply(propose(client, "echo back", 0), "back"); /* connected to both, this one is asked first */
+    pair.stream = stream_of(client, &pair, 0);
+    POLL_UNTIL(client, lockstep_stream_room(pair.stream) > 0);
+    tell("leader 1");
+    tell("stop 0");
+    pair.other = stream_of(client, NULL, 0);
+    POLL_UNTIL(client, pair.losses > 0);
+    POLL_UNTIL(client, lockstep_stream_room(pair.stream) > 0);
+    tell("start 0");
+    tell("leader 0");
+    lockstep_client_close(client);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, NULL, callbacks_were_right);
@@ -778,6 +861,9 @@ static void add(TCase *tests)
     tcase_add_test(tests, stream_answer_of_another_count_ends_the_call_as_unknown);
     tcase_add_test(tests, stream_survives_the_death_of_its_node);
     tcase_add_test(tests, closing_a_stream_ends_its_messages);
+    tcase_add_test(tests, a_stream_that_looks_for_its_leader_may_be_closed_when_another_one_finds_nobody);
+    tcase_add_test(tests, a_stream_may_be_closed_when_another_one_has_no_answer_in_time);
+    tcase_add_test(tests, a_stream_that_waits_for_a_connection_may_be_closed_when_another_one_loses_its_own);
 }
 
 int main(int argc, char **argv)
