@@ -47,6 +47,12 @@ static int add_listed(struct lockstep_client *client, const char *endpoints, cha
     }
 }
 
+static void out_of_memory(size_t bytes, char *why, size_t why_room)
+{
+    snprintf(why, why_room, "no memory for the %zu KiB of a client; free some, or raise the limit (ulimit -v)",
+             bytes / 1024);
+}
+
 int lockstep_client_open(const struct lockstep_client_options *options, struct lockstep_client **ret, char *why,
                          size_t why_room)
 {
@@ -57,7 +63,7 @@ int lockstep_client_open(const struct lockstep_client_options *options, struct l
     }
     struct lockstep_client *client = calloc(1, sizeof *client);
     if (client == NULL) {
-        snprintf(why, why_room, "out of memory");
+        out_of_memory(sizeof *client, why, why_room);
         return LOCKSTEP_ENOMEM;
     }
     struct lockstep_client_options *o = &client->options;
@@ -79,16 +85,19 @@ int lockstep_client_open(const struct lockstep_client_options *options, struct l
     if (rc != 0) goto fail;
     rc = LOCKSTEP_ENOMEM;
     client->in = malloc(CLIENT_IO_BYTES);
-    if (client->in == NULL) goto out_of_memory;
+    if (client->in == NULL) {
+        out_of_memory(CLIENT_IO_BYTES, why, why_room);
+        goto fail;
+    }
     client->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (client->epoll_fd < 0) {
-        snprintf(why, why_room, "epoll_create1: %s", strerror(errno));
+        snprintf(why, why_room,
+                 "epoll_create1: %s; close what is not needed, or raise the limit of open files (ulimit -n)",
+                 strerror(errno));
         goto fail;
     }
     *ret = client;
     return 0;
-out_of_memory:
-    snprintf(why, why_room, "out of memory");
 fail:
     lockstep_client_close(client);
     return rc;

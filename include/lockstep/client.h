@@ -63,7 +63,7 @@ struct lockstep_client_options {
 /* Make a client. Nothing is dialled yet.
  * options  NULL = all defaults
  * why      on error a sentence for people (may be NULL)
- * Errors   EINVAL: an endpoint is no HOST:PORT; ENOMEM. Allocates. */
+ * Errors   EINVAL: an endpoint is no HOST:PORT; ENOMEM: no memory, or no descriptor. Allocates. */
 int lockstep_client_open(const struct lockstep_client_options *options, struct lockstep_client **ret, char *why,
                          size_t why_room);
 
@@ -71,8 +71,7 @@ int lockstep_client_open(const struct lockstep_client_options *options, struct l
 void lockstep_client_close(struct lockstep_client *client);
 
 /* Move everything that can move: send, receive, call back, redial. Waits up to timeout_ms for something to happen
- * (0 = not at all, -1 = until something does).
- * Blocks otherwise only in getaddrinfo(), when a host's name, not a number, is dialled.
+ * (0 = not at all, -1 = until something does). Blocks nowhere else.
  * Errors  EIO: the host refused epoll; the client is of no more use. */
 int lockstep_client_poll(struct lockstep_client *client, int timeout_ms);
 

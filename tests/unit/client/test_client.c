@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -443,6 +444,22 @@ START_TEST(endpoint_that_is_no_address_is_refused_with_the_form_it_should_have)
 }
 END_TEST
 
+START_TEST(client_without_a_descriptor_says_what_to_raise)
+{
+    struct rlimit before;
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    const struct rlimit none = {.rlim_cur = 0, .rlim_max = before.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    struct lockstep_client *client = NULL;
+    char why[256] = "";
+    int rc = lockstep_client_open(NULL, &client, why, sizeof why);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+    ck_assert_int_eq(rc, LOCKSTEP_ENOMEM);
+    ck_assert_ptr_nonnull(strstr(why, "ulimit -n"));
+    ck_assert_ptr_null(client);
+}
+END_TEST
+
 /* --- queries, status, transfer, health --- */
 
 START_TEST(linearizable_query_goes_to_the_leader_and_local_one_to_any_node)
@@ -848,6 +865,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, server_of_another_protocol_is_named_and_got_no_command);
     tcase_add_test(tests, slow_endpoint_does_not_hold_up_a_good_one);
     tcase_add_test(tests, endpoint_that_is_no_address_is_refused_with_the_form_it_should_have);
+    tcase_add_test(tests, client_without_a_descriptor_says_what_to_raise);
     tcase_add_test(tests, linearizable_query_goes_to_the_leader_and_local_one_to_any_node);
     tcase_add_test(tests, query_is_repeated_even_when_the_server_does_not_say_why);
     tcase_add_test(tests, status_is_read_whole);
