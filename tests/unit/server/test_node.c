@@ -236,8 +236,12 @@ START_TEST(a_reply_meant_for_the_process_before_a_restart_reaches_nobody) /* T59
     ck_assert(cluster_start(cluster, follower));
     for (unsigned k = 0; k < 300 && node_leader(cluster_node(cluster, follower)) != leader; k++)
         cluster_run(cluster, CLUSTER_MS);
-    uint32_t own = cluster_propose(cluster, follower, true);
-    cluster_run(cluster, 2 * SECOND); /* the cluster compares each reply with its proposal */
+    sim_net_faults_set(cluster_net(cluster),
+                       &(struct sim_net_faults){.delay_ns_min = 50 * CLUSTER_MS, .delay_ns_max = 50 * CLUSTER_MS});
+    ck_assert_uint_eq(cluster_applied_count(cluster, leader), 1);
+    for (unsigned k = 0; k < 1000 && cluster_applied_count(cluster, leader) == 1; k++) cluster_run(cluster, CLUSTER_MS);
+    uint32_t own = cluster_propose(cluster, follower, true); /* its request and the old reply pass each other */
+    cluster_run(cluster, 2 * SECOND);                        /* the cluster compares each reply with its proposal */
     ck_assert_int_eq(cluster_proposal(cluster, own)->state, PROPOSAL_APPLIED);
     ck_assert_uint_eq(cluster_proposal(cluster, own)->position, 3);
     cluster_close(cluster);
@@ -632,6 +636,39 @@ START_TEST(a_bounded_stale_read_is_answered_by_what_is_known_until_that_is_too_o
 }
 END_TEST
 
+/* 100 ms each way: the leader fixes the index after 100 ms, a majority confirms it after 300, and the follower has it after
+ * 400. What is acknowledged between is not in it, and not older than it either: an age that counted from the answer would
+ * show that command too late. */
+START_TEST(the_age_of_what_is_known_counts_from_when_it_was_asked_for) /* R5 */
+{
+    struct cluster *cluster = start(3, 35);
+    unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
+    const struct node_query stale = {.consistency = NODE_BOUNDED_STALE, .max_staleness_ns = 5 * SECOND};
+    propose_many(cluster, leader, 16);
+    ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
+    sim_net_faults_set(cluster_net(cluster),
+                       &(struct sim_net_faults){.delay_ns_min = 100 * CLUSTER_MS, .delay_ns_max = 100 * CLUSTER_MS});
+    uint32_t q = cluster_query_with(cluster, follower, &stale, false);
+    cluster_run(cluster, 150 * CLUSTER_MS);
+    uint32_t p = cluster_propose(cluster, leader, false);
+    uint64_t since_ack_ns = 0;
+    for (unsigned k = 0; k < 1000 && !cluster_query_result(cluster, q)->done; k++) {
+        if (cluster_proposal(cluster, p)->state == PROPOSAL_APPLIED) since_ack_ns += CLUSTER_MS;
+        cluster_run(cluster, CLUSTER_MS);
+    }
+    ck_assert_int_eq(cluster_query_result(cluster, q)->error, 0);
+    ck_assert_uint_gt(since_ack_ns, 20 * CLUSTER_MS);
+    isolate(cluster, follower);
+    cluster_run(cluster, 5 * SECOND + 10 * CLUSTER_MS - since_ack_ns);
+    ck_assert_uint_eq(cluster_applied_count(cluster, follower), 16); /* what was acknowledged 5 s ago is not here */
+    q = cluster_query_with(cluster, follower, &stale, false);
+    cluster_run(cluster, 2 * SECOND);
+    ck_assert(cluster_query_result(cluster, q)->done);
+    ck_assert_int_eq(cluster_query_result(cluster, q)->error, LOCKSTEP_EUNAVAILABLE);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(a_query_waits_for_its_min_index_until_its_deadline)
 {
     struct cluster *cluster = start(3, 34);
@@ -846,6 +883,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_follower_read_joins_no_question_that_is_on_its_way);
     tcase_add_test(tests, a_follower_that_hears_nothing_answers_no_follower_read);
     tcase_add_test(tests, a_bounded_stale_read_is_answered_by_what_is_known_until_that_is_too_old);
+    tcase_add_test(tests, the_age_of_what_is_known_counts_from_when_it_was_asked_for);
     tcase_add_test(tests, a_query_waits_for_its_min_index_until_its_deadline);
     tcase_add_test(tests, a_stopping_leader_finishes_its_work_and_hands_over);
     tcase_add_test(tests, a_stop_waits_until_what_came_before_it_is_on_this_disk);
