@@ -79,6 +79,13 @@ static void env_wake(void *context, enum node_part part)
     if (!was_woken && loop != own && atomic_load(&loop->asleep)) (void)uv_async_send(&loop->bell);
 }
 
+static bool env_pause(void *context, uint64_t ns)
+{
+    const struct loop *loop = context;
+    (void)nanosleep(&(struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)}, NULL);
+    return !threads_end(loop->threads);
+}
+
 static void env_log(void *context, enum node_log_level level, const char *part, const char *text)
 {
     struct loop *loop = context;
@@ -153,6 +160,7 @@ int loop_open(struct log *log, struct loop **ret)
         .wall_ns = env_wall_ns,
         .random = env_random,
         .wake = env_wake,
+        .pause = env_pause,
         .log = env_log,
     };
     *ret = loop;

@@ -3,6 +3,7 @@
 #ifndef LOCKSTEP_SERVER_NODE_ENV_H
 #define LOCKSTEP_SERVER_NODE_ENV_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Whose work function is meant; each but NODE_LOOP runs node_work() on a thread of its own, or inline. */
@@ -17,6 +18,8 @@ struct node_env {
     uint64_t (*random)(void *context);  /* 64 bits */
     /* There is something to do for `part`. Any thread; cheap when it is awake already. */
     void (*wake)(void *context, enum node_part part);
+    /* Let others work for so long. Not the loop. False: the process ends, so the rest of the work is not worth doing. */
+    bool (*pause)(void *context, uint64_t ns);
     /* One line `key=value ...` for people. Any thread; never blocks. */
     void (*log)(void *context, enum node_log_level level, const char *part, const char *text);
 };

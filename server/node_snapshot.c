@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "server/node_internal.h"
+#include "server/pace.h"
 
 enum { HOLD_MAX = 4 };
 static_assert((int)SNAPSHOT_PIECE_BYTES <= (int)BLOCK_BYTES_MAX, "a load buffer holds a piece");
@@ -56,13 +57,21 @@ void node_snapshot_reader_close(struct lockstep_reader *reader)
 
 struct piece_writer {
     struct lockstep_writer face; /* first */
-    struct storage *storage;
+    struct node *node;
+    uint64_t since_ns; /* it works without a rest */
+    bool stopped;
 };
 
 static int write_pieces(struct lockstep_writer *writer, const void *bytes, size_t count)
 {
-    const struct piece_writer *pieces = (const struct piece_writer *)(const void *)writer;
-    return storage_snapshot_write(pieces->storage, bytes, count);
+    struct piece_writer *pieces = (struct piece_writer *)(void *)writer;
+    const struct node_env *env = &pieces->node->env;
+    int rc = storage_snapshot_write(pieces->node->storage, bytes, count);
+    uint64_t rest_ns = pace_rest_ns(env->now_ns(env->context) - pieces->since_ns);
+    if (rc != 0 || rest_ns == 0) return rc;
+    pieces->stopped = !env->pause(env->context, rest_ns);
+    pieces->since_ns = env->now_ns(env->context);
+    return pieces->stopped ? LOCKSTEP_EUNAVAILABLE : 0;
 }
 
 static void take(struct node *node)
@@ -70,7 +79,8 @@ static void take(struct node *node)
     struct block_base base;
     if (!host_snapshot_ready(node->host, &base)) return;
     struct piece_writer writer = {.face = {.size = sizeof writer.face, .write = write_pieces},
-                                  .storage = node->storage};
+                                  .node = node,
+                                  .since_ns = node->env.now_ns(node->env.context)};
     int rc = storage_snapshot_begin(node->storage, &base);
     if (rc == 0) {
         rc = host_snapshot_write(node->host, &writer.face);
@@ -78,7 +88,7 @@ static void take(struct node *node)
         if (rc == 0) rc = error;
     }
     host_snapshot_done(node->host);
-    if (rc != 0)
+    if (rc != 0 && !writer.stopped)
         node_log(node, NODE_LOG_WARN, "snapshot given up: index=%llu: %s; the log is kept and the next one is tried",
                  (unsigned long long)base.index, lockstep_error_text(rc));
 }

@@ -3,7 +3,6 @@
 #include "server/threads.h"
 
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -29,14 +28,19 @@ struct threads {
 
 enum { SNAPSHOTS_NICE = 10 }; /* so much work at once, and nobody waits for it: the others get the processor first */
 
+bool threads_end(const struct threads *threads)
+{
+    /* acquire: pairs with the release in threads_close. */
+    return atomic_load_explicit(&threads->ending, memory_order_acquire);
+}
+
 static void *run(void *context)
 {
     struct thread *thread = context;
     struct threads *threads = thread->threads;
     if (thread->part == NODE_SNAPSHOTS)
         setpriority(PRIO_PROCESS, (id_t)gettid(), SNAPSHOTS_NICE); /* Linux: a thread's */
-    /* acquire: pairs with the release in threads_close. */
-    while (!atomic_load_explicit(&threads->ending, memory_order_acquire)) {
+    while (!threads_end(threads)) {
         uint64_t ns = threads->work(threads->context, thread->part);
         if (ns > 0) park_sleep(&thread->park, ns);
     }
@@ -74,7 +78,7 @@ int threads_open(threads_work *work, void *context, struct threads **ret)
 void threads_close(struct threads *threads)
 {
     if (threads == NULL) return;
-    /* release: pairs with the acquire load in run(). */
+    /* release: pairs with the acquire load in threads_end(). */
     atomic_store_explicit(&threads->ending, true, memory_order_release);
     for (unsigned part = NODE_LOOP + 1; part < threads->started; part++) park_wake(&threads->thread[part].park);
     for (unsigned part = NODE_LOOP + 1; part < threads->started; part++) {

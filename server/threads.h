@@ -5,6 +5,8 @@
 #ifndef LOCKSTEP_SERVER_THREADS_H
 #define LOCKSTEP_SERVER_THREADS_H
 
+#include <stdbool.h>
+
 #include "server/node_env.h"
 
 struct threads;
@@ -16,6 +18,9 @@ typedef uint64_t threads_work(void *context, enum node_part part);
 int threads_open(threads_work *work, void *context, struct threads **ret);
 /* Let each end its present call, and join it. Takes NULL. */
 void threads_close(struct threads *threads);
+
+/* Whether threads_close() waits for the callers' present calls. One of the threads. */
+bool threads_end(const struct threads *threads);
 
 /* Any thread. Not for NODE_LOOP. */
 void threads_wake(struct threads *threads, enum node_part part);

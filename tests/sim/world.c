@@ -76,6 +76,14 @@ static void env_wake(void *context, enum node_part part)
     world_wake(context, part);
 }
 
+/* No time passes within a part's work. */
+static bool env_pause(void *context, uint64_t ns)
+{
+    (void)context;
+    (void)ns;
+    return true;
+}
+
 static void env_log(void *context, enum node_log_level level, const char *part, const char *text)
 {
     struct member *m = context;
@@ -248,8 +256,13 @@ void world_start(struct world *world, unsigned i)
     witness_open(m, copies_fresh(world->copies, i));
     struct node_options options;
     options_of(m, &options);
-    struct node_env env = {
-        .context = m, .now_ns = env_now, .wall_ns = env_wall, .random = env_random, .wake = env_wake, .log = env_log};
+    struct node_env env = {.context = m,
+                           .now_ns = env_now,
+                           .wall_ns = env_wall,
+                           .random = env_random,
+                           .wake = env_wake,
+                           .pause = env_pause,
+                           .log = env_log};
     struct node_owner owner = clients_owner(m);
     char why[NODE_WHY_BYTES_MAX] = "";
     world_opening = m;

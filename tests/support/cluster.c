@@ -37,6 +37,8 @@ struct member {
     bool due[NODE_PARTS];
     uint64_t work_ns[NODE_PARTS]; /* when a part wants to run though nobody woke it */
     uint64_t flush_ns;
+    bool writes, writer_ends; /* a snapshot, at this moment */
+    uint64_t writer_works_ns, writer_ns, writer_rested_ns;
     uint64_t journal_busy_until_ns;
     struct replica *replica; /* the node's; the one before it, until that is closed */
     struct replica
@@ -265,7 +267,29 @@ void cluster_clock_drift(struct cluster *cluster, unsigned i, int64_t ppm)
 
 static uint64_t env_now(void *context)
 {
-    return clock_shows(context);
+    struct member *m = context;
+    if (!m->writes) return clock_shows(m);
+    m->writer_ns += m->writer_works_ns;
+    return clock_shows(m) + m->writer_ns;
+}
+
+static bool env_pause(void *context, uint64_t ns)
+{
+    struct member *m = context;
+    lk_assert(m->writes);
+    m->writer_rested_ns += ns;
+    return !m->writer_ends;
+}
+
+void cluster_writer_works(struct cluster *cluster, unsigned i, uint64_t ns, bool ends)
+{
+    cluster->members[i].writer_works_ns = ns;
+    cluster->members[i].writer_ends = ends;
+}
+
+uint64_t cluster_writer_rested_ns(const struct cluster *cluster, unsigned i)
+{
+    return cluster->members[i].writer_rested_ns;
 }
 
 static uint64_t env_wall(void *context)
@@ -455,8 +479,13 @@ bool cluster_start(struct cluster *cluster, unsigned i)
     snprintf(options.data_directory, sizeof options.data_directory, "n%u", i + 1);
     for (unsigned k = 0; k < cluster->options.listed; k++) member_describe(&options.members[k], k);
     if (i >= cluster->options.listed) member_describe(&options.members[options.member_count++], i);
-    struct node_env env = {
-        .context = m, .now_ns = env_now, .wall_ns = env_wall, .random = env_random, .wake = env_wake, .log = env_log};
+    struct node_env env = {.context = m,
+                           .now_ns = env_now,
+                           .wall_ns = env_wall,
+                           .random = env_random,
+                           .wake = env_wake,
+                           .pause = env_pause,
+                           .log = env_log};
     struct node_owner owner = {.context = m,
                                .proposed = owner_proposed,
                                .queried = owner_queried,
@@ -647,7 +676,9 @@ static void part_run(struct member *m, enum node_part part)
         return;
     }
     bool may_hang = part == NODE_MACHINE && m->hang_wanted;
+    m->writes = part == NODE_SNAPSHOTS;
     uint64_t again = may_hang ? machine_work_or_hang(m) : node_work(m->node, part);
+    m->writes = false;
     m->work_ns[part] = again == UINT64_MAX ? UINT64_MAX : cluster->now_ns + again;
     /* A flush takes its time; what is submitted meanwhile shares the next one. */
     if (part == NODE_JOURNAL) m->journal_busy_until_ns = cluster->now_ns + m->flush_ns;

@@ -69,6 +69,11 @@ void cluster_log_full(struct cluster *cluster, unsigned i, bool full);
 /* Its flushes take this long. */
 void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns);
 
+/* Whoever writes its snapshots works so long between two looks at the clock; ends: its rests say that the process ends. */
+void cluster_writer_works(struct cluster *cluster, unsigned i, uint64_t ns, bool ends);
+/* For how long they rested. */
+uint64_t cluster_writer_rested_ns(const struct cluster *cluster, unsigned i);
+
 /* At the next command the machine hangs in the middle of apply; false: it goes on. A crash or the close ends it, too. */
 void cluster_machine_hang(struct cluster *cluster, unsigned i, bool hangs);
 

@@ -212,7 +212,7 @@ class Epochs(Offline):
         cluster.wait_equal(settings.patience(60))
 
     def test_a_backup_becomes_a_cluster_and_the_old_members_are_refused(self):
-        cluster = self.cluster(nodes=3, sections={"storage": {"snapshot_after": "32KiB"}}).start()
+        cluster = self.cluster(nodes=3, sections={"storage": {"snapshot_after": "8KiB"}}).start()
         cluster.leader()
         self.put(cluster, 0, PUTS)
         one, two, three = cluster.nodes

@@ -107,6 +107,47 @@ START_TEST(a_follower_behind_a_dropped_log_comes_back_by_an_install_while_comman
 }
 END_TEST
 
+START_TEST(a_snapshots_writer_rests_as_long_as_it_works)
+{
+    struct cluster *cluster = start(3, 0x61);
+    unsigned leader = leader_of(cluster);
+    cluster_writer_works(cluster, leader, CLUSTER_MS, false);
+    cluster_writer_works(cluster, (leader + 1) % 3, CLUSTER_MS / 1000, false);
+    cluster_writer_works(cluster, (leader + 2) % 3, 3600 * SECOND, false);
+    propose_many(cluster, leader, 300);
+    check_level(cluster);
+    uint64_t usual_ns = cluster_writer_rested_ns(cluster, leader);
+    uint64_t long_ns = cluster_writer_rested_ns(cluster, (leader + 2) % 3), rest_max_ns = 100 * CLUSTER_MS;
+    ck_assert_uint_eq(usual_ns % CLUSTER_MS, 0);
+    ck_assert_uint_ge(usual_ns / CLUSTER_MS, 10); /* head, heads of sections, runs: a rest each */
+    ck_assert_uint_eq(cluster_writer_rested_ns(cluster, (leader + 1) % 3), 0); /* done before one was due */
+    ck_assert_uint_eq(long_ns % rest_max_ns, 0);
+    ck_assert_uint_ge(long_ns / rest_max_ns, 10);
+    for (unsigned i = 0; i < 3; i++) ck_assert_uint_gt(status_of(cluster, i).storage.snapshot, 0);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(a_node_that_ends_gives_its_snapshot_up_and_takes_one_when_it_runs_again)
+{
+    struct cluster *cluster = start(3, 0x62);
+    unsigned leader = leader_of(cluster), ends = (leader + 1) % 3;
+    cluster_writer_works(cluster, ends, CLUSTER_MS, true);
+    propose_many(cluster, leader, 300);
+    check_level(cluster);
+    ck_assert_uint_gt(status_of(cluster, leader).storage.snapshot, 0);
+    ck_assert_uint_eq(status_of(cluster, ends).storage.snapshot, 0);
+    ck_assert_uint_eq(cluster_writer_rested_ns(cluster, ends) % CLUSTER_MS, 0);
+    cluster_crash(cluster, ends);
+    cluster_writer_works(cluster, ends, 0, false);
+    ck_assert_msg(cluster_start(cluster, ends), "%s", cluster_why(cluster));
+    propose_many(cluster, leader, 300);
+    check_level(cluster);
+    ck_assert_uint_gt(status_of(cluster, ends).storage.snapshot, 0);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(an_install_goes_on_where_it_was_after_the_follower_crashed) /* resume; T40 */
 {
     uint64_t resumed = 0;
@@ -200,6 +241,8 @@ static void add(TCase *tests)
 {
     tcase_add_test(tests, logs_are_compacted_behind_snapshots_and_restarts_start_from_them);
     tcase_add_test(tests, a_follower_behind_a_dropped_log_comes_back_by_an_install_while_commands_go_on);
+    tcase_add_test(tests, a_snapshots_writer_rests_as_long_as_it_works);
+    tcase_add_test(tests, a_node_that_ends_gives_its_snapshot_up_and_takes_one_when_it_runs_again);
     tcase_add_test(tests, an_install_goes_on_where_it_was_after_the_follower_crashed);
     tcase_add_test(tests, another_leader_in_the_middle_takes_the_install_over);
     tcase_add_test(tests, installs_survive_loss_cuts_and_crashes_on_every_side);

@@ -325,6 +325,42 @@ START_TEST(sigterm_is_told_and_ends_nothing_by_itself)
 }
 END_TEST
 
+struct pauses {
+    const struct node_env *env;
+    _Atomic uint64_t count;
+    uint64_t shortest_ns;
+    bool ended;
+};
+
+static uint64_t pause_until_the_end(void *context, enum node_part part)
+{
+    struct pauses *p = context;
+    if (part != NODE_SNAPSHOTS) return UINT64_MAX;
+    while (!p->ended) {
+        uint64_t from = now_ns();
+        p->ended = !p->env->pause(p->env->context, 2000000);
+        if (now_ns() - from < p->shortest_ns) p->shortest_ns = now_ns() - from;
+        atomic_fetch_add(&p->count, 1);
+    }
+    return UINT64_MAX;
+}
+
+START_TEST(a_pause_takes_its_time_and_says_when_the_threads_end)
+{
+    struct log *log = quiet_log();
+    struct turns t = turns_open(log);
+    static struct pauses p = {.shortest_ns = UINT64_MAX};
+    p.env = t.env;
+    ck_assert_int_eq(threads_open(pause_until_the_end, &p, loop_threads(t.loop)), 0);
+    while (atomic_load(&p.count) < 3) sleep_ms(1);
+    threads_close(*loop_threads(t.loop));
+    ck_assert(p.ended);
+    ck_assert_uint_ge(p.shortest_ns, 2000000);
+    loop_close(t.loop);
+    log_close(log);
+}
+END_TEST
+
 START_TEST(clocks_and_randomness_are_real)
 {
     struct log *log = quiet_log();
@@ -455,6 +491,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, no_wake_up_of_the_loop_is_lost);
     tcase_add_test(tests, sigterm_is_told_and_ends_nothing_by_itself);
     tcase_add_test(tests, clocks_and_randomness_are_real);
+    tcase_add_test(tests, a_pause_takes_its_time_and_says_when_the_threads_end);
     tcase_add_test(tests, line_has_time_level_node_part_and_text);
     tcase_add_test(tests, long_line_is_cut_and_stays_one_line);
     tcase_add_test(tests, blocked_stderr_drops_lines_counts_them_and_stalls_nobody);
