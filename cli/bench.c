@@ -61,7 +61,7 @@ static const struct cli_flag flags[] = {
     [LOCAL] = {"local", "N", "nodes of the bench's own cluster; 3 if not given"},
     [DIR] = {"dir", "DIR", "where its temporary directory is made; else $TMPDIR, else /var/tmp"},
     [MACHINE] = {"machine", "NAME|FILE.so", "of its own cluster; kv if not given"},
-    [DURABILITY] = {"durability", "LEVEL", "of its own cluster: fsync, or os (not flushed)"},
+    [DURABILITY] = {"durability", "LEVEL", "of its own cluster: fsync; os, memory: not flushed"},
     [NO_SESSION] = {"no-session", NULL, "commands without session: nothing is applied once for sure"},
     {NULL, NULL, NULL},
 };

@@ -183,8 +183,8 @@ static int make_config(struct cluster *cluster, const struct cluster_options *op
 {
     cluster->count = options->nodes != 0 ? options->nodes : NODES_DEFAULT;
     if (options->durability != NULL && strcmp(options->durability, "fsync") != 0 &&
-        strcmp(options->durability, "os") != 0) {
-        COMPLAIN("durability \"%s\" is not offered by this version; write \"fsync\" or \"os\"", options->durability);
+        strcmp(options->durability, "os") != 0 && strcmp(options->durability, "memory") != 0) {
+        COMPLAIN("durability is \"%s\"; write \"fsync\", \"os\" or \"memory\"", options->durability);
         return LOCKSTEP_EINVAL;
     }
     int rc = set_machine(cluster, options->machine != NULL ? options->machine : "kv", why);

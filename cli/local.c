@@ -22,7 +22,8 @@ static const struct cli_flag flags[] = {
     [DIR] = {"dir", "DIR", "where data and logs live; ./lockstep-data if not given"},
     [MACHINE] = {"machine", "NAME|FILE.so", "the state machine; kv if not given"},
     [PORT] = {"port", "BASE", "the first client port; 7401 if not given. Peers are 100 above"},
-    [DURABILITY] = {"durability", "LEVEL", "fsync, or os: not flushed, a host that goes down loses it"},
+    [DURABILITY] = {"durability", "LEVEL",
+                    "fsync; os: not flushed, a host that goes down loses it; memory: a process does"},
     [NO_RESTART] = {"no-restart", NULL, "leave a dead node dead"},
     {NULL, NULL, NULL},
 };

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "server/node_internal.h"
+#include "storage/forget.h"
 
 enum { MACHINE_BATCH_BYTES = 1 << 20 }; /* and at most an eighth of the ring: a hung machine keeps its batch (M4) */
 
@@ -253,6 +254,19 @@ static const char *level_name(uint32_t level)
     }
 }
 
+/* Level memory: the member that the directory was ended with its process. */
+static int forget(struct node *node, char *why, size_t why_room)
+{
+    const struct node_options *o = &node->options;
+    raft_member before = node->identity.member_id;
+    int rc = storage_forget(o->disk, o->kv, o->data_directory, node->directory, node->env.random(node->env.context),
+                            &node->identity, why, why_room);
+    if (rc == 0 && node->identity.state != IDENTITY_COMPLETE)
+        node_log(node, NODE_LOG_INFO, "a new member, as durability \"memory\" has it: member=%016llx before=%016llx",
+                 (unsigned long long)node->identity.member_id, (unsigned long long)before);
+    return rc;
+}
+
 int node_open(const struct node_options *options, const struct node_env *env, const struct node_owner *owner,
               struct node **ret, char *why, size_t why_room)
 {
@@ -293,7 +307,8 @@ int node_open(const struct node_options *options, const struct node_env *env, co
                      options->data_directory, level_name(birth->configuration.level), level_name(options->level));
             goto fail;
         }
-        rc = node_come_alive(node, why, why_room);
+        rc = birth->configuration.level == DURABILITY_LEVEL_MEMORY ? forget(node, why, why_room) : 0;
+        if (rc == 0 && node->identity.state == IDENTITY_COMPLETE) rc = node_come_alive(node, why, why_room);
         if (rc != 0 && !node->repair.opening) goto fail;
     }
     *ret = node;

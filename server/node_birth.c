@@ -201,6 +201,16 @@ static int birth_read(const struct transport_frame *frame, struct birth_frame *r
                               &ret_joined->configuration);
 }
 
+/* Whether a member has the name of who asks, under another id. */
+static bool is_wiped(const struct node *node, const struct transport_frame *frame)
+{
+    const struct configuration *c = &node_configuration_known(node)->configuration;
+    const char *name = node->options.members[frame->slot].name;
+    uint32_t i = 0;
+    while (i < c->member_count && (strcmp(c->members[i].name, name) != 0 || c->members[i].id == frame->member_id)) i++;
+    return i < c->member_count;
+}
+
 /* The cluster exists. Only a committed configuration admits: another may still be cut, and who has a record is fresh no
  * more (R11). */
 static void answer_complete(struct node *node, const struct transport_frame *frame)
@@ -213,9 +223,7 @@ static void answer_complete(struct node *node, const struct transport_frame *fra
         birth_send_all(node, frame->slot, &head, &node->identity.birth, committed);
     } else {
         head.kind = BIRTH_REFUSED;
-        bool wiped =
-            node->members.slots[frame->slot].kind == NODE_SLOT_MEMBER && node->slot_id[frame->slot] != frame->member_id;
-        head.state = wiped ? REFUSED_WIPED : 0;
+        head.state = is_wiped(node, frame) ? REFUSED_WIPED : 0;
         birth_send_all(node, frame->slot, &head, NULL, NULL);
     }
 }
@@ -225,7 +233,14 @@ void node_birth_refused(struct node *node, bool wiped)
     const struct node_options *o = &node->options;
     const struct node_member_options *self = &o->members[o->self];
     char waits[NODE_WHY_BYTES_MAX];
-    if (wiped)
+    if (wiped && o->level == DURABILITY_LEVEL_MEMORY)
+        snprintf(
+            waits, sizeof waits,
+            "started anew at durability \"memory\", %s is a new member: the leader of cluster \"%s\" puts it in the "
+            "old one's place; if a majority was started anew there is none: lockstep recover --online on a node "
+            "that was not",
+            self->name, o->cluster);
+    else if (wiped)
         snprintf(
             waits, sizeof waits,
             "the data directory is new, but cluster \"%s\" knows %s by another one: an emptied node is no voter; bring "

@@ -4,6 +4,7 @@
  *   node_birth.c      how a cluster comes to be, once (I2)
  *   node_members.c    configurations as the log has them, slots, who may say hello
  *   node_members_change.c  members are added, promoted, removed and replaced
+ *   node_restarts.c   level memory: members that were started anew are replaced
  *   node_peers.c      frames of peers, blocks taken over from the leader, old blocks loaded for peers that lag
  *   node_blocks.c     single blocks for members that ask for them
  *   node_snapshot.c   snapshots: taken, brought to peers, taken in place of the log; the log's base
@@ -46,6 +47,8 @@ enum {
 #define NODE_MEMBERS_LOOK_NS    (250 * NODE_MS)
 #define NODE_CHANGE_DIAL_NS     (5000 * NODE_MS)
 #define NODE_CHANGE_LOOK_NS     (20 * NODE_MS)
+#define NODE_RESTARTS_NS        (60000 * NODE_MS) /* one try to replace a member that was started anew */
+#define NODE_RESTARTS_AGAIN_NS  (1000 * NODE_MS)  /* and so long after it the next */
 #define NODE_REMOVED_LINGER_NS  (1000 * NODE_MS)
 #define NODE_REPAIR_RETRY_NS    (200 * NODE_MS)
 #define NODE_STALL_TIMEOUTS     10                /* election timeouts without a completed write */
@@ -227,6 +230,7 @@ struct node_members {
 /* The change of members that runs; a leader's. */
 struct node_change {
     bool begins;  /* asked for since the last turn */
+    bool is_own;  /* nobody asked for it: see node_restarts.c */
     uint8_t step; /* 0 = none runs */
     struct node_change_request request;
     uint64_t tag;
@@ -236,6 +240,7 @@ struct node_change {
     bool votes;             /* who comes; known with the step that makes it vote */
     unsigned slot;          /* JOINING */
     uint64_t dial_deadline_ns, hear_deadline_ns, deadline_ns;
+    uint64_t own_again_ns;  /* not before */
     raft_index waits_index; /* of the configuration that this step appended; 0 = not yet */
     char progress[NODE_WHY_BYTES_MAX];
 };
@@ -383,6 +388,14 @@ void node_change_turn(struct node *node);
 raft_member node_member_named(const struct node *node, const char *name); /* or by its id; 0: nobody */
 void node_members_lead_turn(struct node *node); /* end a joint configuration; before the take */
 uint64_t node_change_deadline_ns(const struct node *node);
+/* A change that nobody asked for: false while another one runs. It may be given up while nothing of it is under way. */
+bool node_change_own(struct node *node, const struct node_change_request *request);
+void node_change_own_end(struct node *node, const char *why);
+
+/* node_restarts.c */
+void node_restarts_look(struct node *node);
+/* Level memory: the voters that were started anew; they count for nothing until they are replaced. */
+uint32_t node_restarted_voters(const struct node *node);
 
 /* node_peers.c */
 void node_peers_receive(struct node *node);

@@ -344,6 +344,7 @@ void node_members_turn(struct node *node)
     }
     if (node->now_ns < m->look_ns) return;
     m->look_ns = node->now_ns + NODE_MEMBERS_LOOK_NS;
+    node_restarts_look(node);
     for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++) {
         struct transport_peer_status peer;
         if (slot == node->options.self || m->slots[slot].kind == NODE_SLOT_FREE) continue;
@@ -642,6 +643,11 @@ void node_members_status(struct node *node, struct node_status *ret)
     if (node->birth.refused) warn(ret, "%s", node->birth.waits);
     if (node->repair.opening) warn(ret, "%s", node->repair.why);
     if (node->disk.why[0] != 0) warn(ret, "%s", node->disk.why);
+    if (ret->born && node->leader == 0 && node_restarted_voters(node) > 0)
+        warn(ret,
+             "%u of the voters were started anew, which loses what they held at durability \"memory\"; if those that "
+             "were not are no majority: lockstep recover --online on one of them",
+             node_restarted_voters(node));
     if (newest == NULL) return;
     ret->configuration_index = newest->index;
     ret->joint = configuration_is_joint(&newest->configuration);

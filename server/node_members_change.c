@@ -81,7 +81,11 @@ static void end(struct node *node, int error, const char *format, ...)
     c->progress[0] = 0;
     node->changed = true;
     if (error != 0) node_log(node, NODE_LOG_WARN, "member change ends: name=%s: %s", c->request.name, result.why);
-    node->owner.member_changed(node->owner.context, c->tag, &result);
+    if (!c->is_own)
+        node->owner.member_changed(node->owner.context, c->tag, &result);
+    else if (error != 0)
+        c->own_again_ns = node->now_ns + NODE_RESTARTS_AGAIN_NS;
+    c->is_own = false;
 }
 
 static void progress(struct node *node, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -502,9 +506,30 @@ uint64_t node_change_deadline_ns(const struct node *node)
     return node->change.step != CHANGE_NONE ? node->now_ns + NODE_CHANGE_LOOK_NS : UINT64_MAX;
 }
 
-static bool is_same(const struct node_change_request *a, const struct node_change_request *b)
+/* An old member may be named in two ways. */
+static bool is_same(const struct node *node, const struct node_change_request *a, const struct node_change_request *b)
 {
-    return a->kind == b->kind && strcmp(a->name, b->name) == 0 && strcmp(a->old_name, b->old_name) == 0;
+    if (a->kind != b->kind || strcmp(a->name, b->name) != 0) return false;
+    raft_member old = node_member_named(node, a->old_name);
+    return strcmp(a->old_name, b->old_name) == 0 || (old != 0 && old == node_member_named(node, b->old_name));
+}
+
+bool node_change_own(struct node *node, const struct node_change_request *request)
+{
+    struct node_change *c = &node->change;
+    if (c->begins || c->superseded || c->step != CHANGE_NONE || node->stopping || node->now_ns < c->own_again_ns)
+        return false;
+    c->request = *request;
+    c->deadline_ns = node->now_ns + request->timeout_ns;
+    c->is_own = c->begins = true;
+    return true;
+}
+
+void node_change_own_end(struct node *node, const char *why)
+{
+    struct node_change *c = &node->change;
+    if (c->is_own && c->step == CHANGE_CATCH_UP) end(node, LOCKSTEP_EUNAVAILABLE, "%s", why);
+    c->own_again_ns = 0;
 }
 
 int node_change_members(struct node *node, const struct node_change_request *request, uint64_t tag)
@@ -514,10 +539,11 @@ int node_change_members(struct node *node, const struct node_change_request *req
     node->env.wake(node->env.context, NODE_LOOP);
     if (!atomic_load_explicit(&node->born, memory_order_relaxed) || node->stopping) return LOCKSTEP_EUNAVAILABLE;
     if (!raft_is_leader(node->raft)) return node->leader != 0 ? LOCKSTEP_ENOTLEADER : LOCKSTEP_EUNAVAILABLE;
-    if (c->begins || c->superseded || (c->step != CHANGE_NONE && !is_same(&c->request, request)))
+    if (c->begins || c->superseded || (c->step != CHANGE_NONE && !is_same(node, &c->request, request)))
         return LOCKSTEP_EUNAVAILABLE;
     if (c->step != CHANGE_NONE) {
-        c->superseded = true;
+        c->superseded = !c->is_own; /* nobody hears the end of the node's own */
+        c->is_own = false;
         c->superseded_tag = c->tag;
         c->tag = tag;
         c->deadline_ns = node->env.now_ns(node->env.context) + request->timeout_ns;

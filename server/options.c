@@ -251,10 +251,9 @@ static int level_store(struct reader *reader, const struct source *source, const
     else if (strcmp(text, "os") == 0)
         *to = DURABILITY_LEVEL_OS;
     else if (strcmp(text, "memory") == 0)
-        return complain(reader, source,
-                        "durability \"memory\" is not offered by this version; write \"fsync\" or \"os\"");
+        *to = DURABILITY_LEVEL_MEMORY;
     else
-        return complain(reader, source, "durability is \"%s\"; write \"fsync\" or \"os\"", text);
+        return complain(reader, source, "durability is \"%s\"; write \"fsync\", \"os\" or \"memory\"", text);
     return 0;
 }
 
@@ -593,6 +592,10 @@ static int together_check(struct reader *reader)
                         "storage.journal %s is less than four times limits.ring %s; make it at least %s",
                         number_write(KIND_BYTES, n->journal_bytes).text, number_write(KIND_BYTES, n->ring_bytes).text,
                         number_write(KIND_BYTES, 4 * n->ring_bytes).text);
+    if (n->level == DURABILITY_LEVEL_MEMORY && n->journal_directory[0] != 0)
+        return complain(reader, blame(reader, JOURNAL_DIR, DURABILITY),
+                        "storage.journal_dir is \"%s\", but durability \"memory\" keeps no journal; leave it out",
+                        n->journal_directory);
     return 0;
 }
 

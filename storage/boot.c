@@ -31,7 +31,8 @@ static uint32_t boot_crc(const struct boot_bytes *bytes, size_t count)
 
 bool boot_counts_as_wiped(const struct boot *boot, enum durability_level level, uint64_t host_boot)
 {
-    return level == DURABILITY_LEVEL_OS && !boot->clean && boot->host_boot != host_boot;
+    bool flushes = level != DURABILITY_LEVEL_OS && level != DURABILITY_LEVEL_MEMORY;
+    return !flushes && !boot->clean && boot->host_boot != host_boot;
 }
 
 int boot_read(const struct disk *disk, const char *directory, struct boot *ret)

@@ -64,7 +64,8 @@ int identity_claim(const struct disk *disk, const char *path, struct identity_di
 
 /* Store state and birth durably. EIO, ENOSPC. COMPLETE is final: lk_asserts that none is replaced. */
 int identity_store(struct identity_directory *directory, const struct identity *identity);
-/* The same, and a complete record may be replaced: `recover` begins a new epoch of the cluster by it, and nobody else does. */
+/* The same, and a complete record may be replaced: by `recover`, which begins a new epoch of the cluster, and by
+ * storage_forget(). */
 int identity_renew(struct identity_directory *directory, const struct identity *identity);
 
 /* The birth record as bytes, for frames and files: little-endian, versioned, checksummed. */

@@ -115,11 +115,11 @@ static void look_at_boot(struct inspection *i)
     enum durability_level level = v->has_identity ? (enum durability_level)v->identity.birth.configuration.level : 0;
     (void)i->options.disk->host_boot(i->options.disk->context, &host_boot);
     if (boot.complete && boot_counts_as_wiped(&boot, level, host_boot))
-        found(i, LOCKSTEP_ECORRUPT, "boot", UINT64_MAX, 0,
-              "the host started anew without a clean stop of this node, or the directory was copied from a host where "
-              "it was "
-              "not stopped: at durability \"os\" it counts as wiped; give the node an empty directory and run member "
-              "replace");
+        found(
+            i, LOCKSTEP_ECORRUPT, "boot", UINT64_MAX, 0,
+            "the host started anew without a clean stop of this node, or the directory was copied from a host where "
+            "it was not stopped: what it promised last was not flushed, and it counts as wiped; give the node an empty "
+            "directory and run member replace");
     if (v->has_identity && boot.member_id != v->identity.member_id)
         found(i, LOCKSTEP_EFOREIGN, "boot", 0, 0,
               "belongs to member %016" PRIx64 ", the directory to %016" PRIx64 "; %s", boot.member_id,

@@ -24,6 +24,8 @@ struct kv {
     int (*open)(void *context, const char *directory, enum kv_mode mode, uint64_t map_bytes, uint32_t tables,
                 struct kv_map **ret, char *why, size_t why_room);
     void (*close)(struct kv_map *map); /* takes NULL */
+    /* The map of a directory goes, for good; nobody has it open. 0 also if there is none. EIO, EINVAL. */
+    int (*remove)(void *context, const char *directory);
     int (*begin_write)(struct kv_map *map, struct kv_txn **ret);
     int (*begin_read)(struct kv_map *map, struct kv_txn **ret);
     /* A read transaction may be put to sleep and renewed, which is cheaper than ending and beginning. */

@@ -221,6 +221,19 @@ static void lmdb_close(struct kv_map *map)
     free(map);
 }
 
+static int lmdb_remove(void *context, const char *directory)
+{
+    static const char *const names[] = {"data.mdb", "data.mdb-lock", "data.mdb.new", "data.mdb.new-lock"};
+    (void)context;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char path[STORAGE_PATH_BYTES_MAX];
+        int rc = storage_path(path, directory, names[i]);
+        if (rc != 0) return rc;
+        if (unlink(path) != 0 && errno != ENOENT) return from_mdb(errno);
+    }
+    return 0;
+}
+
 /* Where the system gives no address space for the map: what to do. rc is LMDB's; false: it is something else */
 static bool refused_space(int rc, const char *path, uint64_t map_bytes, char *why, size_t why_room)
 {
@@ -527,6 +540,7 @@ const struct kv *kv_lmdb(void)
 {
     static const struct kv kv = {.open = lmdb_open,
                                  .close = lmdb_close,
+                                 .remove = lmdb_remove,
                                  .begin_write = lmdb_begin_write,
                                  .begin_read = lmdb_begin_read,
                                  .reset = lmdb_reset,

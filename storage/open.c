@@ -101,7 +101,7 @@ static int boot_look(struct opening *o)
 {
     struct boot boot;
     int rc = o->options->disk->host_boot(o->options->disk->context, &o->host_boot);
-    if (rc != 0 && o->options->level != DURABILITY_LEVEL_FSYNC)
+    if (rc != 0 && o->options->level == DURABILITY_LEVEL_OS)
         return refuse(o, rc,
                       "the system does not tell when its host was started (/proc/sys/kernel/random/boot_id): %s; "
                       "durability \"os\" needs it",
@@ -121,8 +121,8 @@ static int boot_look(struct opening *o)
     if (boot.complete && boot_counts_as_wiped(&boot, o->options->level, o->host_boot))
         return refuse(
             o, LOCKSTEP_ECORRUPT,
-            "its host started anew without a clean stop of this node: at durability \"os\" what it promised last "
-            "may be lost, and it counts as wiped; give it an empty directory and run member replace");
+            "its host started anew without a clean stop of this node: what it promised last was not flushed and may be "
+            "lost, and it counts as wiped; give it an empty directory and run member replace");
     o->boot = boot;
     return 0;
 }
@@ -520,9 +520,6 @@ static int check_options(struct opening *o)
                       "a journal of %" PRIu64 " bytes is smaller than 4 rings of %" PRIu64
                       "; raise [storage] journal or lower [limits] ring",
                       options->journal_bytes, options->ring_bytes);
-    if (options->level != DURABILITY_LEVEL_FSYNC && options->level != DURABILITY_LEVEL_OS)
-        return refuse(o, LOCKSTEP_EINVAL, "durability level %d is not served; set durability = \"fsync\" or \"os\"",
-                      (int)options->level);
     return 0;
 }
 
@@ -632,7 +629,8 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     if (rc == 0) rc = boot_store(o, o->has_table ? o->boot.boot + 1 : o->boot.boot, o->boot.complete);
     if (rc != 0) return rc;
     journal_start(&s->journal, &s->shape, &o->recovery.end, o->boot.boot);
-    s->journal.unflushed = options->level == DURABILITY_LEVEL_OS;
+    s->journal.unflushed = options->level != DURABILITY_LEVEL_FSYNC;
+    s->leaves_clean = options->level == DURABILITY_LEVEL_OS;
     rc = pack(o);
     if (rc == 0) rc = boot_commit(o);
     if (rc == 0 && !o->boot.complete) rc = boot_store(o, o->boot.boot, true);
@@ -695,11 +693,12 @@ int storage_open(const struct storage_options *options, struct storage **ret, st
     return 0;
 }
 
-/* At level os a clean stop is what makes the next start of the host harmless. Where it fails, the next start is told so. */
+/* At level os a clean stop is what makes the next start of the host harmless. Where it fails, the next start is told so. At
+ * memory nobody may take over what a member held: forget.h. */
 static void leave_clean(struct storage *s)
 {
     struct boot boot = s->boot;
-    if (!s->journal.unflushed || !boot.complete || atomic_load(&s->failed) != 0) return;
+    if (!s->leaves_clean || !boot.complete || atomic_load(&s->failed) != 0) return;
     boot.clean = true;
     if (journal_flush(&s->journal) == 0) (void)boot_write(s->disk, s->directory, &boot);
 }

@@ -96,6 +96,7 @@ struct storage {
     uint32_t group;
     uint32_t piece_bytes; /* of snapshots taken here */
     uint64_t keep_bytes;  /* of blocks in front of a snapshot */
+    bool leaves_clean;    /* level os: everything is flushed at the close, and boot says so */
     void (*wake)(void *context, enum storage_part part);
     void *wake_context;
     struct storage_term_run *runs; /* what recovery found; for the caller, until close */

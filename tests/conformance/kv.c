@@ -183,6 +183,26 @@ START_TEST(growing_ahead_changes_nothing_that_is_read)
 END_TEST
 
 /* Random work against a plain array. Values up to a few pages, since those lie elsewhere in LMDB. */
+START_TEST(removed_map_is_gone_and_may_be_made_anew)
+{
+    struct kv_txn *txn = NULL;
+    uint64_t key;
+    map_open();
+    put(0, 1, "x");
+    kv->close(map);
+    map = NULL;
+    ck_assert_int_eq(kv->remove(kv->context, directory), 0);
+    ck_assert_int_eq(kv->remove(kv->context, directory), 0); /* there is none any more */
+    ck_assert_int_eq(kv->open(kv->context, directory, KV_WRITE, MAP_BYTES, TABLES, &map, why, sizeof why),
+                     LOCKSTEP_ENOTFOUND);
+    map = NULL;
+    map_open();
+    ck_assert_int_eq(kv->begin_read(map, &txn), 0);
+    ck_assert_int_eq(kv->first(txn, 0, &key), LOCKSTEP_ENOTFOUND);
+    kv->abort(txn);
+}
+END_TEST
+
 START_TEST(long_random_work_ends_as_it_should)
 {
     enum { KEYS = 64, VALUE_MAX = 20000 };
@@ -242,5 +262,6 @@ void conformance_kv_add(TCase *tests)
     tcase_add_test(tests, erased_keys_are_gone);
     tcase_add_test(tests, reserved_room_is_filled_later);
     tcase_add_test(tests, growing_ahead_changes_nothing_that_is_read);
+    tcase_add_test(tests, removed_map_is_gone_and_may_be_made_anew);
     tcase_add_test(tests, long_random_work_ends_as_it_should);
 }

@@ -260,7 +260,8 @@ static bool is_majority(const struct world *world, const struct raft_configurati
     for (uint32_t i = 0; i < c->count; i++) {
         const struct member *m = member_of(world, c->members[i].id);
         /* Who lost its directory did hold the block, as far as anybody can tell: what it said came before. */
-        bool lost = has == holds_durably && c->members[i].id == world->lost;
+        bool gone = c->members[i].id == world->lost || (world->plan.level == DURABILITY_LEVEL_MEMORY && m == NULL);
+        bool lost = has == holds_durably && gone;
         bool yes = lost || (m != NULL && has(m, index, crc));
         uint8_t role = c->members[i].role;
         bool votes_before = role == RAFT_VOTER || role == RAFT_OUTGOING || role == RAFT_LEAVING;
@@ -337,6 +338,15 @@ bool checks_in_use(const struct world *world, raft_member id)
     for (unsigned at = 0; configuration_next(world, &at, &c);)
         for (uint32_t i = 0; i < c.count; i++)
             if (c.members[i].id == id) return true;
+    return false;
+}
+
+bool checks_strangers(const struct world *world)
+{
+    struct raft_configuration c;
+    for (unsigned at = 0; configuration_next(world, &at, &c);)
+        for (uint32_t i = 0; i < c.count; i++)
+            if (member_of(world, c.members[i].id) == NULL) return true;
     return false;
 }
 

@@ -222,7 +222,9 @@ void faults_work(struct world *world)
 static void give_up(struct world *world, struct member *m)
 {
     m->given_up = true;
-    switch (random_below(&world->random, 4)) {
+    unsigned how = (unsigned)random_below(&world->random, 4);
+    if (how == 0 && world->plan.level == DURABILITY_LEVEL_MEMORY && members_another_birth(world, m->i)) how = 1;
+    switch (how) {
     case 0:
         if (m->node != NULL) world_crash(world, m->i, true, SIM_NEVER);
         m->restart_ns = SIM_NEVER;

@@ -36,20 +36,21 @@ static void ask(struct world *world, enum node_change_kind kind, unsigned i)
     trace_event(&world->trace, world->now_ns, m->i, TRACE_MEMBERS, kind, i, (uint64_t)(int64_t)rc, request.force);
 }
 
-/* With empty directories on all listed nodes there would be another birth: then somebody must change the list first. Who was
- * admitted and has not heard of it has an empty one still. */
-static bool another_birth(const struct world *world, unsigned i)
+bool members_another_birth(const struct world *world, unsigned i)
 {
-    for (unsigned k = 0; k < world->plan.listed; k++)
-        if (k != i && world->members[k].was_member && world->members[k].seen.commit > 0) return false;
+    bool memory = world->plan.level == DURABILITY_LEVEL_MEMORY; /* who was removed ends, and comes back with nothing */
+    for (unsigned k = 0; k < world->plan.listed; k++) {
+        if (k == i || (memory && checks_role(world, k) == 0)) continue;
+        if (world->members[k].was_member && world->members[k].seen.commit > 0) return false;
+    }
     return true;
 }
 
 static void take_directory(struct world *world, unsigned i)
 {
-    if (another_birth(world, i)) return;
+    if (members_another_birth(world, i)) return;
     if (world->members[i].node != NULL) world_crash(world, i, false, SIM_NEVER);
-    world_wipe(world, i);
+    if (world->plan.level != DURABILITY_LEVEL_MEMORY) world_wipe(world, i); /* else the next process does it */
     world->members[i].restart_ns = world->now_ns + random_between(&world->random, SIM_MS, 2 * SIM_S);
 }
 
@@ -63,9 +64,14 @@ void members_operate(struct world *world)
 {
     unsigned i = (unsigned)random_below(&world->random, world->plan.nodes);
     struct member *m = &world->members[i];
-    if (world->lost != 0 && !checks_in_use(world, world->lost)) world->lost = 0;
+    bool memory = world->plan.level == DURABILITY_LEVEL_MEMORY;
+    if (world->lost != 0 && !(memory ? checks_strangers(world) : checks_in_use(world, world->lost))) world->lost = 0;
     uint8_t role = checks_role(world, i);
-    if (m->id == 0) return; /* its directory is empty still */
+    if (m->id == 0) return;                                 /* its directory is empty still */
+    if (memory && world->lost != 0 && i == world->lost_i) { /* the leader replaces it by itself */
+        if (random_chance(&world->random, 1, 2)) take_directory(world, i);
+        return;
+    }
     if (role == 0 && m->was_member) {
         take_directory(world, i); /* removed, and of no more use */
     } else if (role == 0 && world->lost != 0 && i == world->lost_i) {
@@ -78,7 +84,7 @@ void members_operate(struct world *world)
         m->given_up = true; /* as if */
         bool may = checks_majority_left(world);
         m->given_up = false;
-        if (!may || another_birth(world, i) || members_change_runs(world)) return;
+        if (!may || members_another_birth(world, i) || members_change_runs(world)) return;
         world->lost = m->id;
         world->lost_i = i;
         take_directory(world, i);

@@ -95,6 +95,18 @@ static void plan_clients(struct sim_plan *plan, struct random *r)
     plan->client_timeout_ns = spread(r, 200 * SIM_MS, 10 * SIM_S);
 }
 
+/* Level memory: of a group at most a minority may be started anew before it is replaced. members.c sees to it; kills, power
+ * cuts and the like know nothing of it. */
+static void plan_level(struct sim_plan *plan, struct random *r)
+{
+    static const enum plan_fault ends[] = {FAULT_POWER_CUT, FAULT_KILL, FAULT_ALL_DOWN, FAULT_STOP, FAULT_FLUSH};
+    plan->level = DURABILITY_LEVEL_FSYNC;
+    if (plan->listed < 3 || !random_chance(r, 1, 6)) return;
+    plan->level = DURABILITY_LEVEL_MEMORY;
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) plan->fault_ns[ends[i]] = 0;
+    if (plan->fault_ns[FAULT_MEMBERS] == 0) plan->fault_ns[FAULT_MEMBERS] = random_between(r, 300, 3000) * SIM_MS;
+}
+
 void plan_of_seed(struct sim_plan *plan, uint64_t seed)
 {
     struct random r;
@@ -105,6 +117,7 @@ void plan_of_seed(struct sim_plan *plan, uint64_t seed)
     plan_delays(plan, &r);
     plan_faults(plan, &r);
     plan_clients(plan, &r);
+    plan_level(plan, &r);
 }
 
 void plan_print(const struct sim_plan *plan, FILE *to)
@@ -113,15 +126,16 @@ void plan_print(const struct sim_plan *plan, FILE *to)
             "seed 0x%" PRIx64 ": nodes=%u of %u ring=%" PRIu64 "KiB journal=%" PRIu64
             "KiB block=%uKiB snapshot=%" PRIu64 "KiB piece=%u election=%" PRIu64 "ms heartbeat=%" PRIu64
             "ms delay=%" PRIu64 "..%" PRIu64 "us loss=%u/1000 twice=%u/1000 flush<=%" PRIu64
-            "us drift=%uppm%s clients=%u think<=%" PRIu64
+            "us drift=%uppm%s%s clients=%u think<=%" PRIu64
             "ms large=%u/1000 queries=%u/1000 sessions=%u%% faults=%" PRIu64 "s%s:",
             plan->seed, plan->listed, plan->nodes, plan->ring_bytes / 1024, plan->journal_bytes / 1024,
             plan->block_bytes_max / 1024, plan->snapshot_after_bytes / 1024, plan->piece_bytes,
             plan->election_timeout_ns / SIM_MS, plan->heartbeat_ns / SIM_MS, plan->delay_ns_min / SIM_US,
             plan->delay_ns_max / SIM_US, plan->loss_per_1000, plan->duplicate_per_1000,
             plan->work_ns_max[NODE_JOURNAL] / SIM_US, plan->drift_ppm_max, plan->lease_reads ? " leases" : "",
-            plan->clients, plan->think_ns_max / SIM_MS, plan->large_per_1000, plan->query_per_1000,
-            plan->sessions_per_100, plan->safety_ns / SIM_S, plan->faults_from_birth ? " from birth" : "");
+            plan->level == DURABILITY_LEVEL_MEMORY ? " memory" : "", plan->clients, plan->think_ns_max / SIM_MS,
+            plan->large_per_1000, plan->query_per_1000, plan->sessions_per_100, plan->safety_ns / SIM_S,
+            plan->faults_from_birth ? " from birth" : "");
     for (unsigned kind = 0; kind < FAULTS; kind++)
         if (plan->fault_ns[kind] != 0)
             fprintf(to, " %s/%" PRIu64 ".%" PRIu64 "s", faults[kind].name, plan->fault_ns[kind] / SIM_S,

@@ -11,6 +11,7 @@
 #include "base/random.h"
 #include "server/node_env.h"
 #include "statemachine/sessions.h"
+#include "storage/configuration.h"
 
 #define SIM_US UINT64_C(1000)
 #define SIM_MS UINT64_C(1000000)
@@ -55,8 +56,9 @@ struct sim_plan {
     uint64_t fault_length_ns_max;                              /* of pauses, cuts, slowness; and until a restart */
     uint32_t drift_ppm_max;                                    /* of a node's clock; leases bear 5 % */
     bool lease_reads;
-    bool faults_from_birth; /* else they begin when the cluster is born */
-    uint64_t safety_ns;     /* how long faults go on */
+    enum durability_level level; /* memory: whoever dies is lost, so nobody dies but by FAULT_MEMBERS */
+    bool faults_from_birth;      /* else they begin when the cluster is born */
+    uint64_t safety_ns;          /* how long faults go on */
     unsigned clients;
     uint64_t think_ns_max;
     uint32_t large_per_1000; /* commands of up to command_bytes_max */

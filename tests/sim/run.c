@@ -27,6 +27,13 @@ static bool born(const struct world *world)
     return true;
 }
 
+static bool any_given_up(const struct world *world)
+{
+    for (unsigned i = 0; i < world->plan.nodes; i++)
+        if (world->members[i].given_up) return true;
+    return false;
+}
+
 /* Everybody who has to has applied all that is committed. */
 static bool level(struct world *world)
 {
@@ -38,7 +45,8 @@ static bool level(struct world *world)
         node_status_read(m->node, &status);
         if (!status.born || status.host.applied_index != checks_committed(world)) return false;
     }
-    return true;
+    /* Level memory: whoever was started anew has been replaced by itself. */
+    return world->plan.level != DURABILITY_LEVEL_MEMORY || any_given_up(world) || !checks_strangers(world);
 }
 
 static void phase(struct world *world, const char *name, uint64_t number)

@@ -209,7 +209,7 @@ static void options_of(const struct member *m, struct node_options *options)
         .lease_reads = plan->lease_reads,
         .replies_bytes = HOST_REPLIES_BYTES_MIN,
         .queries_bytes = 256 << 10,
-        .level = DURABILITY_LEVEL_FSYNC,
+        .level = plan->level,
         .plugin = &m->plugin,
         .disk = sim_disk(m->disk),
         .kv = sim_kv(m->kv),
@@ -245,6 +245,12 @@ void world_start(struct world *world, unsigned i)
 {
     struct member *m = &world->members[i];
     lk_assert(m->node == NULL);
+    /* Level memory: it would be empty, also where it was removed. */
+    if (world->plan.level == DURABILITY_LEVEL_MEMORY && m->starts > 0 && i < world->plan.listed &&
+        checks_committed(world) > 0 && members_another_birth(world, i)) {
+        m->restart_ns = world->now_ns + SIM_S;
+        return;
+    }
     m->restart_ns = SIM_NEVER;
     for (unsigned part = 0; part < NODE_PARTS; part++) {
         m->due_ns[part] = SIM_NEVER;
@@ -305,6 +311,7 @@ void world_crash(struct world *world, unsigned i, bool power, uint64_t restart_n
     m->flush_fails = false;
     m->flush_failed_ns = 0;
     m->restart_ns = restart_ns;
+    if (world->plan.level == DURABILITY_LEVEL_MEMORY) checks_wiped(m); /* the next process is somebody else */
     if (power && random_chance(&world->random, 1, 2)) { /* the host started anew, and with it its clock */
         m->clock_at_ns = world->now_ns;
         m->clock_ns = random_between(&world->random, 1 * SIM_S, 100 * SIM_S);

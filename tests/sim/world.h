@@ -169,6 +169,9 @@ void faults_work(struct world *world);
 
 /* members.c */
 void members_operate(struct world *world);
+/* With empty directories on all listed nodes there would be another birth: then somebody must change the list first. Who was
+ * admitted and has not heard of it has an empty one still. */
+bool members_another_birth(const struct world *world, unsigned i);
 bool members_change_runs(struct world *world); /* one was asked for, and has not ended as far as anybody knows */
 void members_changed(struct member *m, const struct node_change_result *result);
 
@@ -200,6 +203,8 @@ void checks_wiped(struct member *m);
 /* What node i is in the newest committed configuration: enum raft_member_role, 0 = no member. */
 uint8_t checks_role(const struct world *world, unsigned i);
 bool checks_joint(const struct world *world);
+/* Whether a configuration that counts for somebody names one that no node is any more. */
+bool checks_strangers(const struct world *world);
 /* Whether this id is still in a configuration that somebody uses, or used when it died, or that is committed. */
 bool checks_in_use(const struct world *world, raft_member id);
 /* Whether the nodes that are neither given up nor lost are a majority in all of those. */

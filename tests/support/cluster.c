@@ -64,7 +64,7 @@ struct cluster {
     struct cluster_change changes[CHANGES_MAX];
     uint32_t change_count;
     uint64_t *leader_of_term; /* by term: member id, 0 = not seen */
-    uint64_t terms_room;
+    uint64_t terms_room, cluster_id;
     char why[NODE_WHY_BYTES_MAX];
 };
 
@@ -470,7 +470,7 @@ bool cluster_start(struct cluster *cluster, unsigned i)
         .append_inflight_bytes_max = cluster->options.ring_bytes / 4,
         .proposals_max = 65536,
         .queries_max = 1024,
-        .level = DURABILITY_LEVEL_FSYNC,
+        .level = cluster->options.level != 0 ? cluster->options.level : DURABILITY_LEVEL_FSYNC,
         .sessions = cluster->options.sessions,
         .plugin = &cluster->plugin,
         .disk = sim_disk(m->disk),
@@ -958,6 +958,11 @@ static void check_leaders(struct cluster *cluster)
         node_status_read(cluster->members[i].node, &status);
         if (!status.born || status.raft.role != RAFT_LEADER) continue;
         raft_term term = status.raft.term;
+        if (cluster->options.level == DURABILITY_LEVEL_MEMORY &&
+            cluster->cluster_id != status.identity.birth.cluster_id &&
+            cluster->terms_room > 0) /* all were started anew: another cluster, with terms of its own */
+            memset(cluster->leader_of_term, 0, cluster->terms_room * sizeof *cluster->leader_of_term);
+        cluster->cluster_id = status.identity.birth.cluster_id;
         if (term >= cluster->terms_room) {
             uint64_t room = 2 * term + 16;
             cluster->leader_of_term = realloc(cluster->leader_of_term, room * sizeof *cluster->leader_of_term);

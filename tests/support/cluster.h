@@ -20,6 +20,7 @@ struct cluster_options {
     uint64_t seed;
     uint64_t ring_bytes;            /* 0 = 4 MiB */
     uint64_t snapshot_after_bytes;  /* 0 = the log is kept */
+    enum durability_level level;    /* 0 = fsync */
     unsigned lease_reads;           /* bit i: at node i */
     unsigned longer_timeouts;       /* bit i: node i has an election timeout of 500 ms, and not 300 */
     uint32_t payload_bytes;         /* of a proposal; at least 8, its number */

@@ -130,6 +130,19 @@ static void kv_close(struct kv_map *map)
     free(map);
 }
 
+static int kv_remove(void *context, const char *directory)
+{
+    struct sim_kv *sim = context;
+    (void)directory;
+    if (!sim_disk_powered(sim->disk)) return LOCKSTEP_EIO;
+    version_release(sim->committed);
+    sim->committed = calloc(1, sizeof *sim->committed);
+    lk_assert(sim->committed != NULL);
+    sim->committed->references = 1;
+    sim->exists = false;
+    return 0;
+}
+
 static int begin(struct kv_map *map, bool write, struct kv_txn **ret)
 {
     struct sim_kv *sim = map->sim;
@@ -342,6 +355,7 @@ struct sim_kv *sim_kv_open(struct sim_disk *disk)
         .context = sim,
         .open = kv_open,
         .close = kv_close,
+        .remove = kv_remove,
         .begin_write = kv_begin_write,
         .begin_read = kv_begin_read,
         .reset = kv_reset,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Durability level os: nothing is flushed before it is acknowledged. Processes may die as they like; a host that goes down
-without a clean stop takes its node's directory with it. The host's start is another boot id, in a mount namespace of its own."""
+"""Durability levels under fsync. os: nothing is flushed before it is acknowledged; processes may die as they like, a host that
+goes down without a clean stop takes its node's directory with it. The host's start is another boot id, in a mount namespace
+of its own. memory: what a node holds ends with its process; the next one is a new member, which takes the old one's place."""
 import shutil
 import time
 import uuid
@@ -11,6 +12,7 @@ from harness.case import Case, main, say
 from harness.cluster import until
 
 KILLS = settings.by_length(1, 2, 40)
+RESTARTS = settings.by_length(2, 4, 60)
 
 
 class LevelOs(Case):
@@ -89,6 +91,80 @@ class LevelOs(Case):
         one.start()
         self.assertEqual(one.wait_exit(), 1)
         self.assertIn(b'born with durability "os", the configuration says "fsync"', one.output.read_bytes())
+
+
+class LevelMemory(Case):
+    def make(self):
+        cluster = self.cluster(nodes=3)
+        for node in cluster.nodes:
+            node.environment = {"LOCKSTEP_DURABILITY": "memory"}
+        cluster.start()
+        cluster.leader()
+        return cluster
+
+    def member_ids(self, cluster):
+        """Of the voters, by name, if there is nobody else."""
+        leader = cluster.leader()
+        status = leader.status()
+        if status is None or status.joint or any(m.role != "voter" for m in status.members):
+            return None
+        return {m.name: m.id for m in status.members}
+
+    def wait_whole(self, cluster):
+        """Each process that runs now is a voter, and nobody else is a member."""
+        def whole():
+            now = {n.name: s.member_id for n in cluster.nodes if (s := n.status()) is not None}
+            return len(now) == len(cluster.nodes) and self.member_ids(cluster) == now
+        until(whole, settings.patience(60), lambda: f"the members are those that run\n{cluster.tails()}")
+
+    def test_a_node_that_is_started_anew_takes_its_own_place_and_nothing_acknowledged_is_lost(self):
+        cluster = self.make()
+        with self.load(cluster) as load:
+            for _ in range(RESTARTS):
+                load.wait_acknowledged(100, settings.patience(60))
+                victim = self.random.choice([*cluster.nodes, cluster.leader()])
+                before = self.member_ids(cluster)
+                if self.random.random() < 0.3:
+                    self.assertEqual(victim.terminate(), 0)  # a clean stop keeps nothing either
+                else:
+                    victim.kill()
+                victim.start()
+                self.wait_whole(cluster)
+                after = self.member_ids(cluster)
+                self.assertEqual({name for name in after if after[name] != before[name]}, {victim.name})
+        say(f"{RESTARTS} times one of three started anew: {load.acknowledged} acknowledged")
+        self.judge(cluster, load)
+
+    def test_the_level_stands_in_status_and_replies_and_in_the_log(self):
+        cluster = self.make()
+        self.assertEqual({n.status().durability for n in cluster.nodes}, {pb.DURABILITY_MEMORY})
+        self.assertEqual(cluster.leader().client.propose(b"put a b").durability, pb.DURABILITY_MEMORY)
+        one = cluster.followers(cluster.leader())[0]
+        one.kill()
+        one.start()
+        self.wait_whole(cluster)
+        self.assertIn(b'a new member, as durability "memory" has it', one.output.read_bytes())
+        one.terminate()
+        one.environment = {}
+        before = sorted((p.name, p.stat().st_mtime_ns) for p in one.data.iterdir() if p.name != "lock")
+        one.start()
+        self.assertEqual(one.wait_exit(), 1)
+        self.assertIn(b'born with durability "memory", the configuration says "fsync"', one.output.read_bytes())
+        self.assertEqual(sorted((p.name, p.stat().st_mtime_ns) for p in one.data.iterdir() if p.name != "lock"), before)
+
+    def test_without_a_majority_everybody_says_what_to_do(self):
+        cluster = self.make()
+        cluster.leader().client.propose(b"put a b")
+        lives, *others = cluster.nodes
+        for node in others:
+            node.kill()
+        for node in others:
+            node.start()
+        until(lambda: (s := lives.status()) is not None and any("recover --online" in w for w in s.warnings),
+              settings.patience(30), lambda: cluster.tails())
+        for node in others:
+            until(lambda: b"recover --online" in node.output.read_bytes(), settings.patience(20), node.tail)
+            self.assertEqual(node.status().role, "unborn")
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ class Program(unittest.TestCase):
         self.assertEqual(run("-h"), run("help"))
         self.assertEqual(run("help")[0], 0)
 
-    def test_a_level_that_is_not_offered_is_refused_before_anything_is_made(self):
+    def test_a_level_that_there_is_not_is_refused_before_anything_is_made(self):
         with tempfile.TemporaryDirectory() as parent:
             for command, directory in (("local", os.path.join(parent, "data")), ("bench", parent)):
-                code, out, err = run(command, "--dir", directory, "--durability", "memory")
+                code, out, err = run(command, "--dir", directory, "--durability", "fast")
                 self.assertEqual((code, out), (2, ""))
                 self.assertIn("fsync", err)
                 self.assertFalse(os.path.exists(os.path.join(directory, "lockstep.toml")))
@@ -50,7 +50,7 @@ class Program(unittest.TestCase):
     def test_local_exits_as_the_node_whose_file_is_wrong(self):
         with tempfile.TemporaryDirectory() as directory:
             with open(os.path.join(directory, "lockstep.toml"), "w", encoding="utf-8") as out:
-                out.write('cluster = "c"\nmachine = "kv"\ndurability = "memory"\n[node.n1]\nclient = "127.0.0.1:27411"\n'
+                out.write('cluster = "c"\nmachine = "kv"\ndurability = "fast"\n[node.n1]\nclient = "127.0.0.1:27411"\n'
                           'peer = "127.0.0.1:27511"\ndata = "n1"\n')
             code, _, err = run("local", "--dir", directory)
             self.assertEqual(code, 2, err)

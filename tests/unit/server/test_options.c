@@ -121,6 +121,21 @@ START_TEST(all_keys_are_read)
 }
 END_TEST
 
+START_TEST(every_level_is_read)
+{
+    static const struct {
+        const char *text;
+        enum durability_level level;
+    } levels[] = {{HEAD "durability = \"fsync\"\n" NODES, DURABILITY_LEVEL_FSYNC},
+                  {HEAD "durability = \"os\"\n" NODES, DURABILITY_LEVEL_OS},
+                  {HEAD "durability = \"memory\"\n" NODES, DURABILITY_LEVEL_MEMORY}};
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+        ck_assert_msg(read_text(levels[i].text) == 0, "%s", why);
+        ck_assert_int_eq(options.node.level, levels[i].level);
+    }
+}
+END_TEST
+
 START_TEST(flags_beat_environment_beats_file_beats_defaults)
 {
     static const char text[] = HEAD NODES "[limits]\nring = \"16MiB\"\n";
@@ -216,9 +231,10 @@ START_TEST(wrong_values_are_named_with_what_to_write)
         {HEAD NODES "[raft]\nheartbeat = \"fast\"\n", ":14:13",
          "raft.heartbeat is \"fast\"; write a whole number with ns, us, ms, s, m, h or d, such as \"300ms\""},
         {HEAD NODES "[raft]\nheartbeat = \"1us\"\n", ":14:13", "raft.heartbeat is 1us; it can be 1ms to 30s"},
-        {HEAD "durability = \"memory\"\n" NODES, ":3:14",
-         "durability \"memory\" is not offered by this version; write \"fsync\" or \"os\""},
-        {HEAD "durability = \"fast\"\n" NODES, ":3:14", "durability is \"fast\"; write \"fsync\" or \"os\""},
+        {HEAD "durability = \"memory\"\n" NODES "[storage]\njournal_dir = \"fast\"\n", ":15:15",
+         "storage.journal_dir is \"fast\", but durability \"memory\" keeps no journal; leave it out"},
+        {HEAD "durability = \"fast\"\n" NODES, ":3:14",
+         "durability is \"fast\"; write \"fsync\", \"os\" or \"memory\""},
         {"cluster = \"a b\"\nmachine = \"kv\"\n" NODES, ":1:11",
          "cluster is \"a b\"; use 1 to 63 letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_'"},
         {"cluster = \"demo\"\nmachine = \"\"\n" NODES, ":2:11", "machine is empty; leave it out or give it a value"},
@@ -322,6 +338,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, defaults_are_as_documented);
     tcase_add_test(tests, each_node_reads_its_own_table_of_the_same_file);
     tcase_add_test(tests, all_keys_are_read);
+    tcase_add_test(tests, every_level_is_read);
     tcase_add_test(tests, flags_beat_environment_beats_file_beats_defaults);
     tcase_add_test(tests, node_is_named_by_flag_environment_or_being_alone);
     tcase_add_test(tests, unknown_keys_and_tables_are_named_with_the_nearest);

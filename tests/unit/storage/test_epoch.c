@@ -14,6 +14,7 @@
 #include "storage/backup.h"
 #include "storage/builder.h"
 #include "storage/epoch.h"
+#include "storage/forget.h"
 #include "tests/support/blocks.h"
 #include "tests/support/unit.h"
 
@@ -343,6 +344,62 @@ START_TEST(a_survivor_goes_on_alone_with_all_that_it_has)
 }
 END_TEST
 
+/* What a start at level memory finds. True: it takes it over. */
+static bool taken_over(const char *directory)
+{
+    struct identity_directory *own;
+    struct identity identity;
+    ck_assert_int_eq(identity_open(disk_posix(), directory, "n1", 0x99, &own, &identity, why, sizeof why), 0);
+    raft_member before = identity.member_id;
+    int rc = storage_forget(disk_posix(), kv_lmdb(), directory, own, 0x77, &identity, why, sizeof why);
+    ck_assert_msg(rc == 0, "%s", why);
+    bool kept = identity.state == IDENTITY_COMPLETE;
+    ck_assert_uint_eq(identity.member_id, kept ? before : 0x77);
+    if (kept) { /* its start */
+        struct storage_options options = sizes(directory);
+        struct storage_recovered recovered;
+        struct storage *storage;
+        options.member_id = before;
+        options.level = DURABILITY_LEVEL_MEMORY;
+        options.birth = (struct block_base){.next_position = 1, .time_ns = birth.time_ns};
+        rc = storage_open(&options, &storage, &recovered, why, sizeof why);
+        ck_assert_msg(rc == 0, "%s", why);
+        ck_assert_uint_eq(recovered.last.index, BLOCKS + 2);
+        storage_close(storage);
+    }
+    identity_close(own);
+    return kept;
+}
+
+START_TEST(at_level_memory_what_restore_and_recover_wrote_is_taken_over_by_one_start)
+{
+    char old[128], file[128], again[128];
+    struct backup_summary summary;
+    struct epoch_result result;
+    birth.configuration.level = DURABILITY_LEVEL_MEMORY;
+    snprintf(old, sizeof old, "%s/old", folder);
+    snprintf(file, sizeof file, "%s/file", folder);
+    snprintf(again, sizeof again, "%s/again", folder);
+    old_directory(old, true, &birth.configuration);
+    backup_make(old, file); /* of a stopped process all is there until the next one starts */
+    struct epoch_options options = epoch_of(again);
+    ck_assert_int_eq(epoch_restore(&options, file, &summary, &result, why, sizeof why), 0);
+    options = epoch_of(old);
+    ck_assert_int_eq(epoch_recover(&options, &result, why, sizeof why), 0);
+    const char *directories[] = {old, again};
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert(taken_over(directories[i]));
+        ck_assert(!taken_over(directories[i]));
+        static const char *const gone[] = {"boot", "journal", "data.mdb", "data.mdb-lock", "snapshot-5"};
+        for (size_t k = 0; k < sizeof gone / sizeof gone[0]; k++) {
+            char name[200];
+            snprintf(name, sizeof name, "%s/%s", directories[i], gone[k]);
+            ck_assert_msg(access(name, F_OK) != 0, "%s", name);
+        }
+    }
+}
+END_TEST
+
 START_TEST(a_change_of_members_that_was_under_way_is_ended_first) /* R6 */
 {
     char old[128];
@@ -492,6 +549,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_directory_that_holds_a_node_is_not_restored_into);
     tcase_add_test(tests, a_directory_that_was_half_restored_is_refused_by_a_start_and_by_a_restore);
     tcase_add_test(tests, a_survivor_goes_on_alone_with_all_that_it_has);
+    tcase_add_test(tests, at_level_memory_what_restore_and_recover_wrote_is_taken_over_by_one_start);
     tcase_add_test(tests, a_change_of_members_that_was_under_way_is_ended_first);
     tcase_add_test(tests, a_backup_with_any_byte_changed_or_missing_is_refused_with_its_place);
     tcase_add_test(tests, a_backup_of_another_format_is_refused_with_both_numbers);
