@@ -295,20 +295,28 @@ static int setting_apply(struct reader *reader, unsigned number, const char *tex
 
 /* `did you mean "x"?` or the list of what there is. */
 struct hint {
-    char text[256];
+    char text[440]; /* all settings and the sentence around them fit into an error's text */
 };
+
+static const char hint_more[] = ", ...";
+
+/* One more word of a list; of words that do not fit any more, all that is said is that there are some. */
+static void hint_add(struct hint *hint, const char *separator, const char *word)
+{
+    size_t used = strlen(hint->text), more = sizeof hint_more - 1;
+    if (used >= more && strcmp(hint->text + used - more, hint_more) == 0) return;
+    bool fits = used + strlen(separator) + strlen(word) + more < sizeof hint->text;
+    (void)snprintf(hint->text + used, sizeof hint->text - used, "%s%s", fits ? separator : hint_more, fits ? word : "");
+}
 
 static struct hint hint_of(const char *word, const char *const *words, size_t count)
 {
-    struct hint ret;
+    struct hint ret = {""};
     const char *nearest = text_nearest(word, words, count);
-    if (nearest != NULL) {
+    if (nearest != NULL)
         (void)snprintf(ret.text, sizeof ret.text, "did you mean \"%s\"?", nearest);
-        return ret;
-    }
-    int at = snprintf(ret.text, sizeof ret.text, "there is");
-    for (size_t i = 0; i < count; i++)
-        at += snprintf(ret.text + at, sizeof ret.text - (size_t)at, "%s %s", i == 0 ? "" : ",", words[i]);
+    else
+        for (size_t i = 0; i < count; i++) hint_add(&ret, i == 0 ? "there is " : ", ", words[i]);
     return ret;
 }
 
@@ -495,9 +503,7 @@ static int overrides_read(struct reader *reader, const struct server_override *o
 static struct hint member_names(const struct node_options *node)
 {
     struct hint ret = {""};
-    int at = 0;
-    for (unsigned i = 0; i < node->member_count && at < 180; i++)
-        at += snprintf(ret.text + at, sizeof ret.text - (size_t)at, "%s%s", i == 0 ? "" : ", ", node->members[i].name);
+    for (unsigned i = 0; i < node->member_count; i++) hint_add(&ret, i == 0 ? "" : ", ", node->members[i].name);
     return ret;
 }
 

@@ -323,6 +323,29 @@ START_TEST(environment_and_flags_are_named_as_the_place)
 }
 END_TEST
 
+START_TEST(a_setting_like_no_other_is_answered_by_all_there_are)
+{
+    const struct server_override unknown = {"zzzzzzzzzz.qqqqqqqqqqqqq", "1"};
+    ck_assert_int_eq(read_with(HEAD NODES, "n1", &unknown, 1), LOCKSTEP_EINVAL);
+    ck_assert_ptr_eq(strstr(why, "--zzzzzzzzzz.qqqqqqqqqqqqq: there is no such setting; there is cluster, machine, "),
+                     why);
+    ck_assert_ptr_nonnull(strstr(why, ", listen_peer")); /* the last one */
+}
+END_TEST
+
+START_TEST(a_list_of_names_longer_than_its_room_ends_in_dots)
+{
+    char text[8192] = HEAD;
+    size_t at = strlen(text);
+    for (unsigned i = 1; i <= 16; i++)
+        at += (size_t)snprintf(text + at, sizeof text - at,
+                               "[node.n%062u]\nclient = \"h:%u\"\npeer = \"h:%u\"\ndata = \"d\"\n", i, i, 100 + i);
+    ck_assert_int_eq(read_with(text, NULL, NULL, 0), LOCKSTEP_EINVAL);
+    ck_assert_ptr_nonnull(strstr(why, "say --node NAME, one of n000"));
+    ck_assert_str_eq(why + strlen(why) - 5, ", ...");
+}
+END_TEST
+
 START_TEST(file_that_is_not_there_and_broken_toml_are_named)
 {
     ck_assert_int_eq(server_options_read("/nowhere/x.toml", "n1", NULL, 0, &options, why), LOCKSTEP_EIO);
@@ -347,6 +370,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, values_that_do_not_go_together_are_named);
     tcase_add_test(tests, seventeenth_node_is_refused);
     tcase_add_test(tests, environment_and_flags_are_named_as_the_place);
+    tcase_add_test(tests, a_setting_like_no_other_is_answered_by_all_there_are);
+    tcase_add_test(tests, a_list_of_names_longer_than_its_room_ends_in_dots);
     tcase_add_test(tests, file_that_is_not_there_and_broken_toml_are_named);
 }
 
