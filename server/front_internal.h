@@ -170,6 +170,9 @@ uint32_t work_take(struct front *front, enum work_kind kind, struct call *call);
 void work_free(struct front *front, uint32_t work);
 /* The connection is going away: what it asked for is answered to nobody. */
 void work_disown(struct connection *connection);
+/* How long the node may take for it, from now, so that what it says still arrives: until answer_ms before the deadline,
+ * but half of what is left at least. Never 0. A time that lasts, because the node goes by a clock of its own. */
+uint64_t call_left_ns(const struct call *call, unsigned answer_ms);
 /* The call ends; its pointer is dead. */
 void call_finish(struct call *call, enum grpc_status status, const char *message);
 /* The call ends with an error of the node: status, message and trailers as the table of errors says.

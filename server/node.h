@@ -161,9 +161,9 @@ enum node_consistency {
 struct node_query {
     uint64_t entity;
     enum node_consistency consistency;
-    raft_index min_index;      /* and at least this: waited for until the deadline, then ETIMEDOUT */
+    raft_index min_index;      /* and at least this: waited for until its time is over, then ETIMEDOUT */
     uint64_t max_staleness_ns; /* BOUNDED_STALE */
-    uint64_t deadline_ns;      /* 0: 10 s from now */
+    uint64_t timeout_ns;       /* from now; 0: 10 s */
     uint64_t session, seq;     /* session not 0: the question is what became of this command; no query then */
     const uint8_t *query;
     uint32_t query_bytes;

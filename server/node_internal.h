@@ -41,7 +41,7 @@ enum {
 
 #define NODE_MS                 UINT64_C(1000000)
 #define NODE_FORWARD_TIMEOUT_NS (15000 * NODE_MS) /* longer than any default deadline: the front gave up before */
-#define NODE_READ_WAIT_NS       (10000 * NODE_MS) /* for min_index, if the query has no deadline */
+#define NODE_READ_WAIT_NS       (10000 * NODE_MS) /* for min_index, if the query does not say */
 #define NODE_FORWARD_SWEEP_NS   (100 * NODE_MS)
 #define NODE_BIRTH_RETRY_NS     (50 * NODE_MS)
 #define NODE_MEMBERS_LOOK_NS    (250 * NODE_MS)

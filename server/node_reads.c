@@ -224,7 +224,7 @@ static int query_take(struct node *node, const struct node_query *query, bool in
         .min_index = query->min_index > index ? query->min_index : index,
         .session = query->session,
         .seq = query->seq,
-        .deadline_ns = query->deadline_ns != 0 ? query->deadline_ns : now_ns + NODE_READ_WAIT_NS,
+        .deadline_ns = now_ns + (query->timeout_ns != 0 ? query->timeout_ns : NODE_READ_WAIT_NS),
         .query = entry_take(node, origin, tag),
         .bytes = query->query_bytes,
         .index_only = index_only,

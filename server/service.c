@@ -116,6 +116,14 @@ static void finish(struct call *call, enum grpc_status status, const char *messa
     call_free(call);
 }
 
+uint64_t call_left_ns(const struct call *call, unsigned answer_ms)
+{
+    uint64_t now_ns = front_now_ns(call->connection->front), answer_ns = (uint64_t)answer_ms * FRONT_MS;
+    if (call->deadline_ns <= now_ns + 1) return 1; /* it ends with the next tick */
+    uint64_t left_ns = call->deadline_ns - now_ns;
+    return left_ns > 2 * answer_ns ? left_ns - answer_ns : left_ns / 2;
+}
+
 void call_finish(struct call *call, enum grpc_status status, const char *message)
 {
     finish(call, status, message, NULL, 0);

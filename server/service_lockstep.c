@@ -73,8 +73,7 @@ void query_message(struct call *call, const uint8_t *bytes, size_t n)
                                .consistency = (enum node_consistency)request.consistency,
                                .min_index = request.min_index,
                                .max_staleness_ns = (uint64_t)request.max_staleness_ms * FRONT_MS,
-                               /* a little earlier, so that the node says what it waited for */
-                               .deadline_ns = call->deadline_ns - (uint64_t)FRONT_TICK_MS * FRONT_MS,
+                               .timeout_ns = call_left_ns(call, FRONT_TICK_MS),
                                .query = request.query,
                                .query_bytes = (uint32_t)request.query_bytes};
     int rc = node_query(front->node, &query, call->may_forward, work);

@@ -70,8 +70,7 @@ void change_member_message(struct call *call, const uint8_t *bytes, size_t n)
         call_finish(call, GRPC_INVALID_ARGUMENT, why);
         return;
     }
-    uint64_t left_ns = call->deadline_ns - front_now_ns(front), answer_ns = ANSWER_MS * FRONT_MS;
-    request.timeout_ns = left_ns > 2 * answer_ns ? left_ns - answer_ns : left_ns / 2;
+    request.timeout_ns = call_left_ns(call, ANSWER_MS);
     uint32_t work = work_take(front, WORK_CHANGE, call);
     if (work == WORK_NONE) {
         call_fail(call, LOCKSTEP_EFULL, "the change");

@@ -300,7 +300,9 @@ START_TEST(queries_are_asked_and_answered)
     ck_assert(rig.node.asked[0].is_query);
     ck_assert_int_eq((int)rig.node.asked[0].query.consistency, NODE_BOUNDED_STALE);
     ck_assert_uint_eq(rig.node.asked[0].query.max_staleness_ns, 250000000);
-    ck_assert_uint_gt(rig.node.asked[0].query.deadline_ns, front_now_ns(rig.front));
+    ck_assert_uint_gt(rig.node.asked[0].query.timeout_ns, UINT64_C(1000000000));
+    ck_assert_uint_lt(rig.node.asked[0].query.timeout_ns,
+                      UINT64_C(10000000000)); /* the node answers before the deadline */
     ck_assert_uint_eq(rig.node.asked[0].query.min_index, 77);
     ck_assert_uint_eq(rig.node.asked[0].query.entity, 6);
     fake_answer(&rig.node, 1, 0);
@@ -317,6 +319,26 @@ START_TEST(queries_are_asked_and_answered)
     rig_settle(&rig);
     ck_assert_int_eq(seen(0)->status, GRPC_UNIMPLEMENTED);
     ck_assert_int_eq(seen(1)->status, GRPC_INVALID_ARGUMENT);
+    rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_query_of_little_time_has_half_of_it_to_wait)
+{
+    set_up();
+    const uint64_t timeout_ns = 40000000; /* less than the front's own ticks */
+    struct query_request request = {.min_index = 77, .consistency = NODE_LOCAL};
+    uint8_t bytes[64];
+    size_t n = (size_t)(query_request_put(bytes, &request) - bytes);
+    grpc_client_half_close(client_call_with(client, 0, LOCKSTEP "Query", bytes, n, timeout_ns, false));
+    rig_settle(&rig);
+    ck_assert_uint_eq(rig.node.asked_count, 1);
+    ck_assert_uint_gt(rig.node.asked[0].query.timeout_ns, 0);
+    ck_assert_uint_le(rig.node.asked[0].query.timeout_ns, timeout_ns / 2);
+    fake_answer(&rig.node, 1, LOCKSTEP_ETIMEDOUT);
+    rig_settle(&rig);
+    ck_assert_int_eq(seen(0)->status, GRPC_DEADLINE_EXCEEDED);
+    ck_assert(seen(0)->from_server);
     rig_close(&rig);
 }
 END_TEST
@@ -828,6 +850,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, malformed_and_missing_and_second_messages_are_refused);
     tcase_add_test(tests, a_message_over_the_limit_was_surely_not_appended);
     tcase_add_test(tests, queries_are_asked_and_answered);
+    tcase_add_test(tests, a_query_of_little_time_has_half_of_it_to_wait);
     tcase_add_test(tests, status_tells_what_the_node_knows);
     tcase_add_test(tests, leadership_is_transferred_on_request);
     tcase_add_test(tests, change_of_members_is_answered_when_it_has_ended);

@@ -696,6 +696,12 @@ START_TEST(a_query_waits_for_its_min_index_until_its_deadline)
     ck_assert(!cluster_query_result(cluster, q)->done);
     cluster_run(cluster, 2 * SECOND);
     ck_assert_int_eq(cluster_query_result(cluster, q)->error, LOCKSTEP_ETIMEDOUT);
+    const struct node_query hasty = {.min_index = UINT64_MAX, .consistency = NODE_LOCAL, .timeout_ns = 40 * CLUSTER_MS};
+    q = cluster_query_with(cluster, follower, &hasty, false);
+    cluster_run(cluster, 20 * CLUSTER_MS);
+    ck_assert(!cluster_query_result(cluster, q)->done);
+    cluster_run(cluster, 40 * CLUSTER_MS);
+    ck_assert_int_eq(cluster_query_result(cluster, q)->error, LOCKSTEP_ETIMEDOUT);
     cluster_close(cluster);
 }
 END_TEST
