@@ -269,7 +269,9 @@ struct raft_effects {
     raft_term term;
     raft_member leader; /* 0 = none known */
 
-    int transfer_done; /* 1: a transfer ended in the target leading (we see a higher term); -1: it timed out; 0: nothing */
+    /* 1: a transfer ended in a higher term, the target's or another one's: who leads there shows who took over.
+     * -1: it timed out, or leadership ended within the term. 0: nothing */
+    int transfer_done;
     uint64_t deadline_ns; /* call again with RAFT_EVENT_TIME no later than this */
 };
 

@@ -494,7 +494,6 @@ void front_flush(struct front *front)
     if (front->changed) {
         front->changed = false;
         health_tell(front);
-        transfer_changed(front);
     }
     while (front->dirty != NULL) { /* a flush may make a full call writable, and its connection dirty again */
         struct connection *connection = front->dirty;

@@ -142,8 +142,7 @@ struct front {
     uint32_t works_waiting; /* that have a call */
     struct call *waiting_first, *waiting_last;
     struct call *watches;
-    struct call *transferred; /* a transfer that is done, and whose new leader is not known here yet */
-    bool changed;             /* the node said so: who waits for it is told at the next flush */
+    bool changed; /* the node said so: who waits for it is told at the next flush */
     uint64_t scanned_ns;
     struct arena unpack;
     struct front_counters counters;
@@ -221,8 +220,6 @@ void stream_forget(struct front *front);
 void status_message(struct call *call, const uint8_t *bytes, size_t n);
 void transfer_message(struct call *call, const uint8_t *bytes, size_t n);
 void transfer_answered(struct front *front, struct work *work, int error);
-void transfer_changed(struct front *front);
-void transfer_end(struct call *call);
 
 /* service_members.c */
 void change_member_message(struct call *call, const uint8_t *bytes, size_t n);

@@ -432,7 +432,9 @@ void node_take_and_perform(struct node *node)
     /* This node left for a higher term; who leads there it hears a message later, and so does who asked. */
     if (node->transfer_left && node->leader != 0) {
         node->transfer_left = false;
-        transfer_settle(node, 0);
+        raft_member target = node->transfer_target;
+        bool done = target != 0 ? node->leader == target : node->leader != node->identity.member_id;
+        transfer_settle(node, done ? 0 : LOCKSTEP_ETIMEDOUT);
     }
     node->deadline_ns = fx->deadline_ns;
 }
@@ -617,6 +619,7 @@ int node_transfer(struct node *node, const char *target, uint64_t tag)
     node_step(node, &event, &result);
     if (result.error != 0) return result.error;
     node->transfer_waits = true;
+    node->transfer_target = event.as.transfer.target;
     node->transfer_tag = tag;
     return 0;
 }

@@ -109,7 +109,7 @@ struct node_owner {
     void *context;
     void (*proposed)(void *context, uint64_t tag, const struct node_outcome *outcome);
     void (*queried)(void *context, uint64_t tag, const struct node_answer *answer);
-    /* error 0: the target leads. ETIMEDOUT, ENOTLEADER, ... */
+    /* error 0: the target leads (none was named: another member), and node_leader is who. ETIMEDOUT: it does not. */
     void (*transferred)(void *context, uint64_t tag, int error);
     void (*member_changed)(void *context, uint64_t tag, const struct node_change_result *result);
     /* Leader, or readiness changed: health watchers want to know. */

@@ -326,7 +326,8 @@ struct node {
     raft_index install_told[RAFT_MEMBERS_MAX]; /* by slot: of which people know that it is brought */
 
     bool transfer_waits;
-    bool transfer_left; /* leadership was given up for it, and the new leader is not known yet */
+    bool transfer_left;          /* leadership was given up for it, and the new leader is not known yet */
+    raft_member transfer_target; /* 0 = whoever is best */
     uint64_t transfer_tag;
     bool stopping, stop_transfer_asked;
     uint64_t stop_deadline_ns;

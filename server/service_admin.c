@@ -214,8 +214,9 @@ static void transfer_tell(struct call *call)
     Lockstep__V1__TransferLeaderResponse response;
     uint8_t *to;
     node_status_read(front->node, &front->status);
+    unsigned leader = front->status.leader_slot;
     lockstep__v1__transfer_leader_response__init(&response);
-    response.leader = unconst(options->members[front->status.leader_slot].name);
+    if (leader < RAFT_MEMBERS_MAX) response.leader = unconst(options->members[leader].name);
     response.term = front->status.raft.term;
     if (grpc_call_claim(call->grpc, lockstep__v1__transfer_leader_response__get_packed_size(&response), &to) != 0) {
         call_finish(call, GRPC_RESOURCE_EXHAUSTED, "too many answers wait on this connection; read them");
@@ -225,28 +226,13 @@ static void transfer_tell(struct call *call)
     call_finish(call, GRPC_OK, "");
 }
 
-/* The old leader knows of the new term before it hears from who leads in it: the answer waits for the name. */
-void transfer_changed(struct front *front)
-{
-    if (front->transferred == NULL) return;
-    if (node_leader(front->node) < node_options_of(front->node)->member_count) transfer_tell(front->transferred);
-}
-
-void transfer_end(struct call *call)
-{
-    struct front *front = call->connection->front;
-    if (front->transferred == call) front->transferred = NULL;
-}
-
 void transfer_answered(struct front *front, struct work *work, int error)
 {
     struct call *call = work->call;
+    (void)front;
     call->work = WORK_NONE; /* it is being freed by the caller */
-    if (error != 0) {
+    if (error != 0)
         transfer_fail(call, error);
-        return;
-    }
-    if (front->transferred != NULL) transfer_fail(front->transferred, LOCKSTEP_EUNAVAILABLE); /* overtaken */
-    front->transferred = call;
-    front->changed = true;
+    else
+        transfer_tell(call);
 }

@@ -63,6 +63,7 @@ struct cluster {
     uint32_t query_count, query_room;
     struct cluster_change changes[CHANGES_MAX];
     uint32_t change_count;
+    int transfer_result;      /* 1: it runs */
     uint64_t *leader_of_term; /* by term: member id, 0 = not seen */
     uint64_t terms_room, cluster_id;
     char why[NODE_WHY_BYTES_MAX];
@@ -357,9 +358,10 @@ static void owner_queried(void *context, uint64_t tag, const struct node_answer 
 
 static void owner_transferred(void *context, uint64_t tag, int error)
 {
-    (void)context;
+    struct member *m = context;
     (void)tag;
-    (void)error;
+    if (m->cluster->transfer_result <= 0) violated(m->cluster, "a transfer was answered twice");
+    m->cluster->transfer_result = error;
 }
 
 static void owner_member_changed(void *context, uint64_t tag, const struct node_change_result *result)
@@ -777,6 +779,19 @@ bool cluster_run_until_level(struct cluster *cluster, uint64_t ns)
 }
 
 /* --- members -------------------------------------------------------------------------------------------------- */
+
+int cluster_transfer(struct cluster *cluster, unsigned i, const char *target)
+{
+    struct member *m = &cluster->members[i];
+    cluster->transfer_result = 1;
+    m->due[NODE_LOOP] = true;
+    return node_transfer(m->node, target, 0);
+}
+
+int cluster_transfer_result(const struct cluster *cluster)
+{
+    return cluster->transfer_result;
+}
 
 int cluster_change(struct cluster *cluster, unsigned i, const struct node_change_request *request)
 {

@@ -78,6 +78,11 @@ uint64_t cluster_writer_rested_ns(const struct cluster *cluster, unsigned i);
 /* At the next command the machine hangs in the middle of apply; false: it goes on. A crash or the close ends it, too. */
 void cluster_machine_hang(struct cluster *cluster, unsigned i, bool hangs);
 
+/* Ask node i to hand leadership to the member of this name ("" = the best one); one at a time. Not 0: it refused.
+ * The result is what it ended with; 1 until then. */
+int cluster_transfer(struct cluster *cluster, unsigned i, const char *target);
+int cluster_transfer_result(const struct cluster *cluster);
+
 /* Ask node i to change the members. `number` < 0: it refused at once, with that error. */
 int cluster_change(struct cluster *cluster, unsigned i, const struct node_change_request *request);
 /* The same for node `member` (its name and addresses), within `ns`. */

@@ -378,15 +378,17 @@ START_TEST(leadership_is_transferred_on_request)
     rig_settle(&rig);
     ck_assert(rig.node.asked[0].is_transfer);
     ck_assert_str_eq(rig.node.asked[0].target, "n2");
-    rig.node.leader = RAFT_MEMBERS_MAX; /* the new term is known before who leads in it */
-    fake_answer(&rig.node, 1, 0);
-    rig_settle(&rig);
     ck_assert_uint_eq(seen(0)->ends, 0);
     rig.node.leader = 1;
-    rig.node.owner.changed(rig.node.owner.context);
+    fake_answer(&rig.node, 1, 0);
     rig_settle(&rig);
     ck_assert_int_eq(seen(0)->status, GRPC_OK);
     ck_assert_mem_eq(seen(0)->last, "\x0a\x02n2", 4);
+    client_call(client, 0, "/lockstep.v1.Admin/TransferLeader", "\x0a\x02n2", 4, false);
+    rig_settle(&rig);
+    fake_answer(&rig.node, 1, LOCKSTEP_ETIMEDOUT);
+    rig_settle(&rig);
+    ck_assert_int_eq(seen(0)->status, GRPC_ABORTED);
     rig.node.refuse = LOCKSTEP_ENOTFOUND;
     client_call(client, 0, "/lockstep.v1.Admin/TransferLeader", "\x0a\x02n9", 4, false);
     rig_settle(&rig);

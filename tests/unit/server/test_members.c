@@ -882,7 +882,7 @@ START_TEST(leadership_is_handed_over_between_the_two_halves_of_a_change) /* foun
         cluster_run(cluster, CLUSTER_MS / 1000); /* the joint configuration is committed, and not left yet */
         struct node_status status = status_of(cluster, leader);
         if (!status.joint || status.raft.commit < status.configuration_index) continue;
-        asked = node_transfer(cluster_node(cluster, leader), "", 0) == 0;
+        asked = cluster_transfer(cluster, leader, "") == 0;
     }
     ck_assert(asked);
     ck_assert_int_eq(change(cluster, NODE_CHANGE_ADD, 3), 0);

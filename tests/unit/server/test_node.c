@@ -22,6 +22,11 @@ static unsigned leader_of(struct cluster *cluster)
     return (unsigned)leader;
 }
 
+static const char *member_name(struct cluster *cluster, unsigned i)
+{
+    return node_options_of(cluster_node(cluster, (i + 1) % 3))->members[i].name; /* any node's file says it */
+}
+
 static void propose_many(struct cluster *cluster, unsigned node, unsigned count)
 {
     for (unsigned k = 0; k < count; k++) {
@@ -778,6 +783,43 @@ START_TEST(a_leader_that_stops_before_its_term_is_established_hands_over_once_it
 }
 END_TEST
 
+START_TEST(a_transfer_succeeds_when_whom_it_names_leads)
+{
+    struct cluster *cluster = start(3, 36);
+    unsigned leader = leader_of(cluster), target = (leader + 1) % 3;
+    for (unsigned i = 0; i < 2; i++) { /* by name; whoever is best */
+        ck_assert_int_eq(cluster_transfer(cluster, leader, i == 0 ? member_name(cluster, target) : ""), 0);
+        for (unsigned ms = 0; ms < 5000 && cluster_transfer_result(cluster) == 1; ms++)
+            cluster_run(cluster, CLUSTER_MS);
+        ck_assert_int_eq(cluster_transfer_result(cluster), 0);
+        ck_assert_uint_ne(node_leader(cluster_node(cluster, leader)), leader);
+        if (i == 0) ck_assert_uint_eq(node_leader(cluster_node(cluster, leader)), target);
+        leader = leader_of(cluster);
+    }
+    cluster_close(cluster);
+}
+END_TEST
+
+/* The term moves on all the same, with somebody else as its leader. */
+START_TEST(a_transfer_fails_when_another_one_than_it_names_leads)
+{
+    struct cluster *cluster = start(5, 37);
+    unsigned leader = leader_of(cluster), target = (leader + 1) % 5;
+    cluster_run(cluster, 100 * CLUSTER_MS);
+    cluster_crash(cluster, target);
+    ck_assert_int_eq(cluster_transfer(cluster, leader, member_name(cluster, target)), 0); /* it was heard just now */
+    cluster_pause(cluster, leader, true);
+    cluster_run(cluster, 5 * SECOND); /* the others elect one of them */
+    cluster_pause(cluster, leader, false);
+    cluster_run(cluster, SECOND);
+    unsigned other = node_leader(cluster_node(cluster, leader));
+    ck_assert_uint_lt(other, 5);
+    ck_assert(other != leader && other != target);
+    ck_assert_int_eq(cluster_transfer_result(cluster), LOCKSTEP_ETIMEDOUT);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(five_nodes_go_on_without_two)
 {
     struct cluster *cluster = start(5, 16);
@@ -894,6 +936,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_stopping_leader_finishes_its_work_and_hands_over);
     tcase_add_test(tests, a_stop_waits_until_what_came_before_it_is_on_this_disk);
     tcase_add_test(tests, a_leader_that_stops_before_its_term_is_established_hands_over_once_it_is);
+    tcase_add_test(tests, a_transfer_succeeds_when_whom_it_names_leads);
+    tcase_add_test(tests, a_transfer_fails_when_another_one_than_it_names_leads);
     tcase_add_test(tests, five_nodes_go_on_without_two);
     tcase_add_test(tests, storms_lose_nothing_and_end);
 }
