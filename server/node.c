@@ -591,6 +591,12 @@ uint64_t node_work(struct node *node, enum node_part part)
 
 /* --- leadership, stop, status -------------------------------------------------------------------------------- */
 
+bool node_hands_over(const struct node *node)
+{
+    return atomic_load_explicit(&node->born, memory_order_relaxed) && !node->stopping &&
+           raft_is_transferring(node->raft);
+}
+
 unsigned node_leader(const struct node *node)
 {
     return node_slot_of(node, node->leader);

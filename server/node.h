@@ -148,7 +148,8 @@ struct node_command {
  * A turn is due then: this call, and the others that ask for something, wake NODE_LOOP.
  * may_forward  on a follower: send it to the leader, once
  * 0: `proposed` will be called with this tag exactly once. Otherwise surely not appended:
- * ENOTLEADER (node_leader says who) · EFULL back off · EUNAVAILABLE no leader, starting, draining · ETOOBIG · EINVAL */
+ * ENOTLEADER (node_leader says who) · EFULL back off · EUNAVAILABLE no leader, starting, draining, or this leader hands
+ * leadership over (node_hands_over) · ETOOBIG · EINVAL */
 int node_propose(struct node *node, const struct node_command *command, bool may_forward, uint64_t tag);
 
 enum node_consistency {
@@ -179,6 +180,10 @@ int node_transfer(struct node *node, const char *target, uint64_t tag);
  * Asking for what is so already succeeds. 0: `member_changed` is called with this tag exactly once. ENOTLEADER,
  * EUNAVAILABLE (no leader, starting, draining, another change runs). */
 int node_change_members(struct node *node, const struct node_change_request *request, uint64_t tag);
+
+/* This leader hands leadership over, and takes commands again within an election timeout if nobody takes it: who has time
+ * may wait for how that ends. */
+bool node_hands_over(const struct node *node);
 
 /* The leader's slot, or RAFT_MEMBERS_MAX if none is known. */
 unsigned node_leader(const struct node *node);

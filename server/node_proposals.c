@@ -138,7 +138,7 @@ int node_propose_from(struct node *node, const struct node_command *command, uin
     if (command->payload_bytes > node->options.command_bytes_max) return LOCKSTEP_ETOOBIG;
     if (command->kind > COMMAND_SESSION_CLOSE) return LOCKSTEP_EINVAL;
     if (command->kind == COMMAND_MACHINE && (command->session == 0) != (command->seq == 0)) return LOCKSTEP_EINVAL;
-    if (p->term_block_due || node->transfer_waits) return LOCKSTEP_EUNAVAILABLE;
+    if (p->term_block_due || raft_is_transferring(node->raft)) return LOCKSTEP_EUNAVAILABLE;
     if (p->next - p->answered >= node->options.proposals_max) {
         node->counters.rejected_full++;
         return LOCKSTEP_EFULL;

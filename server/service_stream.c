@@ -3,7 +3,8 @@
  * Thread: loop. Owns: the batches, one for each message that is not answered yet.
  *
  *   message -> proposed as far as the node has room -> all outcomes known -> answered, when it is the oldest
- *                 |  no room (EFULL): the rest waits, its credit is withheld, tried again every turn
+ *                 |  no room (EFULL), or leadership is being handed over: the rest waits, its credit is withheld, tried
+ *                 |  again every turn
  *                 |  any other error: the rest is NOT_APPENDED, and the call ends when what is out is answered
  *
  *   - Commands of one stream are proposed in order, and after one that was not appended none behind it is: what is
@@ -209,6 +210,7 @@ static int propose(struct batch *batch, struct wire wire)
         }
         int rc = call->ending != 0 ? call->ending : propose_one(batch, &request);
         if (rc == LOCKSTEP_EFULL) break;
+        if (rc == LOCKSTEP_EUNAVAILABLE && node_hands_over(front_of(call)->node)) break;
         if (rc != 0) {
             refuse_rest(batch, before, rc);
             completed(batch);

@@ -96,6 +96,11 @@ int node_change_members(struct node *node, const struct node_change_request *req
     return 0;
 }
 
+bool node_hands_over(const struct node *node)
+{
+    return node->hands_over;
+}
+
 unsigned node_leader(const struct node *node)
 {
     return node->leader;

@@ -26,7 +26,8 @@ struct node {
     struct node_status status;
     unsigned leader; /* slot */
     int refuse;      /* what node_propose, node_query and node_transfer say; 0: they take it */
-    uint32_t room;   /* proposals taken before EFULL; UINT32_MAX: all */
+    bool hands_over;
+    uint32_t room; /* proposals taken before EFULL; UINT32_MAX: all */
     uint32_t asked_count, answered_count;
     struct fake_asked asked[FAKE_ASKED_MAX];
     uint64_t position;    /* of the last one applied */

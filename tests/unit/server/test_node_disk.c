@@ -101,6 +101,29 @@ START_TEST(leader_that_nobody_can_replace_stops_all_the_same) /* J8: what it led
 }
 END_TEST
 
+START_TEST(a_command_during_a_handover_is_refused_as_such_and_counts_as_none_that_found_no_room)
+{
+    struct cluster *cluster = start(3, 36);
+    unsigned leader = leader_of(cluster);
+    struct node_status status;
+    ck_assert_uint_eq(propose(cluster, 20), 20);
+    cluster_log_full(cluster, leader, true); /* J8: leadership is offered, nobody asked for it */
+    for (unsigned k = 0; k < 100000; k++) {
+        if (k % 1000 == 0) cluster_propose(cluster, leader, false);
+        cluster_run(cluster, CLUSTER_MS / 20);
+        node_status_read(cluster_node(cluster, leader), &status);
+        if (status.raft.transferring) break;
+    }
+    ck_assert(status.raft.transferring);
+    ck_assert(node_hands_over(cluster_node(cluster, leader)));
+    uint32_t p = cluster_propose(cluster, leader, false);
+    ck_assert_int_eq(cluster_proposal(cluster, p)->error, LOCKSTEP_EUNAVAILABLE);
+    node_status_read(cluster_node(cluster, leader), &status);
+    ck_assert_uint_eq(status.counters.rejected_full, 0);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(leader_with_a_full_disk_hands_over_to_who_has_room) /* J8, T55 */
 {
     struct cluster *cluster = start(3, 33);
@@ -163,6 +186,7 @@ static void add(TCase *tests)
 {
     tcase_add_test(tests, leader_whose_flush_does_not_return_gives_leadership_up_and_comes_back);
     tcase_add_test(tests, leader_that_nobody_can_replace_stops_all_the_same);
+    tcase_add_test(tests, a_command_during_a_handover_is_refused_as_such_and_counts_as_none_that_found_no_room);
     tcase_add_test(tests, leader_with_a_full_disk_hands_over_to_who_has_room);
     tcase_add_test(tests, all_disks_full_refuse_commands_answer_queries_elect_and_go_on_with_room);
 }

@@ -156,6 +156,35 @@ START_TEST(commands_wait_for_room_and_keep_their_order)
 }
 END_TEST
 
+START_TEST(commands_wait_while_leadership_is_handed_over)
+{
+    set_up();
+    rig.node.refuse = LOCKSTEP_EUNAVAILABLE;
+    rig.node.hands_over = true;
+    send_commands(1, 3);
+    rig_settle(&rig);
+    ck_assert_uint_eq(seen()->ends, 0);
+    rig.node.refuse = 0; /* nobody took it */
+    rig.node.hands_over = false;
+    rig_settle(&rig);
+    ck_assert_uint_eq(rig.node.asked_count, 3);
+    fake_answer(&rig.node, 3, 0);
+    rig_settle(&rig);
+    ck_assert_uint_eq(result_count(), 3);
+    rig.node.refuse = LOCKSTEP_EUNAVAILABLE;
+    rig.node.hands_over = true;
+    send_commands(4, 1);
+    rig_settle(&rig);
+    rig.node.refuse = LOCKSTEP_ENOTLEADER; /* somebody did */
+    rig.node.hands_over = false;
+    rig.node.leader = 1;
+    rig_settle(&rig);
+    ck_assert_int_eq(seen()->status, GRPC_FAILED_PRECONDITION);
+    ck_assert_str_eq(seen()->leader, "127.0.0.1:7402");
+    rig_close(&rig);
+}
+END_TEST
+
 START_TEST(streams_that_wait_are_served_first_come_first_served)
 {
     set_up();
@@ -457,6 +486,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_half_closed_stream_ends_behind_its_last_answer);
     tcase_add_test(tests, an_empty_message_has_an_empty_answer);
     tcase_add_test(tests, commands_wait_for_room_and_keep_their_order);
+    tcase_add_test(tests, commands_wait_while_leadership_is_handed_over);
     tcase_add_test(tests, streams_that_wait_are_served_first_come_first_served);
     tcase_add_test(tests, a_client_that_sends_more_than_there_is_room_for_is_stopped_by_flow_control);
     tcase_add_test(tests, at_a_follower_a_stream_names_the_leader);
