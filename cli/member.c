@@ -90,27 +90,44 @@ static void show_progress(struct member_run *run, struct lockstep_client *client
     }
 }
 
+/* Of two members that share the name, a node and its replacement, the voter goes. 0: not known. */
+static uint64_t id_of(const struct lockstep_status *status, const char *name)
+{
+    uint64_t ret = 0;
+    for (uint32_t i = 0; i < status->member_count; i++)
+        if (strcmp(status->members[i].name, name) == 0 && (ret == 0 || status->members[i].voter))
+            ret = status->members[i].id;
+    return ret;
+}
+
 static int member_run(struct member_run *run)
 {
     const struct cli *cli = run->cli;
     struct lockstep_client *client, *watch = NULL;
     static struct lockstep_status status;
     struct lockstep_result result;
-    char why[512];
+    char why[512], old_id[17];
     int rc = cli_connect(cli, &client);
     if (rc != EXIT_OK) return rc;
     if (lockstep_status_wait(client, 2000, &result, &status) == 0) {
         for (uint32_t i = 0; i < status.member_count; i++)
             if (strcmp(status.members[i].name, run->change.name) == 0) run->was_there = true;
         struct lockstep_client_options options = {.size = sizeof options, .endpoints = status.leader_client};
-        if (status.leader_client[0] != 0 && !cli->json && lockstep_client_open(&options, &watch, why, sizeof why) != 0)
-            watch = NULL; /* then without progress */
+        if (status.leader_client[0] != 0 && lockstep_client_open(&options, &watch, why, sizeof why) != 0)
+            watch = NULL; /* then without it */
+    }
+    /* Old and new may have one name. Who goes is told by its id, so that the leader knows them apart, also when it is asked
+     * once more for what was done. */
+    if (run->change.kind == LOCKSTEP_MEMBER_REPLACE && watch != NULL &&
+        lockstep_status_wait(watch, 2000, &result, &status) == 0 && id_of(&status, run->change.old_name) != 0) {
+        snprintf(old_id, sizeof old_id, "%016" PRIx64, id_of(&status, run->change.old_name));
+        run->change.old_name = old_id;
     }
     run->change.size = sizeof run->change;
     run->change.deadline_ms = cli->timeout_ms != 0 ? cli->timeout_ms : DEADLINE_MS;
     int started = lockstep_member_change(client, &run->change, ended, run);
     if (started == 0)
-        show_progress(run, client, watch);
+        show_progress(run, client, cli->json ? NULL : watch);
     else
         run->exit_code = cli_fail(cli, EXIT_FAILED, cli->command->name, "", "%s", lockstep_error_text(started));
     lockstep_client_close(watch);

@@ -240,7 +240,15 @@ static void dial_turn(struct node *node)
     raft_member id = node->slot_id[c->slot];
     if (peer.connected_out && node->members.slots[c->slot].hello_cluster_id != 0) { /* it needs not dial back */
         c->id = id;
-        if (configuration_find(now, id) != NULL)
+        /* Under the old one's name it may be the new one already: asked for again, that is no error. By its id it is not. */
+        bool is_old = id == c->old_id && strcmp(c->request.old_name, c->request.name) != 0;
+        if (is_old)
+            end(node, LOCKSTEP_EINVAL,
+                "%s runs with the directory that is to go (%016" PRIx64
+                "), nothing was changed; to replace it, stop it, "
+                "give it an empty directory, start it and ask again",
+                c->request.name, id);
+        else if (configuration_find(now, id) != NULL)
             end(node, 0, "it is a member already");
         else
             end(node, LOCKSTEP_EINVAL,

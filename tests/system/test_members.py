@@ -128,6 +128,9 @@ class Replace(Members):
         cluster.leader()
         cluster["n1"].client.status()
         lost = cluster.followers(cluster.leader())[0]
+        code, _, errors = self.member(cluster, "replace", lost.name)  # it is there, with its directory
+        self.assertEqual(code, 5, errors)
+        self.assertIn("give it an empty directory", errors)
         lost.kill()
         cluster.nodes.remove(lost)
         other = self.newcomer(cluster, "n9")

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_members.c - members come and go on whole nodes, over a simulated network, disk and clock: from a seed. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -286,6 +287,32 @@ START_TEST(wiped_node_is_replaced_under_its_name) /* I2, T52 */
     unsigned voters = 0;
     for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++) voters += status.members[slot].role == CONFIGURATION_VOTER;
     ck_assert_uint_eq(voters, 3);
+    cluster_close(cluster);
+}
+END_TEST
+
+START_TEST(node_that_runs_with_the_directory_that_is_to_go_is_not_replaced)
+{
+    struct cluster *cluster = start(3, 3, 31);
+    unsigned leader = leader_of(cluster), still = (leader + 1) % 3;
+    uint64_t id = status_of(cluster, still).identity.member_id;
+    struct node_change_request replace = {.kind = NODE_CHANGE_REPLACE, .timeout_ns = 20 * SECOND};
+    snprintf(replace.name, sizeof replace.name, "n%u", still + 1);
+    snprintf(replace.old_name, sizeof replace.old_name, "%016" PRIx64, id);
+    int number = cluster_change(cluster, leader, &replace);
+    ck_assert_int_eq(cluster_change_wait(cluster, number, 20 * SECOND), LOCKSTEP_EINVAL);
+    ck_assert_msg(strstr(why_of(cluster, number), "the directory that is to go") != NULL, "%s",
+                  why_of(cluster, number));
+    ck_assert_uint_eq(role_of(cluster, still), CONFIGURATION_VOTER);
+    cluster_crash(cluster, still);
+    cluster_wipe(cluster, still);
+    ck_assert(cluster_start(cluster, still));
+    for (int again = 0; again < 2; again++) { /* it was done, and its first answer lost */
+        number = cluster_change(cluster, leader, &replace);
+        ck_assert_int_eq(cluster_change_wait(cluster, number, 20 * SECOND), 0);
+    }
+    ck_assert_uint_ne(status_of(cluster, still).identity.member_id, id);
+    ck_assert_uint_eq(role_of(cluster, still), CONFIGURATION_VOTER);
     cluster_close(cluster);
 }
 END_TEST
@@ -904,6 +931,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, removed_node_that_comes_back_disturbs_nobody_and_is_told);
     tcase_add_test(tests, removed_and_added_again_it_is_somebody_else);
     tcase_add_test(tests, wiped_node_is_replaced_under_its_name);
+    tcase_add_test(tests, node_that_runs_with_the_directory_that_is_to_go_is_not_replaced);
     tcase_add_test(tests, replacement_is_answered_by_who_knows_the_joint_configuration_only);
     tcase_add_test(tests, silent_voter_is_removed_by_force_only);
     tcase_add_test(tests, change_that_would_lose_the_quorum_is_refused_also_by_force);
