@@ -20,7 +20,7 @@ struct kv {
     void *context;
     /* Open the map in a directory. What is there was flushed before it is read (J3).
      * map_bytes  address space; without meaning to KV_READ
-     * why: a sentence for people. ENOTFOUND (there is none, and it may not be made), ECORRUPT (size or meta pages), EVERSION, EIO, ENOSPC, ENOMEM, EINVAL. Allocates. */
+     * why: a sentence for people. ENOTFOUND (there is none, and it may not be made), ECORRUPT (its pages lead astray), EVERSION, EIO, ENOSPC, ENOMEM, EINVAL. Allocates. */
     int (*open)(void *context, const char *directory, enum kv_mode mode, uint64_t map_bytes, uint32_t tables,
                 struct kv_map **ret, char *why, size_t why_room);
     void (*close)(struct kv_map *map); /* takes NULL */

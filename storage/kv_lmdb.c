@@ -4,10 +4,10 @@
  * J6  Full sync always: none of NOSYNC, NOMETASYNC, MAPASYNC, WRITEMAP. The map is reserved once and never resized.
  *     data.mdb is grown ahead in zero-filled, flushed steps.
  *
- * LMDB maps the file: a data.mdb that is shorter than its own meta pages say would be a SIGBUS at some later read. So
- * size and meta pages are checked before it is opened. A new map is made as data.mdb.new and renamed when it is
+ * LMDB maps the file and goes where its pages say: a damaged one would be a SIGBUS or worse at some later read. So its
+ * trees are checked before it is opened (kv_lmdb_check.h). A new map is made as data.mdb.new and renamed when it is
  * complete and flushed: a data.mdb that exists and has no good meta page is damage, never a crash at birth.
- * LMDB finds no damage in what it holds; its callers check every value. */
+ * LMDB finds no damage in the values either; its callers check every one. */
 #include "storage/kv.h"
 
 #include <errno.h>
@@ -24,34 +24,17 @@
 
 #include "base/assert.h"
 #include "lockstep/errors.h"
+#include "storage/kv_lmdb_check.h"
 #include "storage/record_file.h"
 
 enum {
     TABLES_MAX = 64,
-    /* LMDB 0.9 on disk: page header 16 bytes, then the meta. */
-    META_AT = 16,
-    META_VERSION = 1,
     GROW_STEP_BYTES_MIN = 1 << 20,
     GROW_STEP_BYTES_MAX = 16 << 20,
     LEFT_FREE_BYTES = 1 << 20, /* of the disk, to the small files: a node can be started though its disk is full */
 };
 
-static const uint32_t META_MAGIC = 0xBEEFC0DE;
-
 static_assert(sizeof(size_t) == sizeof(uint64_t), "MDB_INTEGERKEY takes size_t");
-
-/* The part of LMDB's meta page that tells how large the file has to be. */
-struct meta_page {
-    uint32_t magic, version;
-    uint64_t address, map_bytes;
-    struct {
-        uint32_t pad; /* of table 0: the page size */
-        uint16_t flags, depth;
-        uint64_t branch_pages, leaf_pages, overflow_pages, entries, root;
-    } tables[2];
-    uint64_t last_page, transaction;
-};
-static_assert(sizeof(struct meta_page) == 136, "as LMDB 0.9 writes it");
 
 struct kv_txn {
     struct kv_map *map;
@@ -161,12 +144,7 @@ static int create(struct kv_map *map, const char *directory, const char *path, u
     return flush_path(directory, O_RDONLY | O_DIRECTORY);
 }
 
-static bool meta_read(int fd, uint64_t at, struct meta_page *ret)
-{
-    return pread(fd, ret, sizeof *ret, (off_t)(at + META_AT)) == (ssize_t)sizeof *ret && ret->magic == META_MAGIC;
-}
-
-/* Flush what is there, drop the cache, and see that the file is as long as its newest meta page says. */
+/* Flush what is there, drop the cache, and look at what LMDB will follow. */
 static int check(struct kv_map *map, const char *path, bool read_only, char *why, size_t why_room)
 {
     map->fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
@@ -178,38 +156,9 @@ static int check(struct kv_map *map, const char *path, bool read_only, char *why
                  lockstep_error_text(rc));
         return rc;
     }
-    struct meta_page first, second;
-    bool first_good = meta_read(map->fd, 0, &first);
-    uint64_t page_bytes = first_good ? first.tables[0].pad : 4096;
-    if (page_bytes < 512 || page_bytes > 65536 || (page_bytes & (page_bytes - 1)) != 0) first_good = false;
-    bool second_good = first_good && meta_read(map->fd, page_bytes, &second);
-    if (!first_good || !second_good) {
-        snprintf(why, why_room,
-                 "%s: damaged: its meta pages are not those of a map; keep it for examination, give the node an empty "
-                 "directory and run member replace",
-                 path);
-        return LOCKSTEP_ECORRUPT;
-    }
-    if (first.version > META_VERSION || second.version > META_VERSION) {
-        snprintf(why, why_room,
-                 "%s: written by a newer version of LMDB (format %" PRIu32 ", this one reads up to %d); "
-                 "install that version",
-                 path, first.version > second.version ? first.version : second.version, META_VERSION);
-        return LOCKSTEP_EVERSION;
-    }
-    const struct meta_page *newest = first.transaction > second.transaction ? &first : &second;
-    uint64_t least = (newest->last_page + 1) * page_bytes;
-    if (newest->last_page >= UINT64_MAX / page_bytes || (uint64_t)status.st_size < least) {
-        snprintf(why, why_room,
-                 "%s: truncated: %" PRIu64 " bytes of at least %" PRIu64 "; keep it for examination, give the node an "
-                 "empty directory and run member replace",
-                 path, (uint64_t)status.st_size, least);
-        return LOCKSTEP_ECORRUPT;
-    }
-    map->page_bytes = page_bytes;
     map->file_bytes = (uint64_t)status.st_size;
     map->grown_bytes = (uint64_t)status.st_size;
-    return 0;
+    return kv_lmdb_check(map->fd, path, map->file_bytes, &map->page_bytes, why, why_room);
 }
 
 static void lmdb_close(struct kv_map *map)

@@ -633,6 +633,7 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     s->leaves_clean = options->level == DURABILITY_LEVEL_OS;
     rc = pack(o);
     if (rc == 0) rc = boot_commit(o);
+    if (rc == 0) rc = boot_commit(o); /* again: a map that is one transaction old, by a flipped bit, names it too */
     if (rc == 0 && !o->boot.complete) rc = boot_store(o, o->boot.boot, true);
     if (rc == 0) rc = snapshots_recover(o);
     if (rc != 0) return rc;

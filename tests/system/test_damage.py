@@ -12,14 +12,6 @@ BLOCK_MAGIC = b"LSLK"
 FILES = ("journal", "data.mdb", "identity", "boot")
 
 
-def blocks(content, rng):
-    """A random byte of each block that lies in the log's file: {magic u32, header crc u32, body crc u32, bytes u32, ...}."""
-    at = content.find(BLOCK_MAGIC)
-    while at >= 0:
-        yield at + rng.randrange(max(64, min(int.from_bytes(content[at + 12:at + 16], "little"), 2000)))
-        at = content.find(BLOCK_MAGIC, at + 1)
-
-
 class Damage(Case):
     def begin(self, commands):
         """A cluster with some load behind it, one node killed, and a copy of that node's directory."""
@@ -37,15 +29,10 @@ class Damage(Case):
         return cluster, load, node, copy
 
     def damage(self, node):
-        """One bit, one sector or one page of one file, where something was written; of the log, one bit of a block."""
+        """One bit, one sector or one page of one file, where something was written."""
         name = self.random.choices(FILES, weights=(60, 60, 2, 2))[0]
         path = node.data / name
         content = bytearray(path.read_bytes())
-        if name == "data.mdb":
-            at = self.random.choice(list(blocks(content, self.random)))
-            content[at] ^= 1 << self.random.randrange(8)
-            path.write_bytes(content)
-            return f"bit of {name} at {at}"
         used = len(content.rstrip(b"\0")) or 1
         at, kind = self.random.randrange(used), self.random.choice(("bit", "bit", "sector", "page"))
         if kind == "bit":

@@ -639,6 +639,42 @@ START_TEST(damaged_block_in_the_map_is_found_and_named) /* libraries find no dam
 }
 END_TEST
 
+START_TEST(flipped_bit_in_the_age_of_the_map_takes_nothing_back) /* J3, T54: the older meta page counts then */
+{
+    enum { PAGE_BYTES = 4096, AGE_AT = 144, BIT = 2 /* any other one is found by itself */ };
+    char path[128];
+    snprintf(path, sizeof path, "%s/data.mdb", directory);
+    int taken = 0;
+    for (int round = 0; round < 8; round++) {
+        open_store();
+        if (round % 3 == 0) { /* another transaction */
+            storage_commit(store.storage, store.recovered.last.index);
+            store_run_log(&store, 1000000000);
+        }
+        append_durable(1, 1, 100);
+        store_close(&store);
+        raft_index last = (raft_index)round + 1;
+        off_t at = AGE_AT + round % 2 * PAGE_BYTES;
+        uint8_t age, flipped;
+        int fd = open(path, O_RDWR);
+        ck_assert_int_eq(pread(fd, &age, 1, at), 1);
+        flipped = age ^ BIT;
+        ck_assert_int_eq(pwrite(fd, &flipped, 1, at), 1);
+        int rc = store_open(&store);
+        if (rc == 0) {
+            ck_assert_uint_eq(store.recovered.last.index, last);
+            taken++;
+        } else {
+            ck_assert_int_eq(rc, LOCKSTEP_ECORRUPT);
+            ck_assert_int_eq(pwrite(fd, &age, 1, at), 1);
+        }
+        close(fd);
+        store_close(&store);
+    }
+    ck_assert_int_gt(taken, 0);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, setup, teardown);
@@ -670,6 +706,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, old_copy_of_one_file_beside_newer_ones_is_refused);
     tcase_add_test(tests, truncated_map_is_named_not_a_signal);
     tcase_add_test(tests, damaged_block_in_the_map_is_found_and_named);
+    tcase_add_test(tests, flipped_bit_in_the_age_of_the_map_takes_nothing_back);
 }
 
 int main(void)
