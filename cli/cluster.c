@@ -138,6 +138,8 @@ static int write_config(const struct cluster *cluster, const struct cluster_opti
     fputs("\nmachine = ", file);
     write_quoted(file, cluster->machine);
     fprintf(file, "\ndurability = \"%s\"\n", options->durability != NULL ? options->durability : "fsync");
+    if (options->snapshot_after != NULL)
+        fprintf(file, "\n[storage]\nsnapshot_after = \"%s\"\n", options->snapshot_after);
     for (uint32_t i = 0; i < cluster->count; i++) {
         const struct cluster_node *node = &cluster->nodes[i];
         fprintf(file, "\n[node.%s]\nclient = \"%s\"\npeer = \"%s\"\ndata = \"%s\"\n", node->name, node->client,
@@ -315,6 +317,8 @@ static void become_node(const struct cluster *cluster, const struct cluster_node
     dup2(in, 0);
     dup2(out, 1);
     dup2(out, 2);
+    if (in > 2) close(in);
+    if (out > 2) close(out);
     execl(program, "lockstep", "serve", "--config", cluster->config, "--node", node->name, (char *)NULL);
     dprintf(2, "lockstep: %s: cannot be run: %s; was it replaced since 'local' began?\n", program, strerror(errno));
     _exit(127);

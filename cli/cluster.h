@@ -15,11 +15,12 @@
 enum { CLUSTER_NODES_MAX = 16, CLUSTER_PEER_PORTS = 100, CLUSTER_RESTART_MS = 2000, CLUSTER_WHY_BYTES_MAX = 1024 };
 
 struct cluster_options {
-    const char *directory;  /* made if it is missing; its parent is not */
-    const char *name;       /* of the cluster */
-    uint32_t nodes;         /* 0 = not said: 3, or what the directory has */
-    const char *machine;    /* NULL = not said: kv, or what the directory has */
-    const char *durability; /* NULL = fsync */
+    const char *directory;      /* made if it is missing; its parent is not */
+    const char *name;           /* of the cluster */
+    uint32_t nodes;             /* 0 = not said: 3, or what the directory has */
+    const char *machine;        /* NULL = not said: kv, or what the directory has */
+    const char *durability;     /* NULL = fsync */
+    const char *snapshot_after; /* as in the configuration; NULL = not said */
     uint32_t port;       /* first client port, peers CLUSTER_PEER_PORTS above. 0 = not said: 7401, or what is there */
     bool any_port;       /* with a new directory: ports that are free */
     const char *program; /* this program, for messages */

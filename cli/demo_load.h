@@ -62,7 +62,7 @@ struct demo_found {
     char false_because[256]; /* "" = everything holds so far */
 };
 
-/* Begin with a node's log, hand over its commands in order (the signature is log_read()'s), then judge: every
+/* Begin with a node's log, hand over its commands in order , then judge: every
  * acknowledged command must have been found; every log must have the same commands at the same positions. */
 void demo_check_begin(struct demo_load *load, uint32_t node);
 bool demo_check_command(void *load, const struct command_view *view);

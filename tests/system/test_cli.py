@@ -254,6 +254,9 @@ class Local(Case):
         local, events = self.start_local(port=self.free_base())
         pids = {e["node"]: e["pid"] for e in events() if e["event"] == "started"}
         self.assertEqual(len(pids), 3)
+        for node, pid in pids.items():
+            held = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+            self.assertEqual(sorted(fd for fd, name in held.items() if name.endswith(f"/{node}.log")), ["1", "2"], held)
         os.kill(pids["n2"], signal.SIGKILL)
         until(lambda: sum(e["event"] == "started" and e["node"] == "n2" for e in events()) == 2, settings.patience(15),
               "n2 again")
