@@ -79,7 +79,7 @@ int lockstep_client_open(const struct lockstep_client_options *options, struct l
     client->epoll_fd = -1;
     client->dial_ms = CLIENT_DIAL_MS;
     client->quiet_ms = CLIENT_QUIET_MS;
-    session_init(&client->session, client);
+    session_init(&client->session, client, NULL);
     int rc = add_listed(client, o->endpoints, why, why_room);
     o->endpoints = NULL; /* the owner's memory: copied, and not looked at again */
     if (rc != 0) goto fail;

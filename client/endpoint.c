@@ -48,6 +48,33 @@ static bool split(const char *address, char host[LOCKSTEP_ENDPOINT_BYTES_MAX], c
     return true;
 }
 
+/* The learnt endpoint that nobody uses and that was dialled longest ago; NULL: there is none. The leader that was named
+ * last stays, though it does not answer: whether a node may forward depends on it. */
+static struct endpoint *least_used(struct lockstep_client *client)
+{
+    struct endpoint *ret = NULL;
+    for (uint32_t i = 0; i < client->endpoint_count; i++) {
+        struct endpoint *endpoint = &client->endpoints[i];
+        bool used = endpoint->state != ENDPOINT_IDLE || endpoint->owed > 0;
+        if (endpoint->listed || used || endpoint == client->leader_hint) continue;
+        if (ret == NULL || endpoint->dialled_ns < ret->dialled_ns) ret = endpoint;
+    }
+    return ret;
+}
+
+/* Its place is another address's from now on: nobody may take that for the one that it had asked. */
+static void forget(struct endpoint *endpoint)
+{
+    struct lockstep_client *client = endpoint->client;
+    for (uint32_t i = 0; i < client->heap_count; i++)
+        if (client->heap[i]->at == endpoint) client->heap[i]->at = NULL;
+    for (struct lockstep_stream *s = client->streams; s != NULL; s = s->next)
+        if (s->at == endpoint) s->at = NULL;
+    if (endpoint->lookup == NULL) return;
+    (void)epoll_ctl(client->epoll_fd, EPOLL_CTL_DEL, lookup_fd(endpoint->lookup), NULL);
+    lookup_drop(endpoint->lookup);
+}
+
 int endpoint_add(struct lockstep_client *client, const char *address, bool listed, struct endpoint **ret, char *why,
                  size_t why_room)
 {
@@ -61,11 +88,15 @@ int endpoint_add(struct lockstep_client *client, const char *address, bool liste
         *ret = &client->endpoints[i];
         return 0;
     }
-    if (client->endpoint_count == LOCKSTEP_ENDPOINTS_MAX) {
+    struct endpoint *endpoint;
+    if (client->endpoint_count < LOCKSTEP_ENDPOINTS_MAX) {
+        endpoint = &client->endpoints[client->endpoint_count++];
+    } else if ((endpoint = least_used(client)) != NULL) {
+        forget(endpoint);
+    } else {
         snprintf(why, why_room, "endpoint '%s': more than %d endpoints", address, LOCKSTEP_ENDPOINTS_MAX);
         return listed ? LOCKSTEP_EINVAL : LOCKSTEP_EFULL;
     }
-    struct endpoint *endpoint = &client->endpoints[client->endpoint_count++];
     *endpoint = (struct endpoint){.client = client, .listed = listed, .fd = -1};
     snprintf(endpoint->address, sizeof endpoint->address, "%s", address);
     *ret = endpoint;
@@ -100,10 +131,15 @@ static void call_end(void *owner, struct grpc_client_call *call, const struct gr
         stream_call_end((struct lockstep_stream *)user, result);
 }
 
+void endpoint_drain(struct endpoint *endpoint)
+{
+    endpoint->draining = true;
+    snprintf(endpoint->cause, sizeof endpoint->cause, "connection: the node is going away");
+}
+
 static void draining(void *owner)
 {
-    struct endpoint *endpoint = owner;
-    endpoint->draining = true;
+    endpoint_drain(owner);
 }
 
 static const struct grpc_client_ops codec_ops = {

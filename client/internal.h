@@ -94,7 +94,7 @@ enum operation_state {
     OPERATION_UNNUMBERED, /* in client->unnumbered, for a session with room -> WAITING [operation_number] */
     OPERATION_WAITING,    /* in client->waiting, for a connection   -> SENT [operation_place] */
     OPERATION_SLEEPING,   /* until due_ns                           -> WAITING [client_turn] */
-    OPERATION_SENT,       /* a call runs -> SLEEPING, WAITING [operation_attempt_failed] · FREE [operation_end] */
+    OPERATION_SENT,       /* a call runs -> SLEEPING, WAITING [attempt_failed] · FREE [operation_end] */
 };
 
 struct operation {
@@ -140,6 +140,7 @@ enum session_state { SESSION_NONE, SESSION_OPENING, SESSION_OPEN };
 
 struct client_session {
     struct lockstep_client *client;
+    struct lockstep_stream *stream; /* whose it is; NULL: of the proposals outside of streams */
     enum session_state state;
     uint64_t id;
     uint32_t window;
@@ -230,7 +231,8 @@ struct lockstep_client {
 
 uint64_t client_now_ns(void);
 
-/* Parse one HOST:PORT and add it, or find it. ret NULL: LOCKSTEP_EINVAL with why, or LOCKSTEP_EFULL. */
+/* Parse one HOST:PORT and add it, or find it. Where there is no room, a learnt one that nobody uses is forgotten.
+ * Errors  LOCKSTEP_EINVAL with why; LOCKSTEP_EFULL: all are listed or in use. */
 int endpoint_add(struct lockstep_client *client, const char *address, bool listed, struct endpoint **ret, char *why,
                  size_t why_room);
 /* Work towards one READY endpoint, and return it if calls may be started on it now; NULL = wait. */
@@ -239,6 +241,8 @@ struct endpoint *endpoint_choose(struct lockstep_client *client, uint64_t now_ns
 void endpoint_pass(struct endpoint *endpoint, struct grpc_text leader);
 /* Close its connection, if any, and note why. Every call on it ends. */
 void endpoint_fail(struct endpoint *endpoint, const char *phase, const char *cause, uint64_t now_ns);
+/* It takes no new calls. */
+void endpoint_drain(struct endpoint *endpoint);
 /* Readiness from epoll. */
 void endpoint_ready(struct endpoint *endpoint, uint32_t events);
 /* Give the socket what the codec has. */
@@ -290,7 +294,7 @@ void operation_fail_unnumbered(struct lockstep_client *client, uint64_t started_
 void operation_close_all(struct lockstep_client *client);
 void operation_free_all(struct lockstep_client *client);
 
-void session_init(struct client_session *session, struct lockstep_client *client);
+void session_init(struct client_session *session, struct lockstep_client *client, struct lockstep_stream *stream);
 /* Open it if it is wanted, keep it if it is there. */
 void session_turn(struct client_session *session, bool wanted, uint64_t now_ns);
 uint64_t session_deadline_ns(const struct client_session *session, bool wanted);
@@ -307,6 +311,8 @@ void stream_turn(struct lockstep_stream *stream, uint64_t now_ns);
 uint64_t stream_deadline_ns(const struct lockstep_stream *stream);
 void stream_answer(struct lockstep_stream *stream, const uint8_t *bytes, size_t n);
 void stream_call_end(struct lockstep_stream *stream, const struct grpc_client_result *result);
+/* There is no session for it now. */
+void stream_refused(struct lockstep_stream *stream, int error, const char *text);
 
 /* --- messages: the sizes are exact --- */
 

@@ -7,7 +7,7 @@
  *                                                -> UNNUMBERED [number_again]
  *   any state -> free at its deadline [operation_turn]
  *
- * C1, C2  (client.h) live in attempt_failed(): the one place that decides whether something is sent again. */
+ * C1, C2  (client.h) live in judge(): the one place that decides whether something is sent again. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -247,12 +247,18 @@ static void end_failed(struct operation *operation, int error, bool may_be_appen
     operation_end(operation, &result, NULL);
 }
 
+/* A node said so, and a moment later, or at another node, it may be otherwise. */
+static bool is_passing(int error)
+{
+    return error == LOCKSTEP_ENOTLEADER || error == LOCKSTEP_EFULL || error == LOCKSTEP_EUNAVAILABLE;
+}
+
 void operation_fail_unnumbered(struct lockstep_client *client, uint64_t started_ns, int error, const char *text)
 {
-    bool time_may_help = error == LOCKSTEP_EUNAVAILABLE || error == LOCKSTEP_ENOTLEADER || error == LOCKSTEP_EFULL ||
-                         error == LOCKSTEP_ETIMEDOUT || error == LOCKSTEP_EUNKNOWN;
     struct operation *operation;
-    while (!time_may_help && (operation = client->unnumbered.first) != NULL && operation->started_ns <= started_ns)
+    /* It is asked for again, and whoever waits does so until its own deadline. */
+    if (is_passing(error) || error == LOCKSTEP_ETIMEDOUT || error == LOCKSTEP_EUNKNOWN) return;
+    while ((operation = client->unnumbered.first) != NULL && operation->started_ns <= started_ns)
         end_failed(operation, error, false, text);
 }
 
@@ -348,7 +354,7 @@ void operation_place(struct lockstep_client *client, uint64_t now_ns)
         if (endpoint == NULL || operation == NULL) break;
         int rc = attempt(operation, endpoint, now_ns);
         if (rc == LOCKSTEP_ECLOSED) {
-            endpoint->draining = true; /* others take over; endpoint_turn closes it when its calls have ended */
+            endpoint_drain(endpoint); /* others take over; endpoint_turn closes it when its calls have ended */
             continue;
         }
         if (rc != 0) {
@@ -360,7 +366,7 @@ void operation_place(struct lockstep_client *client, uint64_t now_ns)
     end_unreachable(client);
 }
 
-static void attempt_failed(struct operation *operation, struct attempt *failed, bool from_server);
+static void attempt_failed(struct operation *operation, const struct attempt *failed, bool from_server);
 
 /* SENT, and no answer for a while. */
 static void is_overdue(struct operation *operation, uint64_t now_ns)
@@ -522,41 +528,45 @@ static void end_replied(struct operation *operation, const struct attempt *faile
     operation_end(operation, &result, NULL);
 }
 
-/* The call has ended without an answer. Send it again, or end it? */
-static void attempt_failed(struct operation *operation, struct attempt *failed, bool from_server)
+/* Whether the answer is about the session and the seq of a proposal. */
+static bool is_of_session(const struct operation *operation, bool from_server)
+{
+    return from_server && appends(operation) && operation->session != 0;
+}
+
+/* What a call that has ended without an answer means: for its command, and for what is done next. */
+struct verdict {
+    int error;           /* for the application */
+    bool may_be_applied; /* this attempt; of earlier ones the operation knows */
+    bool again;
+};
+
+static struct verdict judge(const struct operation *operation, const struct attempt *failed, bool from_server)
+{
+    bool refused = failed->not_appended || (is_of_session(operation, from_server) && failed->error == LOCKSTEP_EWINDOW);
+    bool passing = is_passing(failed->error);
+    struct verdict verdict = {.error = failed->error, .may_be_applied = appends(operation) && !refused};
+    /* Who cannot serve, and does not say that nothing was appended, may have appended it. */
+    if (passing && verdict.may_be_applied) verdict.error = LOCKSTEP_EUNKNOWN;
+    if (is_repeatable(operation)) {
+        verdict.again = passing || failed->error == LOCKSTEP_EUNKNOWN;
+    } else {
+        /* A transfer that was lost on the way may have happened; only what a server refused is asked again. */
+        bool undone = from_server || operation->kind != OPERATION_TRANSFER;
+        verdict.again = passing && !verdict.may_be_applied && undone;
+    }
+    return verdict;
+}
+
+/* SENT -> WAITING, SLEEPING: where it goes next, and when. */
+static void try_again(struct operation *operation, const struct attempt *failed, bool from_server)
 {
     struct lockstep_client *client = operation->client;
-    bool judged = from_server && appends(operation) && operation->session != 0;
-    if (judged && failed->error == LOCKSTEP_EEXIST) {
-        end_replied(operation, failed);
-        return;
-    }
-    if (judged && failed->error == LOCKSTEP_ENOTFOUND) {
-        number_again(operation, failed);
-        return;
-    }
-    bool refused = judged && failed->error == LOCKSTEP_EWINDOW; /* this attempt; an earlier one may have been applied */
-    bool may_be_appended = appends(operation) && !failed->not_appended && !refused;
-    bool repeats = is_repeatable(operation);
-    if (!from_server && failed->error == LOCKSTEP_EUNAVAILABLE && may_be_appended) failed->error = LOCKSTEP_EUNKNOWN;
-    bool passing = failed->error == LOCKSTEP_ENOTLEADER || failed->error == LOCKSTEP_EFULL ||
-                   failed->error == LOCKSTEP_EUNAVAILABLE || (repeats && failed->error == LOCKSTEP_EUNKNOWN);
-    /* A transfer that was lost on the way may have happened; only what a server refused is asked again. */
-    bool may_repeat = repeats || (!may_be_appended && (from_server || operation->kind != OPERATION_TRANSFER));
-    if (passing && may_be_appended) failed->error = LOCKSTEP_EUNKNOWN; /* a server that does not say so */
-    operation->retry_after_ms = failed->retry_after_ms;
-    if (from_server && passing) snprintf(operation->at->cause, sizeof operation->at->cause, "%s", failed->text);
-    if (!passing || !may_repeat) {
-        end_failed(operation, failed->error, may_be_appended, failed->text);
-        return;
-    }
-    operation->may_be_applied = operation->may_be_applied || may_be_appended;
     operation->answered = operation->broken = false;
     endpoint_paid(operation->at, 1);
     operation->call = NULL;
-    operation->last_error = failed->error;
     uint64_t now_ns = client_now_ns();
-    if (failed->error == LOCKSTEP_EFULL) {
+    if (operation->last_error == LOCKSTEP_EFULL) {
         uint32_t ms = failed->retry_after_ms;
         if (ms < 1) ms = 1;
         sleep_until(operation, now_ns + ms * CLIENT_MS_NS);
@@ -573,6 +583,31 @@ static void attempt_failed(struct operation *operation, struct attempt *failed, 
     operation->pause_ms = operation->pause_ms == 0 ? CLIENT_RETRY_MS_MIN : operation->pause_ms * 2;
     if (operation->pause_ms > CLIENT_RETRY_MS_MAX) operation->pause_ms = CLIENT_RETRY_MS_MAX;
     sleep_until(operation, now_ns + operation->pause_ms * CLIENT_MS_NS);
+}
+
+/* The call has ended without an answer. Send it again, or end it? */
+static void attempt_failed(struct operation *operation, const struct attempt *failed, bool from_server)
+{
+    bool of_session = is_of_session(operation, from_server);
+    if (of_session && failed->error == LOCKSTEP_EEXIST) {
+        end_replied(operation, failed);
+        return;
+    }
+    if (of_session && failed->error == LOCKSTEP_ENOTFOUND) {
+        number_again(operation, failed);
+        return;
+    }
+    struct verdict verdict = judge(operation, failed, from_server);
+    operation->retry_after_ms = failed->retry_after_ms;
+    if (from_server && (verdict.again || is_passing(failed->error)))
+        snprintf(operation->at->cause, sizeof operation->at->cause, "%s", failed->text);
+    if (!verdict.again) {
+        end_failed(operation, verdict.error, verdict.may_be_applied, failed->text);
+        return;
+    }
+    operation->may_be_applied = operation->may_be_applied || verdict.may_be_applied;
+    operation->last_error = verdict.error;
+    try_again(operation, failed, from_server);
 }
 
 void operation_answer(struct operation *operation, const uint8_t *bytes, size_t n)
@@ -628,7 +663,7 @@ void operation_call_end(struct operation *operation, const struct grpc_client_re
         end_failed(operation, LOCKSTEP_EPROTO, true, "the answer is not what lockstep.v1 says");
         return;
     }
-    operation->at->cause[0] = 0;
+    if (!operation->at->draining) operation->at->cause[0] = 0;
     result.session = operation->session;
     result.seq = operation->seq;
     if (operation->numbers_itself) session_touched(&operation->client->session, operation->session);

@@ -17,9 +17,9 @@
 
 static enum call_owner nobody = CALL_NOBODY;
 
-void session_init(struct client_session *session, struct lockstep_client *client)
+void session_init(struct client_session *session, struct lockstep_client *client, struct lockstep_stream *stream)
 {
-    *session = (struct client_session){.client = client, .state = SESSION_NONE};
+    *session = (struct client_session){.client = client, .stream = stream, .state = SESSION_NONE};
 }
 
 static void pause_session(struct client_session *session)
@@ -34,17 +34,23 @@ static void opened(void *context, const struct lockstep_result *result)
     struct client_session *session = context;
     struct lockstep_client *client = session->client;
     uint64_t asked_ns = session->asking->started_ns;
+    const char *text = result->text;
     struct session_response response = {0};
     session->asking = NULL;
     session->state = SESSION_NONE;
     session->error = result->error;
     if (client->closing) return;
     if (result->error == 0 && (session_response_read(result->reply, result->reply_bytes, &response) != 0 ||
-                               response.session == 0 || response.window == 0 || response.expiry_ms == 0))
+                               response.session == 0 || response.window == 0 || response.expiry_ms == 0)) {
         session->error = LOCKSTEP_EPROTO;
+        text = "the answer to OpenSession is not what lockstep.v1 says";
+    }
     if (session->error != 0) {
         pause_session(session);
-        if (session == &client->session) operation_fail_unnumbered(client, asked_ns, session->error, result->text);
+        if (session->stream == NULL)
+            operation_fail_unnumbered(client, asked_ns, session->error, text);
+        else
+            stream_refused(session->stream, session->error, text);
         return;
     }
     session->state = SESSION_OPEN;
@@ -55,7 +61,7 @@ static void opened(void *context, const struct lockstep_result *result)
     session->pause_ms = 0;
     session->next_seq = session->lowest = 1;
     memset(session->runs, 0, sizeof session->runs);
-    if (session == &client->session) operation_number(client);
+    if (session->stream == NULL) operation_number(client);
 }
 
 static void kept(void *context, const struct lockstep_result *result)

@@ -43,7 +43,7 @@ int lockstep_stream_open(struct lockstep_client *client, const struct lockstep_s
     if (stream->messages == NULL || stream->results == NULL) goto fail;
     stream->owner = CALL_STREAM;
     stream->client = client;
-    session_init(&stream->session, client);
+    session_init(&stream->session, client, stream);
     stream->quiet_ms = client->quiet_ms;
     stream->state = STREAM_SEEKING;
     stream->next = client->streams;
@@ -367,6 +367,12 @@ void stream_answer(struct lockstep_stream *stream, const uint8_t *bytes, size_t 
     else if (stream->in_session)
         session_touched(&stream->session, message.session);
     end_message(stream);
+}
+
+void stream_refused(struct lockstep_stream *stream, int error, const char *text)
+{
+    if (stream->state != STREAM_OPEN) return; /* it has no server either: who looks for one says why */
+    if (stream->options.lost != NULL) stream->options.lost(stream->options.context, error, text);
 }
 
 void stream_call_end(struct lockstep_stream *stream, const struct grpc_client_result *result)

@@ -38,7 +38,7 @@ extern "C" {
 
 enum {
     LOCKSTEP_DEADLINE_MS_DEFAULT = 10000,
-    LOCKSTEP_ENDPOINTS_MAX = 32,       /* listed and learnt together */
+    LOCKSTEP_ENDPOINTS_MAX = 32,       /* listed and learnt together; a learnt one that is not used makes room */
     LOCKSTEP_ENDPOINT_BYTES_MAX = 272, /* HOST:PORT with its final 0 */
     LOCKSTEP_NAME_BYTES_MAX = 64,
     LOCKSTEP_MEMBERS_MAX = 16,
@@ -175,7 +175,8 @@ struct lockstep_stream_options {
     /* The answers to one message: one result for each of its commands, in order. Called exactly once for every message
      * that lockstep_stream_send() took. */
     void (*answered)(void *context, uint64_t tag, const struct lockstep_result *results, uint32_t count);
-    /* The stream lost its server; it opens again by itself. text says why. May be NULL. */
+    /* The stream lost its server, or is refused a session (each time that it asks): it takes nothing until it has both.
+     * It tries again by itself. text says why. May be NULL. */
     void (*lost)(void *context, int error, const char *text);
 };
 

@@ -7,8 +7,10 @@ and misbehaves on request. The test of the C client talks to it.
 
 Its owner orders and asks on its standard input, a line each, and is answered on standard output with one: not by the
 protocol, whose queries may be repeated, so that a late copy could undo a later order. The orders:
-    leader N · stop N · start N · hint HOST:PORT (what followers name as the leader)
-    sessions N (so many are allowed) · refusals N (who asks for more gets no answer after so many) · expiry MS (of sessions)
+    leader N · stop N · start N · drain N (as stop, when its calls have ended)
+    hint HOST:PORT (what followers name as the leader) · hint new (another one each time, where nobody listens)
+    sessions N (so many are allowed; -1: there is no such call) · refusals N (who asks for more gets no answer after so many)
+    expiry MS (of sessions) · hints: how many new ones were named
     seen X, applied X: how often command X arrived, was applied · totals (of sessions)
 
 A command says what shall happen to it; its first word is one of
@@ -63,6 +65,7 @@ class Cluster:
         self.lock = threading.RLock()
         self.leader = 0
         self.hint = None
+        self.hints = 0
         self.position = 0
         self.seen = {}
         self.applied = {}
@@ -74,7 +77,11 @@ class Cluster:
         self.nodes = [Node(self, i) for i in range(count)]
 
     def hinted(self):
-        return self.hint or self.nodes[self.leader].address
+        if self.hint != "new":
+            return self.hint or self.nodes[self.leader].address
+        with self.lock:
+            self.hints += 1
+            return f"127.0.1.{self.hints % 250 + 1}:1"
 
     def see(self, command):
         """Returns how often it came before."""
@@ -191,6 +198,8 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
     def OpenSession(self, request, context):
         self.lead_or_refuse(context)
         cluster = self.cluster
+        if cluster.sessions_max < 0:
+            self.refuse(context, grpc.StatusCode.UNIMPLEMENTED, "no such call")
         if len(cluster.sessions) >= cluster.sessions_max:
             cluster.refusals -= 1
             if cluster.refusals < 0:
@@ -311,6 +320,8 @@ def obey(order):
         cluster.hint = rest or None
     elif word == "stop":
         cluster.nodes[int(rest)].server.stop(0).wait()
+    elif word == "drain":
+        cluster.nodes[int(rest)].server.stop(30)
     elif word == "start":
         cluster.nodes[int(rest)].start()
     elif word == "sessions":
@@ -319,6 +330,8 @@ def obey(order):
         cluster.refusals = int(rest)
     elif word == "expiry":
         cluster.expiry_ms = int(rest)
+    elif word == "hints":
+        return cluster.hints
     elif word == "seen":
         return cluster.seen.get(rest.encode(), 0)
     elif word == "applied":

@@ -258,6 +258,38 @@ END_TEST
 
 /* --- failures of nodes --- */
 
+/* Two streams: when the one is lost, its owner closes the other. */
+struct pair {
+    struct lockstep_stream *stream, *other;
+    int losses;
+};
+
+static void count_nothing(void *context, uint64_t tag, const struct lockstep_result *results, uint32_t count)
+{
+    (void)context, (void)tag, (void)results, (void)count;
+}
+
+static void close_the_other(void *context, int error, const char *text)
+{
+    struct pair *pair = context;
+    (void)error, (void)text;
+    pair->losses++;
+    lockstep_stream_close(pair->other);
+    pair->other = NULL;
+}
+
+static struct lockstep_stream *stream_of(struct lockstep_client *client, struct pair *lost, uint32_t deadline_ms)
+{
+    struct lockstep_stream_options options = {.size = sizeof options,
+                                              .deadline_ms = deadline_ms,
+                                              .context = lost,
+                                              .answered = count_nothing,
+                                              .lost = lost != NULL ? close_the_other : NULL};
+    struct lockstep_stream *stream;
+    ck_assert_int_eq(lockstep_stream_open(client, &options, &stream), 0);
+    return stream;
+}
+
 START_TEST(proposal_finds_the_new_leader_when_the_old_one_died)
 {
     struct lockstep_client *client = client_of(fake.all);
@@ -313,6 +345,57 @@ START_TEST(leader_hint_that_is_no_address_is_passed_over) /* what a server says 
     ck_assert_int_eq(result.fate, LOCKSTEP_NOT_APPENDED);
     tell("hint ");
     lockstep_client_close(client);
+}
+END_TEST
+
+static void keep_endpoint(void *context, const struct lockstep_result *result)
+{
+    snprintf(context, LOCKSTEP_ENDPOINT_BYTES_MAX, "%s", result->endpoint);
+}
+
+START_TEST(addresses_that_nobody_uses_make_room_for_those_that_are_learnt) /* C2 */
+{
+    struct lockstep_client *client = client_of_node(1);
+    struct count count = {0};
+    char asked[LOCKSTEP_ENDPOINT_BYTES_MAX] = "none", hints[16], leader[32];
+    const struct lockstep_proposal proposal = {.command = "later 60000", .command_bytes = 11, .deadline_ms = 3000};
+    ck_assert_int_eq(lockstep_propose(client, &proposal, keep_endpoint, asked), 0); /* sleeps; it had asked node 0 */
+    POLL_UNTIL(client, seen("later 60000") == 1);
+    tell("hint new");
+    tell("leader 2");
+    tell("stop 0");
+    const struct lockstep_query many = {.query = "state", .query_bytes = 5, .deadline_ms = 60000};
+    for (int i = 0; i < 40; i++) ck_assert_int_eq(lockstep_query(client, &many, count_result, &count), 0);
+    POLL_UNTIL(client, (ask("hints", hints, sizeof hints), atoi(hints)) > 3 * LOCKSTEP_ENDPOINTS_MAX);
+    POLL_UNTIL(client, strcmp(asked, "none") != 0);
+    ck_assert_msg(strncmp(asked, "127.0.1.", 8) != 0, "%s was never asked", asked);
+    tell("hint ");
+    POLL_UNTIL(client, lockstep_client_running(client) == 0);
+    ck_assert_int_eq(count.answered, 40);
+    struct lockstep_stream *stream = stream_of(client, NULL, 0); /* asks for the leader by itself */
+    POLL_UNTIL(client, lockstep_stream_room(stream) > 0);
+    snprintf(leader, sizeof leader, "127.0.0.1:%d", fake.ports[2]);
+    ck_assert_str_eq(lockstep_stream_endpoint(stream), leader);
+    tell("start 0");
+    tell("leader 0");
+    lockstep_client_close(client);
+}
+END_TEST
+
+START_TEST(a_node_that_goes_away_is_named_while_its_last_calls_run) /* C4 */
+{
+    struct lockstep_client *client = client_of_node(0);
+    struct count count = {0};
+    struct lockstep_proposal proposal = {.command = "hang away", .command_bytes = 9};
+    ck_assert_int_eq(lockstep_propose(client, &proposal, count_result, &count), 0);
+    POLL_UNTIL(client, seen("hang away") == 1);
+    ck_assert_str_eq(lockstep_client_trouble(client), "");
+    tell("drain 0");
+    POLL_UNTIL(client, strstr(lockstep_client_trouble(client), "connection: the node is going away") != NULL);
+    ck_assert_uint_eq(lockstep_client_running(client), 1);
+    lockstep_client_close(client);
+    ck_assert_int_eq(count.unknown, 1);
+    tell("start 0");
 }
 END_TEST
 
@@ -755,38 +838,6 @@ END_TEST
 
 /* --- what a callback may close --- */
 
-/* Two streams: when the one is lost, its owner closes the other. */
-struct pair {
-    struct lockstep_stream *stream, *other;
-    int losses;
-};
-
-static void count_nothing(void *context, uint64_t tag, const struct lockstep_result *results, uint32_t count)
-{
-    (void)context, (void)tag, (void)results, (void)count;
-}
-
-static void close_the_other(void *context, int error, const char *text)
-{
-    struct pair *pair = context;
-    (void)error, (void)text;
-    pair->losses++;
-    lockstep_stream_close(pair->other);
-    pair->other = NULL;
-}
-
-static struct lockstep_stream *stream_of(struct lockstep_client *client, struct pair *lost, uint32_t deadline_ms)
-{
-    struct lockstep_stream_options options = {.size = sizeof options,
-                                              .deadline_ms = deadline_ms,
-                                              .context = lost,
-                                              .answered = count_nothing,
-                                              .lost = lost != NULL ? close_the_other : NULL};
-    struct lockstep_stream *stream;
-    ck_assert_int_eq(lockstep_stream_open(client, &options, &stream), 0);
-    return stream;
-}
-
 START_TEST(a_stream_that_looks_for_its_leader_may_be_closed_when_another_one_finds_nobody)
 {
     struct lockstep_client *client = client_of("127.0.0.1:1");
@@ -859,6 +910,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, proposal_on_a_connection_that_breaks_is_unknown_and_not_repeated);
     tcase_add_test(tests, follower_forwards_when_the_leader_it_names_cannot_be_reached);
     tcase_add_test(tests, leader_hint_that_is_no_address_is_passed_over);
+    tcase_add_test(tests, addresses_that_nobody_uses_make_room_for_those_that_are_learnt);
+    tcase_add_test(tests, a_node_that_goes_away_is_named_while_its_last_calls_run);
     tcase_add_test(tests, refused_connections_are_named_one_by_one_in_under_a_second);
     tcase_add_test(tests, what_fails_at_once_ends_the_poll_that_found_it);
     tcase_add_test(tests, deaf_server_is_named_in_about_a_second_and_got_no_command);

@@ -226,7 +226,7 @@ END_TEST
 struct stream_test {
     struct lockstep_stream *stream;
     uint64_t next_tag, last_position, last_seq;
-    int applied, unknown, not_appended, losses, last_error;
+    int applied, unknown, not_appended, losses, last_error, last_loss;
 };
 
 static void stream_answered(void *context, uint64_t tag, const struct lockstep_result *results, uint32_t count)
@@ -252,6 +252,7 @@ static void stream_was_lost(void *context, int error, const char *text)
     struct stream_test *t = context;
     expect(text[0] != 0, "lost without a word", error, text);
     t->losses++;
+    t->last_loss = error;
 }
 
 static void stream_open(struct stream_test *t, uint32_t deadline_ms)
@@ -359,6 +360,21 @@ START_TEST(a_stream_whose_session_ended_says_so_and_goes_on_in_another) /* C5 */
 }
 END_TEST
 
+START_TEST(a_stream_that_is_refused_a_session_says_so_and_goes_on_when_it_gets_one) /* C4 */
+{
+    struct stream_test t;
+    tell("sessions -1");
+    stream_open(&t, 0);
+    POLL_UNTIL(client, t.losses >= 2 && t.last_loss == LOCKSTEP_EINVAL);
+    ck_assert_uint_eq(lockstep_stream_room(t.stream), 0);
+    tell("sessions 1000");
+    send_two(&t, 0, "echo r1", "echo r2");
+    POLL_UNTIL(client, t.next_tag == 1);
+    ck_assert_int_eq(t.applied, 2);
+    lockstep_stream_close(t.stream);
+}
+END_TEST
+
 START_TEST(a_closed_stream_says_goodbye)
 {
     int opened, kept, before, after = 0;
@@ -411,6 +427,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_stream_survives_the_death_of_its_node_with_every_command_applied_once);
     tcase_add_test(tests, a_streams_message_that_is_late_is_unknown_and_the_others_go_on);
     tcase_add_test(tests, a_stream_whose_session_ended_says_so_and_goes_on_in_another);
+    tcase_add_test(tests, a_stream_that_is_refused_a_session_says_so_and_goes_on_when_it_gets_one);
     tcase_add_test(tests, a_closed_stream_says_goodbye);
     tcase_add_test(tests, a_stream_keeps_to_its_sessions_window);
 }
