@@ -12,7 +12,7 @@ const loader = require('@grpc/proto-loader');
 
 const definition = loader.loadSync('lockstep/v1/lockstep.proto', {
   includeDirs: [path.join(__dirname, '../../proto')],
-  longs: String, // positions are 64 bits
+  longs: String, // positions are 64 bits; a field's name is in camel case here: maxStalenessMs
   enums: String,
   defaults: true,
 });
@@ -22,7 +22,7 @@ const ATTEMPT = 2000; // milliseconds after which a node that does not answer is
 const FINAL = [grpc.status.INVALID_ARGUMENT, grpc.status.UNIMPLEMENTED, grpc.status.OUT_OF_RANGE,
   grpc.status.ALREADY_EXISTS, grpc.status.NOT_FOUND]; // it would be refused again
 
-class NotApplied extends Error {} // surely, and it could not be in time
+class NotApplied extends Error {} // surely, and it could not be in time; a query: it was not answered
 class OutcomeUnknown extends Error {} // it may have been applied, or be later: no answer in time, or its session ended
 class ReplyGone extends Error {} // it was applied, once, but so long ago that its reply is kept no more
 class Refused extends Error { // by the machine, with a code of its own
@@ -72,11 +72,11 @@ class Client {
   }
 
   // Read the machine's state: linearizable, or as any node may answer it: 'CONSISTENCY_FOLLOWER' (linearizable, too),
-  // 'CONSISTENCY_BOUNDED_STALE' with max_staleness_ms, 'CONSISTENCY_LOCAL'.
-  async query(text, consistency = 'CONSISTENCY_LINEARIZABLE', max_staleness_ms = 0) {
+  // 'CONSISTENCY_BOUNDED_STALE' with maxStalenessMs, 'CONSISTENCY_LOCAL'.
+  async query(text, consistency = 'CONSISTENCY_LINEARIZABLE', maxStalenessMs = 0) {
     const attempts = { unsure: false, why: 'no endpoint answers' };
     try {
-      const request = { query: Buffer.from(text), consistency, max_staleness_ms };
+      const request = { query: Buffer.from(text), consistency, maxStalenessMs };
       return this.answer(await this.run('Query', request, Date.now() + this.timeout, attempts));
     } catch (error) {
       throw error instanceof Refused ? error : new NotApplied(attempts.why);
@@ -126,7 +126,7 @@ class Client {
       throw new Error(attempts.why);
     });
     const session = { id: opened.session, window: opened.window, next: 1, running: new Set(), waiting: [], used: Date.now() };
-    const third = Number(opened.expiryMs || opened.expiry_ms) / 3;
+    const third = opened.expiryMs / 3;
     session.timer = setInterval(() => {
       if (Date.now() < session.used + third) return;
       this.run('KeepAlive', { session: session.id }, Date.now() + third, {})

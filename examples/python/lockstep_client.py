@@ -22,7 +22,7 @@ FINAL = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED, grpc.S
 
 
 class Error(Exception):
-    """The command was surely not applied, and could not be in time."""
+    """The command was surely not applied, and could not be in time. A query: it was not answered."""
 
 
 class OutcomeUnknown(Exception):
@@ -86,12 +86,12 @@ class Client:
 
     def query(self, text, consistency=pb.CONSISTENCY_LINEARIZABLE, max_staleness_ms=0):
         """Read the machine's state. Returns a QueryResponse. CONSISTENCY_FOLLOWER, _BOUNDED_STALE and _LOCAL are answered
-        by any node."""
+        by any node. Raises Refused, Error."""
         attempts = Attempts()
         try:
             request = pb.QueryRequest(query=text, consistency=consistency, max_staleness_ms=max_staleness_ms)
             return self._answer(self._run("Query", request, time.monotonic() + self.timeout, attempts))
-        except grpc.RpcError as error:
+        except (grpc.RpcError, OutcomeUnknown) as error:  # it changed nothing, whatever became of it
             raise Error(attempts.why) from error
 
     def close(self):
