@@ -26,7 +26,7 @@
 #include "base/config.h"
 #include "statemachine/plugin.h"
 
-enum { PORT_DEFAULT = 7401, PORT_ANY_FIRST = 20000, PORT_ANY_LAST = 29000, NODES_DEFAULT = 3 };
+enum { PORT_DEFAULT = 7401, PORT_ANY_FIRST = 10000, PORT_ANY_LAST = 14500, NODES_DEFAULT = 3 };
 
 uint64_t cluster_now_ns(void)
 {

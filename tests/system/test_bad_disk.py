@@ -12,12 +12,14 @@ FAULTS = ("HANG", "FAIL", "FAIL_WRITE")
 
 
 def readyz(node):
-    """HTTP status and text."""
+    """HTTP status and text; status 0 if it gives no answer now."""
     try:
         with urllib.request.urlopen(f"http://{node.client_endpoint}/readyz", timeout=5) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+    except OSError as error:
+        return 0, str(error)
 
 
 class BadDisks(Case):
@@ -49,8 +51,8 @@ class BadDisks(Case):
                                settings.patience(30), lambda: f"{readyz(old)}")
             self.assertEqual(code, 503)
             self.assertIn(str(old.data), text)
-            self.assertTrue(any("does not complete a write" in w for w in old.status().warnings), old.status())
-            self.assertNotEqual(old.status().role, "leader")
+            self.assertTrue(any("does not complete a write" in w for w in old.status_now().warnings), old.status())
+            self.assertNotEqual(old.status_now().role, "leader")
             self.switch(cluster, old, "HANG").unlink()
             until(lambda: readyz(old)[0] == 200, settings.patience(60), lambda: f"{readyz(old)}\n{old.tail()}")
             load.wait_acknowledged(200, settings.patience(30))

@@ -20,7 +20,7 @@ class Births(Case):
         self.assertEqual(len({s.member_id for s in seen.values()}), len(cluster.nodes))
         members = {tuple(sorted((m.name, m.id) for m in s.members)) for s in seen.values()}
         self.assertEqual(len(members), 1, "the nodes disagree on who is a member")
-        self.assertEqual(cluster.leader().client.propose(b"put born x").code, 0)
+        self.assertEqual(cluster.leader().write(b"put born x").code, 0)
         cluster.wait_equal()
         cluster.wait_hashes()
 
@@ -48,9 +48,9 @@ class Births(Case):
         cluster = self.cluster(nodes=3)
         for node in reversed(cluster.nodes):
             for running in cluster.running():
-                self.assertEqual(running.status().role, "unborn")
+                self.assertEqual(running.status_now().role, "unborn")
                 with self.assertRaises(grpc.RpcError) as caught:
-                    running.client.propose(b"put too early", timeout=1)
+                    running.client.propose(b"put too early")
                 self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
             node.start()
             until(node.status, settings.patience(10), f"{node.name} answers")
@@ -62,7 +62,8 @@ class Births(Case):
         cluster = self.cluster(nodes=3)
         for node in cluster.nodes[:2]:
             node.start()
-        time.sleep(0.5)
+        until(lambda: any(m.name == "n2" and m.connected for m in cluster["n1"].status_now().members),
+              settings.patience(20), cluster.tails)
         cluster["n2"].kill()
         shutil.rmtree(cluster["n2"].data)
         cluster.start()

@@ -7,10 +7,12 @@ import subprocess
 import time
 
 from harness import process, settings
-from harness.case import Case, main
-from harness.cluster import free_port, until
+from harness.case import Case, SharedCase, main, say
+from harness.cluster import STEADY, until
+from harness.ports import free_base
 
 LOCKSTEP = settings.PROGRAM
+NO_NAME = "x" * 64 + ".invalid"  # a label has at most 63 letters: no name server is asked
 
 
 def run(*words, stdin=b"", seconds=30, **environment):
@@ -60,35 +62,31 @@ class WithoutCluster(Case):
             self.assertEqual(code, 2, words)
             self.assertIn(wanted, err)
 
-    def test_nobody_there_is_said_for_each_endpoint_in_under_a_second(self):
+    def test_nobody_there_is_said_for_each_endpoint_at_once(self):
+        """Long before its time is over, which is more than run() gives it."""
         begin = time.monotonic()
         for words in (["status"], ["propose", "put a 1"], ["query", "get a"], ["leader", "transfer"]):
-            code, out, err = run(*words, "-o", "json", "--to", "127.0.0.1:1,no.such.host.invalid:2")
+            code, out, err = run(*words, "-o", "json", "--timeout", "1000s", "--to", f"127.0.0.1:1,{NO_NAME}:2")
             self.assertEqual(code, 4, words)
             self.assertIn("127.0.0.1:1: connect: Connection refused", err)
-            self.assertIn("no.such.host.invalid:2: resolve:", err)
+            self.assertIn(f"{NO_NAME}:2: resolve:", err)
             self.assertEqual(lines(out)[-1]["error"], "EUNREACHABLE")
             self.assertEqual(lines(out)[-1]["exit"], 4)
-        code, _, err = run("propose", "-", "--to", "127.0.0.1:1", stdin=b"put a 1\n")
+        code, _, err = run("propose", "-", "--timeout", "1000s", "--to", "127.0.0.1:1", stdin=b"put a 1\n")
         self.assertEqual(code, 4)
-        if not settings.SLOW:
-            self.assertLess(time.monotonic() - begin, 5)
+        say(f"nobody is there: five programs in {time.monotonic() - begin:.2f} s")
 
     def test_endpoints_come_from_the_environment_and_flags_beat_it(self):
         self.assertIn("127.0.0.1:3", run("status", LOCKSTEP_ENDPOINTS="127.0.0.1:3")[2])
         self.assertIn("127.0.0.1:4", run("status", "--to", "127.0.0.1:4", LOCKSTEP_ENDPOINTS="127.0.0.1:3")[2])
 
 
-class WithCluster(Case):
-    def setUp(self):
-        super().setUp()
-        self.nodes = self.cluster().start()
-        self.nodes.leader()
-        self.to = ",".join(self.nodes.endpoints())
-
+class ToAll:
     def run_to(self, *words, **options):
-        return run(*words, "--to", self.to, **options)
+        return run(*words, "--to", ",".join(self.nodes.endpoints()), **options)
 
+
+class WithCluster(ToAll, SharedCase):
     def test_proposals_and_queries(self):
         self.assertEqual(self.run_to("propose", "put", "colour", "light blue")[:2], (0, "ok\n"))
         self.assertEqual(self.run_to("propose", "incr n 5")[:2], (0, "5\n"))
@@ -122,9 +120,9 @@ class WithCluster(Case):
                     answer = run("query", *how, "get fresh", "--to", node.client_endpoint)
                     self.assertEqual(answer[:2], (0, f"{number}\n"), (how, node.name, answer))
         code, out, _ = run("query", "get fresh", "--consistency", "follower", "-o", "json", "--to",
-                           self.nodes.followers(self.nodes.leader())[0].client_endpoint)
+                           self.follower.client_endpoint)
         self.assertEqual(code, 0)
-        self.assertNotEqual(lines(out)[0]["endpoint"], self.nodes.leader().client_endpoint)
+        self.assertNotEqual(lines(out)[0]["endpoint"], self.leader.client_endpoint)
         code, _, err = self.run_to("query", "--consistency", "bounded", "get fresh")
         self.assertEqual(code, 2)
         self.assertIn("linearizable, follower, bounded-stale or local", err)
@@ -152,6 +150,22 @@ class WithCluster(Case):
         answer = lines(self.run_to("query", "get k", "-o", "json")[1])[0]
         self.assertEqual(answer["reply_base64"], "/wBh")
 
+    def test_leadership_is_moved_by_name(self):
+        leader = lines(self.run_to("status", "-o", "json")[1])[0]["leader"]
+        target = next(n.name for n in self.nodes.nodes if n.name != leader)
+        answer = lines(self.run_to("leader", "transfer", target, "-o", "json")[1])[0]
+        self.assertEqual(answer["leader"], target)
+        code, _, err = self.run_to("leader", "transfer", "n9")
+        self.assertEqual(code, 5)
+        self.assertIn("no other voter has this name; `lockstep status`", err)
+
+
+class WithTrouble(ToAll, Case):
+    def setUp(self):
+        super().setUp()
+        self.nodes = self.cluster(sections=STEADY).start()
+        self.nodes.settled()
+
     def test_status_marks_the_leader_and_says_how_many_may_be_lost(self):
         code, out, _ = self.run_to("status")
         self.assertEqual(code, 0)
@@ -165,31 +179,22 @@ class WithCluster(Case):
                                   "reply_hash", "reachable"}, node.keys())
         follower = next(n for n in self.nodes.nodes if n.name != status["leader"])
         follower.kill()
-        until(lambda: lines(self.run_to("status", "-o", "json")[1])[0]["may_lose"] == 0, settings.patience(10), "may_lose 0")
+        until(lambda: lines(self.run_to("status", "-o", "json")[1])[0]["may_lose"] == 0, settings.patience(20), "may_lose 0")
         code, out, _ = self.run_to("status")
         self.assertEqual(code, 0)
         self.assertIn("unreachable", out)
         self.assertIn("Connection refused", out)
         self.nodes[status["leader"]].kill()
-        until(lambda: self.run_to("status")[0] == 3, settings.patience(10), "exit 3")
-        code, _, err = self.run_to("propose", "put a 1", "--timeout", "1s")
+        until(lambda: self.run_to("status")[0] == 3, settings.patience(20), "exit 3")
+        code, _, err = self.run_to("propose", "put a 1", "--timeout", "2s")
         self.assertEqual(code, 3)
         self.assertIn("no leader", err)
-
-    def test_leadership_is_moved_by_name(self):
-        leader = lines(self.run_to("status", "-o", "json")[1])[0]["leader"]
-        target = next(n.name for n in self.nodes.nodes if n.name != leader)
-        answer = lines(self.run_to("leader", "transfer", target, "-o", "json")[1])[0]
-        self.assertEqual(answer["leader"], target)
-        code, _, err = self.run_to("leader", "transfer", "n9")
-        self.assertEqual(code, 5)
-        self.assertIn("no other voter has this name; `lockstep status`", err)
 
     def test_an_unknown_outcome_exits_6_and_names_the_line(self):
         """The leader takes the second line and hangs: whether it will be applied nobody can know."""
         status = lines(self.run_to("status", "-o", "json")[1])[0]
         leader = self.nodes[status["leader"]]
-        with subprocess.Popen([LOCKSTEP, "propose", "-", "--timeout", "2s", "--to", leader.client_endpoint],
+        with subprocess.Popen([LOCKSTEP, "propose", "-", "--timeout", "5s", "--to", leader.client_endpoint],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               env=process.clean_environment()) as client:
             self.addCleanup(process.end, client)
@@ -202,7 +207,7 @@ class WithCluster(Case):
             client.stdin.flush()
             self.assertEqual(client.wait(settings.patience(20)), 6)
             error = client.stderr.read().decode()
-        self.assertIn("line 2: no answer within 2000 ms; it may have been applied", error)
+        self.assertIn("line 2: no answer within 5000 ms; it may have been applied", error)
 
 
 class Local(Case):
@@ -216,18 +221,13 @@ class Local(Case):
             with open(output, encoding="utf-8") as file:
                 text = file.read()
             self.assertIsNone(local.poll() if "writable" not in text else None, text)
-            return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+            return [json.loads(line) for line in text.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
 
         until(lambda: any(e["event"] == "writable" for e in events()), settings.patience(30), "writable")
         return local, events
 
-    @staticmethod
-    def free_base():
-        """lockstep local takes three client ports from here, and three peer ports 100 above."""
-        return str(free_port((1, 2, 100, 101, 102)))
-
     def test_a_cluster_is_made_continued_and_ended_in_order(self):
-        port = self.free_base()
+        port = str(free_base())
         local, events = self.start_local("--nodes", "1", port=port)
         to = f"127.0.0.1:{port}"
         self.assertEqual(run("propose", "put a 1", "--to", to)[0], 0)
@@ -251,26 +251,26 @@ class Local(Case):
         self.assertEqual(local.wait(settings.patience(20)), 0)
 
     def test_a_dead_node_is_started_again_and_all_die_with_local(self):
-        local, events = self.start_local(port=self.free_base())
+        local, events = self.start_local(port=str(free_base()))
         pids = {e["node"]: e["pid"] for e in events() if e["event"] == "started"}
         self.assertEqual(len(pids), 3)
         for node, pid in pids.items():
             held = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
             self.assertEqual(sorted(fd for fd, name in held.items() if name.endswith(f"/{node}.log")), ["1", "2"], held)
         os.kill(pids["n2"], signal.SIGKILL)
-        until(lambda: sum(e["event"] == "started" and e["node"] == "n2" for e in events()) == 2, settings.patience(15),
+        until(lambda: sum(e["event"] == "started" and e["node"] == "n2" for e in events()) == 2, settings.patience(20),
               "n2 again")
         ended = next(e for e in events() if e["event"] == "ended")
         self.assertEqual((ended["node"], ended["exit_code"]), ("n2", -signal.SIGKILL))
         local.kill()
         local.wait(10)
         started = [e["pid"] for e in events() if e["event"] == "started"]
-        until(lambda: not any(process.is_alive(pid) for pid in started), settings.patience(10), "no node left")
+        until(lambda: not any(process.is_alive(pid) for pid in started), settings.patience(20), "no node left")
 
     def test_no_restart_leaves_a_dead_node_dead(self):
-        local, events = self.start_local("--no-restart", port=self.free_base())
+        local, events = self.start_local("--no-restart", port=str(free_base()))
         os.kill(next(e["pid"] for e in events() if e["event"] == "started"), signal.SIGKILL)
-        until(lambda: any(e["event"] == "ended" for e in events()), settings.patience(10), "ended")
+        until(lambda: any(e["event"] == "ended" for e in events()), settings.patience(20), "ended")
         time.sleep(3)
         self.assertEqual(sum(e["event"] == "started" for e in events()), 3)
         local.terminate()

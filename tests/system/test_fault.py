@@ -5,6 +5,7 @@ import time
 
 from harness import settings
 from harness.case import Case, main, say
+from harness.cluster import STEADY
 
 
 class Faults(Case):
@@ -25,12 +26,12 @@ class Faults(Case):
             new.rename(path)
 
     def test_with_50_ms_of_delay_more_than_one_append_is_in_flight(self):
-        cluster = self.make("dir=out, delay=50ms", sections={"raft": {"election_timeout": "1s", "heartbeat": "200ms"}})
+        cluster = self.make("dir=out, delay=50ms", sections=STEADY)
         leader = cluster.leader()
         with self.load(cluster) as load:
             load.wait_in_flight(64, settings.patience(30))
             load.wait_acknowledged(1000, settings.patience(60))
-            counters = leader.status().counters
+            counters = leader.status_now().counters
         say(f"50 ms a link: at most {counters.appends_inflight_max} appends in flight, {counters.appends_sent} sent")
         self.assertGreater(counters.appends_inflight_max, 1)
         durations = sorted(c.ended - c.began for c in load.commands if c.outcome == "applied")
@@ -40,16 +41,16 @@ class Faults(Case):
 
     def test_under_load_there_are_fewer_flushes_than_blocks(self):
         """Flushes that take 4 ms more than they do here: while one runs, blocks gather for the next."""
-        cluster = self.cluster(nodes=3)
+        cluster = self.cluster(nodes=3, sections=STEADY)
         for node in cluster.nodes:
             node.environment.update(LD_PRELOAD=str(settings.BAD_DISK), BAD_DISK_FLUSH_US="4000")
         cluster.start()
         leader = cluster.leader()
         with self.load(cluster, unary=200, streams=16, messages=2) as load:
             load.wait_acknowledged(500, settings.patience(60))
-            before = leader.status().counters
+            before = leader.status_now().counters
             load.wait_acknowledged(settings.by_length(1000, 10000, 50000), settings.patience(120))
-            after = leader.status().counters
+            after = leader.status_now().counters
         commands = after.commands_appended - before.commands_appended
         blocks = after.blocks_appended - before.blocks_appended
         flushes = after.flushes - before.flushes

@@ -9,7 +9,7 @@ import grpc
 
 from harness import process, settings
 from harness.case import Case, main, say
-from harness.cluster import until
+from harness.cluster import STEADY, until
 from harness.http2 import Connection
 
 
@@ -33,18 +33,17 @@ class Hosts(Case):
         cluster.leader()
         with self.load(cluster) as load:
             load.wait_acknowledged(1000, settings.patience(60))
-            if cluster.leader() is not node:
-                cluster.leader().client.transfer(node.name)
+            cluster.hand_over(node)
             load.wait_acknowledged(1000, settings.patience(60))
         self.judge(cluster, load)
 
     def test_a_node_without_descriptors_left_keeps_its_cluster(self):
-        cluster = self.cluster(nodes=3)
+        cluster = self.cluster(nodes=3, sections=STEADY)
         for node in cluster.nodes:
             node.prefix = ("prlimit", "--nofile=96:96", "--")
         cluster.start()
         leader = cluster.leader()
-        term = leader.status().term
+        term = leader.status_now().term
         with self.load(cluster, unary=8, streams=1, readers=1) as load:
             load.wait_acknowledged(100, settings.patience(30))
             greedy = []
@@ -66,7 +65,7 @@ class Hosts(Case):
             follower.start()
             load.wait_acknowledged(300, settings.patience(60))
         self.assertEqual([c.why for c in load.commands if "many" in c.why.lower()], [])
-        self.assertEqual(leader.status().term, term, "the leader lost its office")
+        self.assertEqual(leader.status_now().term, term, "the leader lost its office")
         self.judge(cluster, load)
 
     def test_a_peer_with_another_machine_is_refused_by_name_and_the_others_go_on(self):
@@ -77,18 +76,16 @@ class Hosts(Case):
         cluster["n2"].start()
         stranger = cluster["n3"]
         stranger.popen = process.start([settings.PROGRAM, "serve", "--config", other, "--node", "n3"], stranger.output)
-        time.sleep(1.5)
         for node in cluster.nodes[:2]:
-            status = node.status()
+            status = self.wait_note(node, "counter")
             self.assertEqual(status.role, "unborn", "born with a stranger")
-            self.assertTrue(any("counter" in m.note for m in status.members), status.members)
         until(lambda: b"machine" in stranger.output.read_bytes().split(b"started:")[-1], settings.patience(10),
               lambda: stranger.tail())
-        say(next(m.note for m in cluster["n1"].status().members if m.note))
+        say(next(m.note for m in status.members if "counter" in m.note))
         stranger.kill()
         shutil.rmtree(stranger.data)
         cluster.start()
-        self.assertEqual(cluster.leader().client.propose(b"put k v").code, 0)
+        self.assertEqual(cluster.leader().write(b"put k v").code, 0)
 
     def test_a_peer_of_another_cluster_is_refused_by_name(self):
         cluster = self.cluster(nodes=3)
@@ -98,9 +95,16 @@ class Hosts(Case):
         cluster["n2"].start()
         stranger = cluster["n3"]
         stranger.popen = process.start([settings.PROGRAM, "serve", "--config", other, "--node", "n3"], stranger.output)
-        until(lambda: any("elsewhere" in m.note for m in cluster["n1"].status().members), settings.patience(10),
-              lambda: f"{cluster['n1'].status()}")
-        say(next(m.note for m in cluster["n1"].status().members if m.note))
+        status = self.wait_note(cluster["n1"], "elsewhere")
+        self.assertEqual(status.role, "unborn", "born with a stranger")
+        say(next(m.note for m in status.members if "elsewhere" in m.note))
+
+    def wait_note(self, node, word):
+        """Its status, once it says the word of another one."""
+        def said():
+            status = node.status_now()
+            return any(word in m.note for m in status.members) and status
+        return until(said, settings.patience(20), lambda: f"{node.name} says {word}: {node.status()}")
 
 
 if __name__ == "__main__":

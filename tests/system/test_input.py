@@ -10,7 +10,8 @@ import subprocess
 
 from harness import process, settings
 from harness.case import Case, main, say
-from harness.cluster import free_port, until
+from harness.cluster import until
+from harness.ports import free_port
 
 GOOD = '''cluster = "system"
 machine = "kv"
@@ -52,7 +53,7 @@ class BadConfiguration(Case):
             self.file.write_bytes(text if isinstance(text, bytes) else text.encode())
         before = picture(self.directory)
         code, out, err = process.run([settings.PROGRAM, "serve", "--config", file or self.file, *arguments],
-                                     seconds=settings.patience(10), environment=environment)
+                                     seconds=settings.patience(30), environment=environment)
         self.assertEqual(code, 2, err)
         self.assertEqual(out, "")
         self.assertRegex(err, pattern)
@@ -131,7 +132,7 @@ class BadPlugins(Case):
     def refuses(self, machine, pattern):
         file = pathlib.Path(self.directory) / "lockstep.toml"
         file.write_text(GOOD.format(client=free_port(), peer=free_port()).replace('"kv"', f'"{machine}"'))
-        code, out, err = process.run([settings.PROGRAM, "serve", "--config", file], seconds=settings.patience(10))
+        code, out, err = process.run([settings.PROGRAM, "serve", "--config", file], seconds=settings.patience(30))
         self.assertEqual(code, 2, err)
         self.assertRegex(err.splitlines()[-1], "^lockstep: .*" + pattern)
         self.assertFalse((pathlib.Path(self.directory) / "n1" / "identity").exists(), "the node was born")
@@ -186,7 +187,7 @@ class BadDirectories(Case):
         cluster = self.cluster(nodes=nodes, name=name, directory=directory or f"{self.directory}/{name}").start()
         leader = cluster.leader()
         for number in range(20):
-            leader.client.propose(b"put k%d v" % number)
+            leader.write(b"put k%d v" % number)
         cluster.wait_equal()
         cluster.stop()
         return cluster
@@ -222,10 +223,10 @@ class BadDirectories(Case):
         cluster.leader()
         other = cluster.directory / "other.toml"
         other.write_text(GOOD.format(client=free_port(), peer=free_port()))
-        code, out, err = process.run([settings.PROGRAM, "serve", "--config", other], seconds=settings.patience(10))
+        code, out, err = process.run([settings.PROGRAM, "serve", "--config", other], seconds=settings.patience(30))
         self.assertEqual(code, 1, err)
         self.assertRegex(err, f"{re.escape(str(node.data))}.*in use by another process")
-        self.assertEqual(node.client.propose(b"put still here").code, 0)
+        self.assertEqual(node.write(b"put still here").code, 0)
 
     def test_an_address_that_is_in_use(self):
         cluster = self.cluster(nodes=1)
@@ -283,7 +284,7 @@ class BadDirectories(Case):
         status = until(wiped.status, settings.patience(20), lambda: "it answers\n" + wiped.tail())
         self.assertEqual(status.role, "unborn")
         say(wiped.tail(3))
-        self.assertEqual(cluster.leader(among=[cluster["n1"], cluster["n2"]]).client.propose(b"put without n3").code, 0)
+        self.assertEqual(cluster.leader(among=[cluster["n1"], cluster["n2"]]).write(b"put without n3").code, 0)
 
     def test_a_copied_directory_that_is_older_is_refused_by_the_others(self):
         cluster = self.cluster(nodes=3).start()
@@ -302,10 +303,10 @@ class BadDirectories(Case):
         copied.start()
 
         def noticed():
-            return all(any("copy" in m.note for m in n.status().members) for n in others)
+            return all(any("copy" in m.note for m in n.status_now().members) for n in others)
         until(noticed, settings.patience(20), lambda: f"the copy is refused\n{cluster.tails()}")
-        say(next(m.note for m in others[0].status().members if m.note))
-        self.assertEqual(cluster.leader(among=others).client.propose(b"put without n3").code, 0)
+        say(next(m.note for m in others[0].status_now().members if m.note))
+        self.assertEqual(cluster.leader(among=others).write(b"put without n3").code, 0)
 
     def test_a_setting_that_differs_from_the_directory_is_an_error_with_both_values(self):
         cluster = self.make()

@@ -83,8 +83,8 @@ class LevelOs(Case):
 
     def test_the_level_stands_in_status_and_replies_and_stays_what_it_was_at_birth(self):
         cluster = self.make()
-        self.assertEqual({n.status().durability for n in cluster.nodes}, {pb.DURABILITY_OS})
-        self.assertEqual(cluster.leader().client.propose(b"put a b").durability, pb.DURABILITY_OS)
+        self.assertEqual({n.status_now().durability for n in cluster.nodes}, {pb.DURABILITY_OS})
+        self.assertEqual(cluster.leader().write(b"put a b").durability, pb.DURABILITY_OS)
         one = cluster.nodes[0]
         one.terminate()
         one.environment = {}
@@ -104,18 +104,17 @@ class LevelMemory(Case):
 
     def member_ids(self, cluster):
         """Of the voters, by name, if there is nobody else."""
-        leader = cluster.leader()
-        status = leader.status()
-        if status is None or status.joint or any(m.role != "voter" for m in status.members):
+        status = cluster.leader().status_now()
+        if status.joint or any(m.role != "voter" for m in status.members):
             return None
         return {m.name: m.id for m in status.members}
 
     def wait_whole(self, cluster):
-        """Each process that runs now is a voter, and nobody else is a member."""
+        """Each process that runs now is a voter, and nobody else is a member. Returns their ids by name."""
         def whole():
             now = {n.name: s.member_id for n in cluster.nodes if (s := n.status()) is not None}
-            return len(now) == len(cluster.nodes) and self.member_ids(cluster) == now
-        until(whole, settings.patience(60), lambda: f"the members are those that run\n{cluster.tails()}")
+            return len(now) == len(cluster.nodes) and self.member_ids(cluster) == now and now
+        return until(whole, settings.patience(60), lambda: f"the members are those that run\n{cluster.tails()}")
 
     def test_a_node_that_is_started_anew_takes_its_own_place_and_nothing_acknowledged_is_lost(self):
         cluster = self.make()
@@ -123,22 +122,21 @@ class LevelMemory(Case):
             for _ in range(RESTARTS):
                 load.wait_acknowledged(100, settings.patience(60))
                 victim = self.random.choice([*cluster.nodes, cluster.leader()])
-                before = self.member_ids(cluster)
+                before = self.wait_whole(cluster)
                 if self.random.random() < 0.3:
                     self.assertEqual(victim.terminate(), 0)  # a clean stop keeps nothing either
                 else:
                     victim.kill()
                 victim.start()
-                self.wait_whole(cluster)
-                after = self.member_ids(cluster)
+                after = self.wait_whole(cluster)
                 self.assertEqual({name for name in after if after[name] != before[name]}, {victim.name})
         say(f"{RESTARTS} times one of three started anew: {load.acknowledged} acknowledged")
         self.judge(cluster, load)
 
     def test_the_level_stands_in_status_and_replies_and_in_the_log(self):
         cluster = self.make()
-        self.assertEqual({n.status().durability for n in cluster.nodes}, {pb.DURABILITY_MEMORY})
-        self.assertEqual(cluster.leader().client.propose(b"put a b").durability, pb.DURABILITY_MEMORY)
+        self.assertEqual({n.status_now().durability for n in cluster.nodes}, {pb.DURABILITY_MEMORY})
+        self.assertEqual(cluster.leader().write(b"put a b").durability, pb.DURABILITY_MEMORY)
         one = cluster.followers(cluster.leader())[0]
         one.kill()
         one.start()
@@ -154,7 +152,7 @@ class LevelMemory(Case):
 
     def test_without_a_majority_everybody_says_what_to_do(self):
         cluster = self.make()
-        cluster.leader().client.propose(b"put a b")
+        cluster.leader().write(b"put a b")
         lives, *others = cluster.nodes
         for node in others:
             node.kill()
@@ -164,7 +162,7 @@ class LevelMemory(Case):
               settings.patience(30), lambda: cluster.tails())
         for node in others:
             until(lambda: b"recover --online" in node.output.read_bytes(), settings.patience(20), node.tail)
-            self.assertEqual(node.status().role, "unborn")
+            self.assertEqual(node.status_now().role, "unborn")
 
 
 if __name__ == "__main__":

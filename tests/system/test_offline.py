@@ -181,7 +181,7 @@ class Epochs(Offline):
 
     def check_keys(self, node, keys):
         for n in self.random.sample(sorted(keys), min(30, len(keys))):
-            self.assertEqual(node.client.query(b"get key%d" % n).reply, b"value-%d" % n)
+            self.assertEqual(node.read(b"get key%d" % n).reply, b"value-%d" % n)
 
     def leads_alone(self, node):
         return until(lambda: (s := node.status()) is not None and s.role == "leader" and s.commit_index == s.last_index
@@ -196,8 +196,8 @@ class Epochs(Offline):
         """The old member's directory is that of another cluster, and both say so."""
         old.start()
         until(lambda: self.is_stranger(old), settings.patience(30), lambda: f"a refusal\n{node.tail()}\n{old.tail()}")
-        self.assertEqual(node.status().role, "leader")
-        self.assertNotEqual(old.status().role, "leader")
+        self.assertEqual(node.status_now().role, "leader")
+        self.assertNotEqual(old.status_now().role, "leader")
         old.terminate()
 
     def grow(self, cluster, node, others):
@@ -251,13 +251,13 @@ class Epochs(Offline):
         one.start()
         self.leads_alone(one)
         self.check_keys(one, range(PUTS))
-        self.assertEqual(one.client.query(b"get key%d" % PUTS).reply, b"no such key")
+        self.assertEqual(one.read(b"get key%d" % PUTS).reply, b"no such key")
         self.check_refused(one, two)
         self.put(cluster, 5 * PUTS, 50)
         self.grow(cluster, one, [two, three])
         cluster.wait_hashes()
         for node in cluster.nodes:
-            self.assertEqual(node.client.query(b"get key%d" % (5 * PUTS)).reply, b"value-%d" % (5 * PUTS))
+            self.assertEqual(node.read(b"get key%d" % (5 * PUTS)).reply, b"value-%d" % (5 * PUTS))
 
     def test_a_damaged_backup_is_named_and_nothing_is_made_from_it(self):
         cluster = self.killed_cluster()
@@ -324,7 +324,7 @@ class Epochs(Offline):
         for node in cluster.nodes:
             node.start()
         until(lambda: self.is_stranger(two), settings.patience(30), lambda: two.tail())
-        self.assertNotEqual(two.status().role, "leader")
+        self.assertNotEqual(two.status_now().role, "leader")
         for node in cluster.nodes:
             node.kill()
         code, out, errors = lockstep(*recover)

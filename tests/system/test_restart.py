@@ -54,14 +54,14 @@ class Restarts(Case):
         with self.load(cluster) as load:
             load.wait_acknowledged(1000, settings.patience(60))
         before = cluster.wait_equal()["n1"]
-        register = cluster["n1"].client.query(b"get register").reply
+        register = cluster["n1"].read(b"get register").reply
         cluster.stop()
         cluster.start()
         leader = cluster.leader()
         after = until(lambda: (s := leader.status()) and s.applied_position >= before.applied_position and s,
                       settings.patience(30), "everything is applied again")
         self.assertEqual((after.applied_position, after.cluster_id), (before.applied_position, before.cluster_id))
-        self.assertEqual(leader.client.query(b"get register").reply, register)
+        self.assertEqual(leader.read(b"get register").reply, register)
         self.judge(cluster, load)
 
     def test_a_second_signal_does_not_hurt_a_node_that_is_draining(self):

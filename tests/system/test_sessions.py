@@ -13,9 +13,9 @@ import time
 import grpc
 
 from harness import node, process, settings
-from harness.api import pb, trailers
+from harness.api import again, pb, trailers
 from harness.case import Case, main, say
-from harness.cluster import until
+from harness.cluster import STEADY, until
 
 ROUNDS = settings.by_length(1, 3, 20)
 EXAMPLES = settings.SOURCE / "examples"
@@ -24,22 +24,22 @@ EXAMPLES = settings.SOURCE / "examples"
 class Wire(Case):
     def test_what_a_client_of_its_own_sees(self):
         """The calls of lockstep.proto, by hand: each answer and each refusal."""
-        cluster = self.cluster(sections={"limits": {"session_expiry": "5s"}}).start()
-        leader = cluster.leader()
+        cluster = self.cluster(sections={**STEADY, "limits": {"session_expiry": "10s"}}).start()
+        leader = cluster.settled()
         follower = cluster.followers(leader)[0]
         stub, other = leader.client.lockstep, follower.client.lockstep
-        opened = stub.OpenSession(pb.OpenSessionRequest(), timeout=10)
-        self.assertEqual((opened.expiry_ms, opened.window), (5000, 1024))
-        first = stub.Propose(pb.ProposeRequest(command=b"incr n 5", session=opened.session, seq=1), timeout=10)
-        again = other.Propose(pb.ProposeRequest(command=b"incr n 5", session=opened.session, seq=1), timeout=10)  # forwarded
+        opened = stub.OpenSession(pb.OpenSessionRequest(), timeout=20)
+        self.assertEqual((opened.expiry_ms, opened.window), (10000, 1024))
+        first = stub.Propose(pb.ProposeRequest(command=b"incr n 5", session=opened.session, seq=1), timeout=20)
+        again = other.Propose(pb.ProposeRequest(command=b"incr n 5", session=opened.session, seq=1), timeout=20)  # forwarded
         self.assertEqual((first.reply, again.reply, again.index, again.position), (b"5", b"5", first.index, first.position))
-        refused = stub.Propose(pb.ProposeRequest(command=b"incr x y", session=opened.session, seq=2), timeout=10)
-        self.assertEqual(stub.Propose(pb.ProposeRequest(command=b"incr x y", session=opened.session, seq=2), timeout=10).code,
+        refused = stub.Propose(pb.ProposeRequest(command=b"incr x y", session=opened.session, seq=2), timeout=20)
+        self.assertEqual(stub.Propose(pb.ProposeRequest(command=b"incr x y", session=opened.session, seq=2), timeout=20).code,
                          refused.code)
-        known = other.Outcome(pb.OutcomeRequest(session=opened.session, seq=1), timeout=10)
+        known = other.Outcome(pb.OutcomeRequest(session=opened.session, seq=1), timeout=20)
         self.assertEqual((known.outcome, known.response.position), (pb.OUTCOME_APPLIED, first.position))
-        self.assertEqual(stub.Outcome(pb.OutcomeRequest(session=opened.session, seq=9), timeout=10).outcome, pb.OUTCOME_UNKNOWN)
-        stub.Propose(pb.ProposeRequest(command=b"incr n 1", session=opened.session, seq=2000), timeout=10)
+        self.assertEqual(stub.Outcome(pb.OutcomeRequest(session=opened.session, seq=9), timeout=20).outcome, pb.OUTCOME_UNKNOWN)
+        stub.Propose(pb.ProposeRequest(command=b"incr n 1", session=opened.session, seq=2000), timeout=20)
         self.refused(grpc.StatusCode.OUT_OF_RANGE, stub.Propose,
                      pb.ProposeRequest(command=b"incr n 1", session=opened.session, seq=900))
         self.refused(grpc.StatusCode.OUT_OF_RANGE, stub.Outcome, pb.OutcomeRequest(session=opened.session, seq=1))
@@ -47,9 +47,9 @@ class Wire(Case):
                      pb.ProposeRequest(command=b"incr n 1", session=opened.session), "not-appended")
         self.refused(grpc.StatusCode.INVALID_ARGUMENT, stub.Propose, pb.ProposeRequest(command=b"incr n 1", seq=3),
                      "not-appended")
-        other.KeepAlive(pb.KeepAliveRequest(session=opened.session), timeout=10)
-        second = other.OpenSession(pb.OpenSessionRequest(), timeout=10)
-        stub.CloseSession(pb.CloseSessionRequest(session=second.session), timeout=10)
+        other.KeepAlive(pb.KeepAliveRequest(session=opened.session), timeout=20)
+        second = other.OpenSession(pb.OpenSessionRequest(), timeout=20)
+        stub.CloseSession(pb.CloseSessionRequest(session=second.session), timeout=20)
         self.refused(grpc.StatusCode.NOT_FOUND, stub.CloseSession, pb.CloseSessionRequest(session=second.session))
         # Nobody proposes anything, and the session ends on every node.
         until(lambda: all((s := n.status()) is not None and s.counters.sessions == 0 for n in cluster.nodes),
@@ -58,13 +58,13 @@ class Wire(Case):
                               (stub.KeepAlive, pb.KeepAliveRequest(session=opened.session)),
                               (stub.Outcome, pb.OutcomeRequest(session=opened.session, seq=1))):
             self.refused(grpc.StatusCode.NOT_FOUND, call, request)
-        self.assertEqual(leader.client.query(b"get n").reply, b"6")
+        self.assertEqual(leader.read(b"get n").reply, b"6")
         cluster.wait_equal()
         cluster.wait_hashes()
 
     def refused(self, status, call, request, outcome=None):
         with self.assertRaises(grpc.RpcError) as caught:
-            call(request, timeout=10)
+            call(request, timeout=20)
         self.assertEqual(caught.exception.code(), status, caught.exception.details())
         self.assertEqual(trailers(caught.exception).get("lockstep-outcome"), outcome)
 
@@ -84,24 +84,22 @@ class Installed(Case):
                     raise
                 time.sleep(0.02)
 
-    def status(self, node):
-        return until(node.status, settings.patience(20), f"{node.name} answers")
-
     def test_answers_outlive_an_install(self):
         """A node that was brought a snapshot leads, and every command that was answered before is answered alike (T59)."""
         self.nodes = self.cluster(sections={"storage": {"snapshot_after": "8KiB"}}).start()
         self.nodes.leader()
         stub = self.nodes.leader().client.lockstep
-        sessions = [stub.OpenSession(pb.OpenSessionRequest(), timeout=10).session for _ in range(self.SESSIONS)]
+        sessions = [again(lambda: stub.OpenSession(pb.OpenSessionRequest(), timeout=20)).session
+                    for _ in range(self.SESSIONS)]
         answers = {}
         seqs = [0] * self.SESSIONS
         for number in range(ROUNDS):
             leader = self.nodes.leader()
             victim = self.random.choice(self.nodes.followers(leader))
-            behind = self.status(victim).last_index + 10  # and what may still come to it
+            behind = victim.status_now().last_index + 10  # and what may still come to it
             victim.kill()
             end = time.monotonic() + settings.patience(60)
-            while any(self.status(node).base_index <= behind for node in self.nodes.running()):  # the log that it needs
+            while any(node.status_now().base_index <= behind for node in self.nodes.running()):  # the log that it needs
                 self.assertLess(time.monotonic(), end, "no snapshot is taken")
                 i = self.random.randrange(self.SESSIONS)
                 seqs[i] += 1
@@ -111,17 +109,17 @@ class Installed(Case):
             victim.start()
             until(lambda: b"installed: index=" in victim.output.read_bytes(), settings.patience(30), victim.tail)
             self.nodes.wait_equal()
-            self.nodes.leader().client.transfer(victim.name, timeout=settings.patience(10))
-            until(lambda: self.nodes.leader() == victim, settings.patience(20), "it leads")
+            self.nodes.hand_over(victim)
             within = [(i, seq) for i, seq in sorted(answers) if seq > seqs[i] - 1000]  # of the session's window
-            again = self.random.sample(within, min(60, len(within)))
-            for i, seq in again:
+            repeated = self.random.sample(within, min(60, len(within)))
+            for i, seq in repeated:
                 self.assertEqual(self.apply(sessions[i], seq, i), answers[i, seq])
-                known = victim.client.lockstep.Outcome(pb.OutcomeRequest(session=sessions[i], seq=seq), timeout=5)
+                asked = pb.OutcomeRequest(session=sessions[i], seq=seq)
+                known = again(lambda asked=asked: victim.client.lockstep.Outcome(asked, timeout=20))
                 self.assertEqual(known.response, answers[i, seq])
-            say(f"{number + 1}/{ROUNDS}: {victim.name} was brought a snapshot, and answers {len(again)} commands as before")
+            say(f"{number + 1}/{ROUNDS}: {victim.name} was brought a snapshot, and answers {len(repeated)} commands as before")
         for i, seq in enumerate(seqs):
-            self.assertEqual(self.nodes.leader().client.query(b"get n%d" % i).reply, b"%d" % seq)
+            self.assertEqual(self.nodes.leader().read(b"get n%d" % i).reply, b"%d" % seq)
         self.nodes.wait_equal()
         self.nodes.wait_hashes()
 
@@ -159,12 +157,11 @@ class Sessions(Case):
         self.nodes.wait_equal()
         self.nodes.wait_hashes()
         leader = self.nodes.leader()
-        with leader.client as client:
-            for name, replies in counted.items():
-                self.assertEqual(replies, list(range(1, len(replies) + 1)), f"{name}: an increment was lost or came twice")
-                self.assertEqual(client.query(f"get {name}".encode()).reply, str(len(replies)).encode(), name)
-            status = client.status()
-        say(f"{sum(map(len, counted.values()))} increments, {status.counters.commands_repeated} copies were dropped")
+        for name, replies in counted.items():
+            self.assertEqual(replies, list(range(1, len(replies) + 1)), f"{name}: an increment was lost or came twice")
+            self.assertEqual(leader.read(f"get {name}".encode()).reply, str(len(replies)).encode(), name)
+        repeated = leader.status_now().counters.commands_repeated
+        say(f"{sum(map(len, counted.values()))} increments, {repeated} copies were dropped")
 
     def test_python(self):
         sys.path.insert(0, str(EXAMPLES / "python"))

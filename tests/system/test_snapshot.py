@@ -5,8 +5,6 @@ import random
 import threading
 import time
 
-import grpc
-
 from harness import process, settings
 from harness.case import Case, main, say
 from harness.cluster import until
@@ -29,21 +27,10 @@ class Snapshots(Case):
             seconds=settings.patience(seconds), stdin=lines)
         self.assertEqual(code, 0, errors)
 
-    def read(self, node, query):
-        """Asked again while there is no leader."""
-        end = time.monotonic() + settings.patience(30)
-        while True:
-            try:
-                return node.client.query(query).reply
-            except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > end:
-                    raise
-            time.sleep(0.05)
-
     def check_keys(self, cluster, count):
         for node in cluster.nodes:
             for n in random.Random(settings.SEED).sample(range(count), 20):
-                self.assertEqual(self.read(node, b"get key%d" % n), b"%d %s" % (n, VALUE))
+                self.assertEqual(node.read(b"get key%d" % n).reply, b"%d %s" % (n, VALUE))
 
     def check_equal(self, cluster):
         statuses = cluster.wait_equal(settings.patience(60))
@@ -60,10 +47,8 @@ class Snapshots(Case):
         began = time.monotonic()
         self.put(cluster, 100, KEYS - 100)
         say(f"{KEYS} keys of 1 kB in {time.monotonic() - began:.1f} s with a snapshot every 512 KiB")
-        def compacted():
-            status = cluster.leader().status()
-            return status if status is not None and status.base_index > 0 else None
-        status = until(compacted, settings.patience(60), lambda: f"a log without its beginning\n{cluster.tails()}")
+        status = until(lambda: (s := cluster.leader().status_now()).base_index > 0 and s, settings.patience(60),
+                       lambda: f"a log without its beginning\n{cluster.tails()}")
         self.assertGreaterEqual(status.snapshot_index, status.base_index)
         more = threading.Thread(target=self.put, args=(cluster, KEYS, 500))
         more.start()
@@ -82,7 +67,7 @@ class Snapshots(Case):
         cluster.leader()
         self.check_equal(cluster)
         self.check_keys(cluster, KEYS + 500)
-        self.assertGreater(away.status().base_index, 0)
+        self.assertGreater(away.status_now().base_index, 0)
 
     def test_kills_in_the_middle_of_installs(self):
         cluster = self.make()

@@ -5,7 +5,7 @@ import time
 import grpc
 import grpc.aio
 
-from harness import settings  # noqa: F401  (puts the stubs on the path)
+from harness import settings  # it puts the stubs on the path
 from lockstep.v1 import lockstep_pb2 as pb
 from lockstep.v1 import lockstep_pb2_grpc as rpc
 
@@ -23,6 +23,7 @@ OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # else two channels to one address share its connection
 )
 NO_FORWARD = (("lockstep-forward", "no"),)
+CALL_SECONDS = settings.patience(10)  # the deadline of a call that shall have an answer: only a hang reaches it
 
 
 def trailers_of(metadata):
@@ -40,6 +41,21 @@ def fate(error):
 
 
 OUTCOMES = {pb.OUTCOME_APPLIED: APPLIED, pb.OUTCOME_NOT_APPENDED: NOT_APPENDED, pb.OUTCOME_UNKNOWN: UNKNOWN}
+
+
+BETWEEN_LEADERS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED)
+
+
+def again(call, seconds=30, codes=BETWEEN_LEADERS):
+    """Call it until it is answered, bounded, over changes of the leader: what it asks for may happen twice."""
+    end = time.monotonic() + settings.patience(seconds)
+    while True:
+        try:
+            return call()
+        except grpc.RpcError as error:
+            if error.code() not in codes or time.monotonic() > end:
+                raise
+        time.sleep(0.05)
 
 
 class Client:
@@ -60,25 +76,19 @@ class Client:
     def __exit__(self, *_):
         self.close()
 
-    def status(self, timeout=2.0):
+    def status(self, timeout=CALL_SECONDS):
         """wait_for_ready: a blocking grpcio drives a connection only while a call waits for it."""
         return self.admin.Status(pb.StatusRequest(), timeout=timeout, wait_for_ready=True)
 
-    def propose(self, command, timeout=5.0, forward=True, **fields):
+    def propose(self, command, timeout=CALL_SECONDS, forward=True, **fields):
         return self.lockstep.Propose(pb.ProposeRequest(command=command, **fields), timeout=timeout,
                                      metadata=() if forward else NO_FORWARD)
 
-    def query(self, query, timeout=5.0, forward=True, **fields):
+    def query(self, query, timeout=CALL_SECONDS, forward=True, **fields):
         return self.lockstep.Query(pb.QueryRequest(query=query, **fields), timeout=timeout,
                                    metadata=() if forward else NO_FORWARD)
 
-    def transfer(self, target="", timeout=10.0):
+    def transfer(self, target="", timeout=CALL_SECONDS):
         """A leader that is not established yet, or has just not heard of the target, says UNAVAILABLE: try again."""
-        end = time.monotonic() + timeout
-        while True:
-            try:
-                return self.admin.TransferLeader(pb.TransferLeaderRequest(target=target), timeout=timeout)
-            except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > end:
-                    raise
-                time.sleep(0.02)
+        return again(lambda: self.admin.TransferLeader(pb.TransferLeaderRequest(target=target), timeout=timeout),
+                     codes=(grpc.StatusCode.UNAVAILABLE,))

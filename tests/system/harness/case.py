@@ -6,7 +6,7 @@ import tempfile
 import unittest
 
 from harness import settings
-from harness.cluster import Cluster
+from harness.cluster import STEADY, Cluster
 from harness.history import judge
 from harness.load import Load
 
@@ -59,7 +59,8 @@ class Case(unittest.TestCase):
 
 
 class SharedCase(Case):
-    """All tests of the class use one cluster of three. Each finds a leader; none leaves a node down."""
+    """All tests of the class use one cluster of three, whose leader stays. Each finds it known to every node; none leaves a
+    node down."""
     shared = None
 
     def setUp(self):
@@ -68,11 +69,11 @@ class SharedCase(Case):
         if kind.shared is None:
             directory = tempfile.mkdtemp(prefix=f"{kind.__name__}-", dir=settings.TEMPORARY)
             kind.addClassCleanup(shutil.rmtree, directory, ignore_errors=True)
-            kind.shared = Cluster(directory)
+            kind.shared = Cluster(directory, sections=STEADY)
             kind.addClassCleanup(kind.shared.close)
             kind.shared.start()
         self.nodes = kind.shared
-        self.leader = self.nodes.leader()
+        self.leader = self.nodes.settled()
         self.follower = self.nodes.followers(self.leader)[0]
         self.addCleanup(lambda: say(self.nodes.tails()) if self.failed() else None)
 

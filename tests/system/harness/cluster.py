@@ -1,57 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A cluster of real processes in one directory: started, killed, stopped for a while, asked, and read when stopped."""
-import itertools
-import os
 import pathlib
 import signal
-import socket
 import time
 
 import grpc
 
 from harness import process, settings
-from harness.api import Client
+from harness.api import Client, again
 from harness.history import parse_dump
+from harness.ports import free_port
+from harness.waiting import until
 
-_marks = []
-_ports = itertools.count(20000 + os.getpid() * 37 % 9000)
-
-
-def reserve(port):
-    """Whether nobody listens there; then it is ours until this process ends, also while our node is down: a name in the
-    abstract namespace says so to other tests."""
-    mark = socket.socket(socket.AF_UNIX)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: TIME_WAIT is no hindrance
-        try:
-            mark.bind(f"\0lockstep-test-port-{port}")
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            mark.close()
-            return False
-    _marks.append(mark)
-    return True
-
-
-def free_port(others=()):
-    """A port in 20000-29999, and those so far above it; below the range from which the kernel takes ports by itself."""
-    for _ in range(10000):
-        port = 20000 + (next(_ports) - 20000) % 9000
-        if all(reserve(port + other) for other in (0, *others)):
-            return port
-    raise AssertionError("no free port in 20000-29999")
-
-
-def until(condition, seconds, what):
-    """Ask again every 10 ms until it is true; returns what it returned. what: a text, or a function that makes one."""
-    end = time.monotonic() + seconds
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
-        time.sleep(0.01)
+# For what is said of a leader that stays: it stays though the host stands still for seconds.
+STEADY_SECONDS = 8 if settings.SLOW else 3
+STEADY = {"raft": {"election_timeout": f"{STEADY_SECONDS}s", "heartbeat": "60ms"}}
 
 
 class Node:
@@ -124,6 +87,18 @@ class Node:
             return self.client.status(timeout)
         except grpc.RpcError:
             return None
+
+    def status_now(self, seconds=20):
+        """Its status, however long the answer takes."""
+        return until(self.status, settings.patience(seconds), lambda: f"{self.name} says its status\n{self.tail()}")
+
+    def write(self, command, **fields):
+        """The answer to a command that may be applied twice, as a put may: proposed again while nobody leads."""
+        return again(lambda: self.client.propose(command, **fields))
+
+    def read(self, query, **fields):
+        """The answer to a query, asked again while there is no leader."""
+        return again(lambda: self.client.query(query, **fields))
 
     def resident_bytes(self):
         return process.resident_bytes(self.pid)
@@ -229,8 +204,30 @@ class Cluster:
             return leader if agree * 2 > len(self.nodes) else None
         return until(find, settings.patience(seconds), lambda: f"a leader\n{self.tails()}")
 
+    def settled(self, seconds=20):
+        """The leader, once every node that runs names it: each of them forwards to it now, and says where it is."""
+        def find():
+            self.check_alive()
+            seen = [(n, n.status()) for n in self.running()]
+            if any(s is None for _, s in seen) or len({(s.term, s.leader) for _, s in seen}) != 1:
+                return None
+            return next((n for n, s in seen if s.role == "leader"), None)
+        return until(find, settings.patience(seconds), lambda: f"a leader that every node names\n{self.tails()}")
+
     def followers(self, leader):
         return [n for n in self.running() if n is not leader]
+
+    def hand_over(self, node, seconds=30):
+        """Until it leads: whoever leads is asked to hand over to it."""
+        def leads():
+            leader = self.leader()
+            if leader is not node:
+                try:
+                    leader.client.transfer(node.name)
+                except grpc.RpcError:  # it leads no more, or could not: seen by who leads next
+                    pass
+            return leader is node
+        until(leads, settings.patience(seconds), lambda: f"{node.name} leads\n{self.tails()}")
 
     def wait_equal(self, seconds=30):
         """Every node has applied the same, which is all that the leader has. Returns the statuses by name.

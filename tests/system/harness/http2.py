@@ -39,6 +39,15 @@ def message(data, length=None, flag=0):
     return struct.pack(">BI", flag, len(data) if length is None else length) + data
 
 
+def frames(data):
+    """The complete ones: (kind, stream)."""
+    found = []
+    while len(data) >= 9 and len(data) >= (end := 9 + int.from_bytes(data[:3], "big")):
+        found.append((data[3], int.from_bytes(data[5:9], "big") & 0x7fffffff))
+        data = data[end:]
+    return found
+
+
 class Connection:
     def __init__(self, host, port, seconds=10):
         self.socket = socket.create_connection((host, port), seconds)
@@ -55,19 +64,10 @@ class Connection:
         except (ConnectionError, socket.timeout):
             return False
 
-    def frames_until_close(self, seconds):
-        """What arrives until the other side closes or the time is over: (frames as (kind, stream), closed)."""
-        data, closed = self.read_until_close(seconds)
-        frames = []
-        while len(data) >= 9:
-            length = int.from_bytes(data[:3], "big")
-            frames.append((data[3], int.from_bytes(data[5:9], "big") & 0x7fffffff))
-            data = data[9 + length:]
-        return frames, closed
-
-    def read_until_close(self, seconds):
+    def read_until_close(self, seconds, enough=lambda data: False):
+        """What arrives until the other side closes, there is enough of it, or the time is over: (data, closed)."""
         end, data = time.monotonic() + seconds, b""
-        while (left := end - time.monotonic()) > 0:
+        while not enough(data) and (left := end - time.monotonic()) > 0:
             self.socket.settimeout(left)
             try:
                 more = self.socket.recv(65536)

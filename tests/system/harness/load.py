@@ -17,11 +17,11 @@ import time
 import grpc
 import grpc.aio
 
-from harness import api
+from harness import api, settings
 from harness.api import APPLIED, NOT_APPENDED, pb, rpc
 from harness.history import REGISTER, Command, Read
 
-COMMAND_SECONDS = 5.0  # deadline of a unary command
+COMMAND_SECONDS = 5.0  # deadline of a unary command; half of what a stream's answer may take
 PAUSE_SECONDS = 0.005  # after a failure, so that a cluster without leader is not asked in a circle
 
 
@@ -29,13 +29,14 @@ class Load:
     """with Load(cluster.endpoints(), seed) as load: ...; load.commands and load.reads belong to the caller after it."""
 
     def __init__(self, endpoints, seed, unary=24, streams=4, messages=3, per_message=8, readers=3, bytes_min=0,
-                 bytes_max=512, forward=True, tag=b""):
+                 bytes_max=512, forward=True, tag=b"", deadline=COMMAND_SECONDS):
         self.endpoints = list(endpoints)
         self.seed = seed
         self.shape = (unary, streams, messages, per_message, readers)
         self.bytes = (bytes_min, bytes_max)
         self.tag = tag  # tells this load's commands from another one's on the same cluster
         self.forward = forward
+        self.deadline = deadline
         self.commands, self.reads = [], []
         self.in_flight = 0
         self.in_flight_max = 0
@@ -58,6 +59,7 @@ class Load:
     def stop(self, seconds=60):
         """Send no more, wait for what is in flight, bounded."""
         self._stopping = True
+        seconds = settings.patience(seconds)
         self._thread.join(seconds)
         if self._thread.is_alive():
             raise AssertionError(f"{self.in_flight} commands got no answer within {seconds} s of the last one sent")
@@ -150,7 +152,7 @@ class Load:
     async def _propose(self, at, command, metadata):
         try:
             response = await self._stubs[at].Propose(pb.ProposeRequest(command=command.payload),
-                                                     timeout=COMMAND_SECONDS, metadata=metadata)
+                                                     timeout=self.deadline, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             self._failed(command, api.fate(error), f"{self.endpoints[at]}: {error.code().name}: {error.details()}")
             await asyncio.sleep(PAUSE_SECONDS)
@@ -216,7 +218,7 @@ class Load:
             writer = asyncio.create_task(write())
             error = None
             try:
-                while (answer := await asyncio.wait_for(call.read(), COMMAND_SECONDS * 2)) is not grpc.aio.EOF:
+                while (answer := await asyncio.wait_for(call.read(), self.deadline * 2)) is not grpc.aio.EOF:
                     self._answered(waiting.popleft(), answer)
                     room.release()
             except (grpc.aio.AioRpcError, asyncio.TimeoutError) as e:

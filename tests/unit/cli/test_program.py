@@ -2,13 +2,18 @@
 """The program without a cluster: words that every program knows, and a start that comes to nothing."""
 import json
 import os
+import pathlib
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "system"))
+from harness import ports, process
+from harness.waiting import until
 
 LOCKSTEP = sys.argv.pop(1)
 
@@ -19,6 +24,28 @@ def run(*words):
 
 
 class Program(unittest.TestCase):
+    def start_local(self, *words, environment=None):
+        """`lockstep local`, which ends with this test, and a function that gives the events that it has told so far."""
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        output = os.path.join(directory, "local.out")
+        local = process.start([LOCKSTEP, "local", "--dir", os.path.join(directory, "data"), "--port", ports.free_base(), "-o",
+                               "json", *words], output, {**os.environ, **(environment or {})})
+
+        def end():  # in order: its nodes end before it
+            if local.poll() is None:
+                local.send_signal(signal.SIGINT)
+            try:
+                local.wait(60)
+            finally:
+                process.end(local)
+        self.addCleanup(end)
+
+        def events():
+            with open(output, encoding="utf-8") as file:
+                return [json.loads(line) for line in file.read().splitlines(keepends=True) if line.endswith("}\n")]
+        return local, events
+
     def test_flags_in_the_place_of_a_command_are_help_and_version(self):
         self.assertEqual(run("--version"), run("version"))
         self.assertRegex(run("--version")[1], r"^lockstep \d")
@@ -35,54 +62,40 @@ class Program(unittest.TestCase):
                 self.assertFalse(os.path.exists(os.path.join(directory, "lockstep.toml")))
 
     def test_local_that_finds_no_leader_ends_when_it_is_told_to(self):
-        with tempfile.TemporaryDirectory() as parent:
-            environment = dict(os.environ, LOCKSTEP_FAULTS="cut")
-            local = subprocess.Popen([LOCKSTEP, "local", "--dir", os.path.join(parent, "data"), "--port", "27401"],
-                                     env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            time.sleep(2)
-            begin = time.monotonic()
-            local.send_signal(signal.SIGINT)
-            out, err = local.communicate(timeout=60)
-            self.assertLess(time.monotonic() - begin, 20)
-            self.assertEqual((local.returncode, err), (0, ""), out)
-            self.assertNotIn("writable", out)
+        local, events = self.start_local(environment={"LOCKSTEP_FAULTS": "cut"})
+        until(lambda: len(events()) == 3, 60, lambda: f"three nodes: {events()}")
+        local.send_signal(signal.SIGINT)
+        self.assertEqual(local.wait(60), 0, events())
+        self.assertEqual([e["event"] for e in events()], ["started"] * 3)
 
     def test_local_exits_as_the_node_whose_file_is_wrong(self):
         with tempfile.TemporaryDirectory() as directory:
             with open(os.path.join(directory, "lockstep.toml"), "w", encoding="utf-8") as out:
-                out.write('cluster = "c"\nmachine = "kv"\ndurability = "fast"\n[node.n1]\nclient = "127.0.0.1:27411"\n'
-                          'peer = "127.0.0.1:27511"\ndata = "n1"\n')
+                out.write('cluster = "c"\nmachine = "kv"\ndurability = "fast"\n[node.n1]\n'
+                          f'client = "127.0.0.1:{ports.free_port()}"\npeer = "127.0.0.1:{ports.free_port()}"\ndata = "n1"\n')
             code, _, err = run("local", "--dir", directory)
             self.assertEqual(code, 2, err)
             self.assertIn("lockstep.toml:3:14", err)
 
     def test_a_line_that_is_too_long_does_not_hide_an_unknown_outcome(self):
-        with tempfile.TemporaryDirectory() as directory:
-            local = subprocess.Popen([LOCKSTEP, "local", "--nodes", "1", "--dir", directory, "--port", "27421", "-o", "json"],
-                                     stdout=subprocess.PIPE, text=True)
-            try:
-                events = [json.loads(local.stdout.readline()) for _ in range(2)]
-                self.assertEqual([e["event"] for e in events], ["started", "writable"])
-                with subprocess.Popen([LOCKSTEP, "propose", "-", "--to", events[0]["client"], "--timeout", "3s"],
-                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as propose:
-                    propose.stdin.write(b"put a 1\n")
-                    propose.stdin.flush()
-                    self.assertTrue(select.select([propose.stdout], [], [], 10)[0], "no answer while the input is open")
-                    self.assertEqual(propose.stdout.readline(), b"ok\n")
-                    os.kill(events[0]["pid"], signal.SIGSTOP)
-                    try:
-                        propose.stdin.write(b"put b 2\n")
-                        propose.stdin.flush()
-                        time.sleep(0.3)
-                        err = propose.communicate(b"x" * (2 << 20), timeout=30)[1].decode()
-                    finally:
-                        os.kill(events[0]["pid"], signal.SIGCONT)
-                self.assertIn("line 3 is longer", err)
-                self.assertIn("line 2: ", err)
-                self.assertEqual(propose.returncode, 6, err)
-            finally:
-                local.send_signal(signal.SIGINT)
-                local.communicate(timeout=60)
+        _, events = self.start_local("--nodes", "1")
+        until(lambda: [e["event"] for e in events()] == ["started", "writable"], 60, lambda: f"it leads: {events()}")
+        node = events()[0]
+        with subprocess.Popen([LOCKSTEP, "propose", "-", "--to", node["client"], "--timeout", "5s"],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as propose:
+            self.addCleanup(process.end, propose)
+            propose.stdin.write(b"put a 1\n")
+            propose.stdin.flush()
+            self.assertTrue(select.select([propose.stdout], [], [], 30)[0], "no answer while the input is open")
+            self.assertEqual(propose.stdout.readline(), b"ok\n")
+            os.kill(node["pid"], signal.SIGSTOP)
+            self.addCleanup(os.kill, node["pid"], signal.SIGCONT)
+            until(lambda: process.is_stopped(node["pid"]), 10, "the node stands still")
+            propose.stdin.write(b"put b 2\n")  # no more is read before it is sent
+            err = propose.communicate(b"x" * (2 << 20), timeout=60)[1].decode()
+        self.assertIn("line 3 is longer", err)
+        self.assertIn("line 2: ", err)
+        self.assertEqual(propose.returncode, 6, err)
 
 
 if __name__ == "__main__":
