@@ -10,6 +10,7 @@
 #include "storage/frame.h"
 #include "storage/state.h"
 #include "storage/table.h"
+#include "tests/support/archive.h"
 #include "tests/support/blocks.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/sim_kv.h"
@@ -26,8 +27,6 @@ static void setup(void)
     kv = sim_kv_open(disk);
     store_options(&store, "d", sim_disk(disk), sim_kv(kv));
 }
-
-static void archive_forget(void);
 
 static void teardown(void)
 {
@@ -81,65 +80,6 @@ static void flip(uint64_t at, unsigned bit)
 {
     uint64_t bytes;
     journal_bytes(&bytes)[at] ^= (uint8_t)(1u << bit);
-}
-
-/* --- what other nodes have: every block that was ever appended here ---------------------------------------------- */
-
-enum { ARCHIVE_MAX = 2048 };
-static struct storage_patch archive[ARCHIVE_MAX];
-static uint32_t archived;
-static uint32_t asked; /* blocks that were missing */
-
-static void archive_forget(void)
-{
-    while (archived > 0) free((void *)(uintptr_t)archive[--archived].block);
-}
-
-/* What the ring holds from here on. */
-static void archive_ring(raft_index first)
-{
-    struct ring_slot slot;
-    for (raft_index i = first; i <= ring_last(store.ring).index; i++) {
-        if (ring_find(store.ring, i, &slot) != 0) continue;
-        uint8_t *copy = malloc(slot.bytes);
-        memcpy(copy, ring_at(store.ring, slot.pos), slot.bytes);
-        ck_assert_uint_lt(archived, ARCHIVE_MAX);
-        archive[archived++] =
-            (struct storage_patch){.index = i, .crc = slot.header_crc, .bytes = slot.bytes, .block = copy};
-    }
-}
-
-/* Open, with what is missing given as a peer would: the block by its name, and those that it leads to. */
-static int open_repaired(void)
-{
-    struct storage_patch patches[ARCHIVE_MAX];
-    uint32_t count = 0;
-    store.options.patches = patches;
-    for (int rounds = 0;; rounds++) {
-        ck_assert_int_lt(rounds, 100);
-        store.options.patch_count = count;
-        int rc = store_open(&store);
-        if (rc != LOCKSTEP_ECORRUPT || store.recovered.missing_count == 0) {
-            store.options.patch_count = 0;
-            return rc;
-        }
-        for (uint32_t m = 0; m < store.recovered.missing_count; m++) {
-            struct storage_missing missing = store.recovered.missing[m];
-            ck_assert(missing.first <= missing.index && missing.first > 0);
-            while (missing.index >= missing.first) {
-                uint32_t a = 0;
-                while (a < archived && (archive[a].index != missing.index || archive[a].crc != missing.crc)) a++;
-                ck_assert_msg(a < archived, "nobody ever had block %" PRIu64 " %x: %s", missing.index, missing.crc,
-                              store.why);
-                struct block_header header;
-                ck_assert_int_eq(block_header_read(archive[a].block, archive[a].bytes, &header), 0);
-                patches[count++] = archive[a];
-                asked++;
-                missing.index--;
-                missing.crc = header.previous_crc;
-            }
-        }
-    }
 }
 
 static void expect_refused(int rc, const char *with)
@@ -412,13 +352,13 @@ START_TEST(no_flipped_bit_in_the_journal_is_served_as_good_and_others_repair_it)
             append_durable(1, 4, 40);
             store_run_journal(&store, 5000000);
             struct block_base last = ring_last(store.ring);
-            archive_ring(1);
+            archive_ring(&store, 1);
             store_close(&store);
             uint64_t at = frame_at(n, &header);
             if (bit >= ((uint64_t)header.header_bytes + header.blocks_bytes) * 8) break;
             flip(at + bit / 8, bit % 8);
-            asked = 0;
-            int rc = open_repaired();
+            uint32_t asked;
+            int rc = archive_open(&store, &asked);
             if (rc != 0) {
                 ck_assert_msg(rc == LOCKSTEP_ECORRUPT, "frame %d bit %lu: %d %s", n, (unsigned long)bit, rc, store.why);
                 ck_assert_ptr_nonnull(strstr(store.why, "damaged"));
@@ -463,7 +403,7 @@ static bool random_history(struct random *dice)
         bool any = false;
         for (uint64_t n = 1 + random_below(dice, 4); n > 0 && store.hard_state.term > 0; n--)
             any |= store_append(&store, store.hard_state.term, 20 + (uint32_t)random_below(dice, 2500), turn);
-        if (any) archive_ring(first);
+        if (any) archive_ring(&store, first);
         if (any || term || vote) store_persist(&store, any ? first : 0, term || vote);
         if (!any && first <= last) return false;
         if (random_chance(dice, 1, 3)) continue; /* one frame with the next turn's */
@@ -515,8 +455,8 @@ START_TEST(damage_anywhere_is_harmless_repaired_or_refused) /* T53, T54, J7 */
         uint64_t journal_end = store.storage->journal.last.offset;
         store_close(&store);
         random_damage(&dice, journal_end);
-        asked = 0;
-        int rc = open_repaired();
+        uint32_t asked;
+        int rc = archive_open(&store, &asked);
         if (rc != 0) {
             ck_assert_msg(rc == LOCKSTEP_ECORRUPT, "round %lu: %d %s", (unsigned long)round, rc, store.why);
             refused++;
@@ -529,8 +469,7 @@ START_TEST(damage_anywhere_is_harmless_repaired_or_refused) /* T53, T54, J7 */
             repaired += asked != 0;
             harmless += asked == 0;
             store_close(&store); /* and nothing is missing any more */
-            asked = 0;
-            ck_assert_int_eq(open_repaired(), 0);
+            ck_assert_int_eq(archive_open(&store, &asked), 0);
             ck_assert_uint_eq(asked, 0);
             ck_assert_uint_eq(store.recovered.last.crc, last.crc);
         }
