@@ -196,7 +196,8 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
     rc = storage_reader_open(node->storage, &node->load_reader);
     if (rc == 0) rc = storage_reader_open(node->storage, &node->snapshot_reader);
     if (rc != 0) {
-        snprintf(why, why_room, "%s: the log cannot be read: %s", o->data_directory, lockstep_error_text(rc));
+        snprintf(why, why_room, "%s: the log cannot be read: %s; check the disk and its permissions", o->data_directory,
+                 lockstep_error_text(rc));
         return rc;
     }
     if (recovered.snapshot.base.index != 0)

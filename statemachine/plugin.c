@@ -69,12 +69,15 @@ struct content {
 static int read_file(const char *path, struct content *ret, char *why, size_t why_room)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fail(code_of_errno(errno), why, why_room, "plugin %s: %s", path, strerror(errno));
+    if (fd < 0)
+        return fail(code_of_errno(errno), why, why_room,
+                    "plugin %s: cannot be read: %s; check the file and its permissions", path, strerror(errno));
     uint8_t *bytes = NULL;
     int rc = 0;
     struct stat about;
     if (fstat(fd, &about) != 0) {
-        rc = fail(LOCKSTEP_EIO, why, why_room, "plugin %s: %s", path, strerror(errno));
+        rc = fail(LOCKSTEP_EIO, why, why_room, "plugin %s: cannot be read: %s; check the file and its permissions",
+                  path, strerror(errno));
         goto out;
     }
     if (!S_ISREG(about.st_mode) || about.st_size <= 0 || about.st_size > PLUGIN_FILE_BYTES_MAX) {
@@ -89,14 +92,15 @@ static int read_file(const char *path, struct content *ret, char *why, size_t wh
     size_t room = (size_t)about.st_size, count = 0;
     bytes = malloc(room);
     if (bytes == NULL) {
-        rc = fail(LOCKSTEP_ENOMEM, why, why_room, "plugin %s: no memory for its %zu bytes", path, room);
+        rc = fail(LOCKSTEP_ENOMEM, why, why_room, "plugin %s: no memory for its %zu bytes; free some", path, room);
         goto out;
     }
     while (count < room) {
         ssize_t got = read(fd, bytes + count, room - count);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) {
-            rc = fail(LOCKSTEP_EIO, why, why_room, "plugin %s: %s", path, strerror(errno));
+            rc = fail(LOCKSTEP_EIO, why, why_room, "plugin %s: cannot be read: %s; check the file and its permissions",
+                      path, strerror(errno));
             goto out;
         }
         if (got == 0) break; /* it has shrunk; the loader will say what it thinks of the rest */
@@ -157,10 +161,12 @@ static int make_copy(const char *directory, const struct content *content, struc
     int count = snprintf(ret_path, room, "%s%s/%s.so", directory[0] == '/' ? "" : "./", directory, hex);
     char unfinished[PATH_MAX + 16];
     if (count < 0 || (size_t)count >= room)
-        return fail(LOCKSTEP_EINVAL, why, why_room, "plugin folder %s: the path is too long", directory);
+        return fail(LOCKSTEP_EINVAL, why, why_room, "plugin folder %s: the path is too long; choose a shorter one",
+                    directory);
     plugin->folder_made = mkdir(directory, 0700) == 0;
     if (!plugin->folder_made && errno != EEXIST)
-        return fail(code_of_errno(errno), why, why_room, "plugin folder %s: cannot be made: %s", directory,
+        return fail(code_of_errno(errno), why, why_room,
+                    "plugin folder %s: cannot be made: %s; check the folder above it and its permissions", directory,
                     strerror(errno));
     if (holds_content(ret_path, content)) return 0;
     snprintf(unfinished, sizeof unfinished, "%s.%ld", ret_path, (long)getpid());
@@ -173,7 +179,8 @@ static int make_copy(const char *directory, const struct content *content, struc
     int error = errno;
     unlink(unfinished);
     if (plugin->folder_made) (void)rmdir(directory);
-    return fail(rc, why, why_room, "plugin copy %s: cannot be written: %s", ret_path, strerror(error));
+    return fail(rc, why, why_room, "plugin copy %s: cannot be written: %s; check the disk and its permissions",
+                ret_path, strerror(error));
 }
 
 void plugin_copy_undo(const struct plugin *plugin)
@@ -294,7 +301,7 @@ int plugin_load(const char *path, const char *copy_directory, const char *expect
     struct plugin plugin = {.name = ""};
     char copy[PATH_MAX];
     if (strlen(path) >= sizeof plugin.path)
-        return fail(LOCKSTEP_EINVAL, why, why_room, "plugin: the path is longer than %zu bytes",
+        return fail(LOCKSTEP_EINVAL, why, why_room, "plugin: the path is longer than %zu bytes; choose a shorter one",
                     sizeof plugin.path - 1);
     snprintf(plugin.path, sizeof plugin.path, "%s", path);
     int rc = read_file(path, &content, why, why_room);
@@ -332,14 +339,18 @@ static void program_directory(char *ret, size_t room)
 int plugin_find(const char *machine, const char *base_directory, char *ret_path, size_t room, char *why,
                 size_t why_room)
 {
-    if (machine[0] == '\0') return fail(LOCKSTEP_EINVAL, why, why_room, "machine: the name is empty");
+    if (machine[0] == '\0')
+        return fail(LOCKSTEP_EINVAL, why, why_room,
+                    "machine: the name is empty; name one that is shipped, as \"kv\", or a file");
     if (strchr(machine, '/') != NULL) {
         bool absolute = machine[0] == '/';
         int count = snprintf(ret_path, room, "%s%s%s", absolute ? "" : base_directory, absolute ? "" : "/", machine);
         if (count < 0 || (size_t)count >= room)
-            return fail(LOCKSTEP_EINVAL, why, why_room, "machine %s: the path is too long", machine);
+            return fail(LOCKSTEP_EINVAL, why, why_room, "machine %s: the path is too long; choose a shorter one",
+                        machine);
         if (is_file(ret_path)) return 0;
-        return fail(LOCKSTEP_ENOTFOUND, why, why_room, "machine %s: there is no file %s", machine, ret_path);
+        return fail(LOCKSTEP_ENOTFOUND, why, why_room,
+                    "machine %s: there is no file %s; build it first, or name another one", machine, ret_path);
     }
     char beside[PATH_MAX];
     program_directory(beside, sizeof beside);

@@ -98,6 +98,7 @@ struct writing {
     const struct disk *disk;
     struct disk_file *file;
     uint64_t offset, flushed, number;
+    int error; /* of the file that is written */
 };
 
 static int write_bytes(struct writing *w, const void *first, size_t first_bytes, const void *second,
@@ -105,12 +106,12 @@ static int write_bytes(struct writing *w, const void *first, size_t first_bytes,
 {
     const struct iovec parts[] = {{.iov_base = (void *)(uintptr_t)first, .iov_len = first_bytes},
                                   {.iov_base = (void *)(uintptr_t)second, .iov_len = second_bytes}};
-    int rc = w->disk->pwritev(w->file, parts, 2, w->offset);
-    if (rc != 0) return rc;
+    w->error = w->disk->pwritev(w->file, parts, 2, w->offset);
+    if (w->error != 0) return w->error;
     w->offset += first_bytes + second_bytes;
     if (w->offset - w->flushed < FLUSH_BYTES) return 0;
     w->flushed = w->offset;
-    return w->disk->flush(w->file, false);
+    return w->error = w->disk->flush(w->file, false);
 }
 
 static int write_head(struct writing *w, const struct backup_head *head)
@@ -168,6 +169,13 @@ static int write_all(struct writing *w, struct inspection *inspection, struct ba
                      offset);
             return LOCKSTEP_ECORRUPT;
         }
+        if (rc != 0 && w->error == 0) {
+            snprintf(why, why_room,
+                     "its snapshot cannot be read at byte %" PRIu64 ": %s; look at the disk, and make the backup from "
+                     "another node",
+                     offset, lockstep_error_text(rc));
+            return rc;
+        }
     }
     for (raft_index index = summary->base.index + 1; rc == 0 && index <= head->last; index++) {
         const uint8_t *block;
@@ -219,15 +227,23 @@ int backup_create(struct inspection *inspection, const struct disk *disk, const 
     inspect_configuration(inspection, summary.base.index, &summary.head.configuration);
 
     char path_new[STORAGE_PATH_BYTES_MAX], directory[STORAGE_PATH_BYTES_MAX];
-    bool there = false;
-    int rc = strlen(path) + sizeof ".new" <= sizeof path_new ? 0 : LOCKSTEP_EINVAL;
-    if (rc == 0) rc = disk->exists(disk->context, path, &there);
-    if (rc != 0 || there) {
-        snprintf(why, why_room, "%s: %s", path,
-                 rc != 0 ? lockstep_error_text(rc) : "is there already; name another file");
-        return rc != 0 ? rc : LOCKSTEP_EEXIST;
+    bool there = false, has_name = false;
+    int count = snprintf(path_new, sizeof path_new, "%s.new", path);
+    if (count < 0 || (size_t)count >= sizeof path_new) {
+        snprintf(why, why_room, "the file's path is longer than %zu bytes; choose a shorter one",
+                 sizeof path_new - sizeof ".new");
+        return LOCKSTEP_EINVAL;
     }
-    snprintf(path_new, sizeof path_new, "%.*s.new", (int)sizeof path_new - 8, path);
+    int rc = disk->exists(disk->context, path, &there);
+    if (rc != 0) {
+        snprintf(why, why_room, "%s: cannot be looked for: %s; check the folder and its permissions", path,
+                 lockstep_error_text(rc));
+        return rc;
+    }
+    if (there) {
+        snprintf(why, why_room, "%s: is there already; name another file", path);
+        return LOCKSTEP_EEXIST;
+    }
     const char *slash = strrchr(path, '/');
     snprintf(directory, sizeof directory, "%.*s", slash == NULL ? 1 : (int)(slash - path + 1),
              slash == NULL ? "." : path);
@@ -245,11 +261,13 @@ int backup_create(struct inspection *inspection, const struct disk *disk, const 
     disk->close(w.file);
     if (rc == 0) {
         rc = disk->rename(disk->context, path_new, path);
+        has_name = rc == 0;
         if (rc == 0) rc = disk->flush_directory(disk->context, directory);
-        if (rc != 0) snprintf(reason, sizeof reason, "cannot be renamed: %s", lockstep_error_text(rc));
+        if (rc != 0)
+            snprintf(reason, sizeof reason, "cannot be given its name: %s; check the disk", lockstep_error_text(rc));
     }
     if (rc != 0) {
-        (void)disk->unlink(disk->context, path_new);
+        (void)disk->unlink(disk->context, has_name ? path : path_new);
         snprintf(why, why_room, "%s: %s", path, reason);
         return rc;
     }
@@ -489,7 +507,7 @@ int backup_read_file(const struct disk *disk, const char *path, const struct bac
     struct file_source from = {.disk = disk};
     int rc = disk->open(disk->context, path, DISK_READ_ONLY, &from.file);
     if (rc != 0) {
-        snprintf(why, why_room, "cannot be opened: %s", lockstep_error_text(rc));
+        snprintf(why, why_room, "cannot be opened: %s; check its path and its permissions", lockstep_error_text(rc));
         return rc;
     }
     const struct backup_source source = {.context = &from, .read = read_file};

@@ -103,12 +103,13 @@ static int journal_absent(const struct storage_options *storage, char *why, size
     if (storage->journal_directory == NULL) return 0;
     int rc = storage_path(path, storage->journal_directory, "journal");
     if (rc == 0) rc = storage->disk->exists(storage->disk->context, path, &there);
-    if (rc == 0 && there) rc = LOCKSTEP_EEXIST;
     if (rc != 0)
-        snprintf(why, why_room, "%s: %s", path,
-                 there ? "is there already; nothing was changed: name another journal_dir, or move it away"
-                       : lockstep_error_text(rc));
-    return rc;
+        snprintf(why, why_room, "a journal in %s: cannot be looked for: %s; check the folder and its permissions",
+                 storage->journal_directory, lockstep_error_text(rc));
+    if (rc != 0 || !there) return rc;
+    snprintf(why, why_room, "%s: is there already; nothing was changed: name another journal_dir, or move it away",
+             path);
+    return LOCKSTEP_EEXIST;
 }
 
 int epoch_restore(const struct epoch_options *options, const char *backup, struct backup_summary *ret_backup,

@@ -38,6 +38,7 @@ struct inspection {
 static const char ADVICE_LOST[] =
     "restore the directory from a copy or a backup, or give the node an empty one and run "
     "member replace";
+static const char ADVICE_DISK[] = "check the disk and its permissions";
 
 /* More than FINDINGS_MAX are not kept: nobody reads them, and the first ones say what to do. */
 __attribute__((format(printf, 6, 7))) static void found(struct inspection *i, int error, const char *file,
@@ -107,7 +108,9 @@ static void look_at_boot(struct inspection *i)
         return;
     case LOCKSTEP_ECORRUPT: found(i, rc, "boot", 0, 0, "is damaged; %s", ADVICE_LOST); return;
     case LOCKSTEP_EVERSION: found_format(i, "boot", 0, 0, "is", boot.version, BOOT_VERSION); return;
-    default: found(i, rc, "boot", UINT64_MAX, 0, "cannot be read: %s", lockstep_error_text(rc)); return;
+    default:
+        found(i, rc, "boot", UINT64_MAX, 0, "cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
+        return;
     }
     i->view.has_boot = true;
     i->view.boot = boot;
@@ -152,7 +155,9 @@ static void look_at_table(struct inspection *i)
     case LOCKSTEP_ECORRUPT:
         found(i, rc, "data.mdb", UINT64_MAX, 0, "its state record is damaged, votes may be lost; %s", ADVICE_LOST);
         return;
-    default: found(i, rc, "data.mdb", UINT64_MAX, 0, "cannot be read: %s", lockstep_error_text(rc)); return;
+    default:
+        found(i, rc, "data.mdb", UINT64_MAX, 0, "cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
+        return;
     }
     struct inspect_view *v = &i->view;
     v->has_table = true;
@@ -198,7 +203,9 @@ static void look_at_journal(struct inspection *i)
         return;
     case LOCKSTEP_ECORRUPT: found(i, rc, "journal", 0, 0, "its first page is damaged; %s", ADVICE_LOST); return;
     case LOCKSTEP_EVERSION: found_format(i, "journal", 0, 0, "is", i->journal.version, JOURNAL_VERSION); return;
-    default: found(i, rc, "journal", UINT64_MAX, 0, "cannot be read: %s", lockstep_error_text(rc)); return;
+    default:
+        found(i, rc, "journal", UINT64_MAX, 0, "cannot be read: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
+        return;
     }
     v->has_journal = true;
     if (!v->has_table) return;

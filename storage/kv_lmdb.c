@@ -149,9 +149,11 @@ static int check(struct kv_map *map, const char *path, bool read_only, char *why
 {
     map->fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     struct stat status;
-    if (map->fd < 0 || (!read_only && fsync(map->fd) != 0) || posix_fadvise(map->fd, 0, 0, POSIX_FADV_DONTNEED) != 0 ||
-        fstat(map->fd, &status) != 0) {
-        int rc = from_mdb(errno);
+    int error = map->fd < 0 || (!read_only && fsync(map->fd) != 0) ? errno : 0;
+    if (error == 0) error = posix_fadvise(map->fd, 0, 0, POSIX_FADV_DONTNEED); /* leaves errno alone */
+    if (error == 0 && fstat(map->fd, &status) != 0) error = errno;
+    if (error != 0) {
+        int rc = from_mdb(error);
         snprintf(why, why_room, "%s: cannot be read: %s; check the disk and its permissions", path,
                  lockstep_error_text(rc));
         return rc;

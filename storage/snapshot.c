@@ -261,12 +261,13 @@ static int transact(struct storage *s, uint64_t bytes, fill *fill_it, void *cont
         atomic_fetch_add_explicit(&s->transactions, 1, memory_order_relaxed);
         return 0;
     }
-    storage_fail(s, rc,
-                 rc == LOCKSTEP_ECORRUPT
-                     ? "a block or a term in data.mdb that was to be compacted is damaged or missing; the other nodes "
-                       "have it: keep this directory and look at its disk"
-                     : "data.mdb could not be written or flushed: the log is not safe on this disk; replace the disk, "
-                       "then start again");
+    storage_fail(
+        s, rc,
+        rc == LOCKSTEP_ECORRUPT
+            ? "a block or a term in data.mdb that was to be compacted is damaged or missing; the other nodes "
+              "have it: keep this directory for looking at its disk, give the node an empty one and run member replace"
+            : "data.mdb could not be written or flushed: the log is not safe on this disk; replace the disk, "
+              "then start again");
     s->wake(s->wake_context, STORAGE_LOOP);
     return rc;
 }

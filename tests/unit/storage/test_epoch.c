@@ -16,6 +16,7 @@
 #include "storage/epoch.h"
 #include "storage/forget.h"
 #include "tests/support/blocks.h"
+#include "tests/support/sim_disk.h"
 #include "tests/support/unit.h"
 
 enum { SELF = 0x1111, SECOND = 0x2222, THIRD = 0x3333, SNAPSHOT_AT = 5, BLOCKS = 24, CONFIGURATION_AT = 12 };
@@ -522,6 +523,59 @@ START_TEST(a_damaged_backup_makes_no_directory)
 }
 END_TEST
 
+START_TEST(a_backup_that_cannot_get_its_name_leaves_nothing) /* so that the next one can */
+{
+    char old[128];
+    const enum sim_disk_full_at full[] = {SIM_DISK_FULL_AT_RENAME, SIM_DISK_FULL_AT_NAMES, SIM_DISK_FULL_NOWHERE};
+    struct sim_disk *disk = sim_disk_open(1);
+    snprintf(old, sizeof old, "%s/old", folder);
+    old_directory(old, true, &birth.configuration);
+    for (int i = 0; i < 3; i++) {
+        struct inspection *inspection = look(old);
+        struct backup_summary summary;
+        bool there = false;
+        sim_disk_full_at(disk, full[i]);
+        why[0] = 0;
+        int rc = backup_create(inspection, sim_disk(disk), "b/file", 1, &summary, why, sizeof why);
+        ck_assert_msg(rc == (i < 2 ? LOCKSTEP_ENOSPC : 0), "%d: %d %s", i, rc, why);
+        ck_assert_int_eq(sim_disk(disk)->exists(sim_disk(disk)->context, "b/file", &there), 0);
+        ck_assert_msg(there == (i == 2), "%d: %s", i, why);
+        ck_assert_int_eq(sim_disk(disk)->exists(sim_disk(disk)->context, "b/file.new", &there), 0);
+        ck_assert(!there);
+        inspect_close(inspection);
+    }
+    sim_disk_close(disk);
+}
+END_TEST
+
+static int no_pread(struct disk_file *file, void *to, size_t bytes, uint64_t offset, size_t *ret_bytes)
+{
+    (void)file;
+    (void)to;
+    (void)bytes;
+    (void)offset;
+    (void)ret_bytes;
+    return LOCKSTEP_EIO;
+}
+
+START_TEST(a_snapshot_that_cannot_be_read_is_not_called_a_file_that_cannot_be_written)
+{
+    char old[128];
+    struct disk disk = *disk_posix();
+    const struct inspect_options options = {.directory = old, .disk = &disk, .kv = kv_lmdb()};
+    struct inspection *inspection;
+    struct backup_summary summary;
+    snprintf(old, sizeof old, "%s/old", folder);
+    old_directory(old, true, &birth.configuration);
+    ck_assert_int_eq(inspect_open(&options, &inspection, why, sizeof why), 0);
+    disk.pread = no_pread;
+    ck_assert_int_eq(backup_create(inspection, disk_posix(), path_of("file"), 1, &summary, why, sizeof why),
+                     LOCKSTEP_EIO);
+    ck_assert_msg(strstr(why, "its snapshot cannot be read") != NULL && strstr(why, "another node") != NULL, "%s", why);
+    inspect_close(inspection);
+}
+END_TEST
+
 START_TEST(a_damaged_directory_is_not_backed_up)
 {
     char old[128], file[128];
@@ -554,6 +608,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_backup_with_any_byte_changed_or_missing_is_refused_with_its_place);
     tcase_add_test(tests, a_backup_of_another_format_is_refused_with_both_numbers);
     tcase_add_test(tests, a_damaged_backup_makes_no_directory);
+    tcase_add_test(tests, a_backup_that_cannot_get_its_name_leaves_nothing);
+    tcase_add_test(tests, a_snapshot_that_cannot_be_read_is_not_called_a_file_that_cannot_be_written);
     tcase_add_test(tests, a_damaged_directory_is_not_backed_up);
 }
 
