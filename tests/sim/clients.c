@@ -5,8 +5,11 @@
  * then it asks again with the same seq, wherever, until it knows.
  * L1  Every call that a node took is answered once, or the node dies.
  * L2  What a client is told stands in the log at that position, with that reply.
- * L3  It stands behind everything that any client was told before the call began: real-time order, for any machine.
- * L4  With kv, each key's history is linearizable (linearizable.h), whatever positions the nodes claim. */
+ * L3  It stands behind everything that any client was told before the call began: real-time order, for any machine. So
+ *     does the answer of a read at LINEARIZABLE and FOLLOWER; at BOUNDED_STALE it is behind all that was told so long
+ *     before; and at any level behind the min_index that it asked for.
+ * L4  With kv, each key's history is linearizable (linearizable.h), whatever positions the nodes claim. A BOUNDED_STALE
+ *     read stands in it as one that began so much earlier; a LOCAL one, which promises nothing, does not. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,11 +25,12 @@ enum { CALL_TRAVELS = 1, CALL_WAITS, CALL_ENDED };
 
 struct call {
     uint8_t state, client, node;
-    bool linearizable; /* a query's */
-    bool outcome;      /* it only asks what became of the command */
+    bool outcome; /* it only asks what became of the command */
     uint32_t operation;
     uint64_t timeout_ns;
-    raft_index min_index;
+    uint64_t arrived_ns;
+    raft_index min_index;   /* asked for */
+    raft_index floor_index; /* promised by a read's level */
     /* How it ended. */
     int error;
     int32_t code;
@@ -58,6 +62,36 @@ static void *grow(void *items, uint32_t count, uint32_t *room, size_t bytes)
     return items;
 }
 
+struct floor {
+    uint64_t since_ns;
+    raft_index index;
+};
+
+/* A client was told of this block. */
+static void told(struct world *world, raft_index index)
+{
+    if (index <= world->floor_index) return;
+    world->floor_index = index;
+    world->floors = grow(world->floors, world->floor_count, &world->floor_room, sizeof *world->floors);
+    world->floors[world->floor_count++] = (struct floor){.since_ns = world->now_ns, .index = index};
+}
+
+/* The newest block that any client had been told of at that time. */
+static raft_index floor_at(const struct world *world, uint64_t at_ns)
+{
+    uint32_t i = world->floor_count;
+    while (i > 0 && world->floors[i - 1].since_ns > at_ns) i--;
+    return i > 0 ? world->floors[i - 1].index : 0;
+}
+
+/* What was told until then, this read sees. The node counts the staleness by its own clock, which may be slow. */
+static uint64_t oldest_ns(const struct world *world, const struct call *c)
+{
+    uint64_t ns = world->operations[c->operation].what.max_staleness_ns;
+    ns += ns * world->plan.drift_ppm_max / (1000000 - world->plan.drift_ppm_max) + (ns > 0);
+    return c->arrived_ns > ns ? c->arrived_ns - ns : 0;
+}
+
 static uint64_t travel(struct world *world)
 {
     const struct sim_plan *plan = &world->plan;
@@ -79,6 +113,7 @@ void clients_close(struct world *world)
     for (uint32_t i = 0; i < world->operation_count; i++) free(world->operations[i].what.payload);
     free(world->operations);
     free(world->calls);
+    free(world->floors);
 }
 
 uint64_t clients_next_ns(const struct world *world)
@@ -126,8 +161,7 @@ static void call(struct world *world, struct client *client)
     c->node = (uint8_t)client->node;
     c->operation = client->operation;
     c->timeout_ns = world->now_ns + world->plan.client_timeout_ns;
-    c->linearizable = operation->what.query && operation->what.linearizable;
-    if (operation->what.query && !c->linearizable) c->min_index = world->floor_index;
+    if (operation->what.has_min_index) c->min_index = world->floor_index + operation->what.blocks_ahead;
     c->outcome = operation->seq != 0 && operation->calls++ > 0 && random_chance(&world->random, 1, 4);
     if (m->node == NULL || m->calls_tail - m->calls_head == SIM_CALLS_WAITING_MAX) { /* nobody listens */
         c->state = CALL_ENDED;
@@ -202,10 +236,13 @@ static void end(struct world *world, struct client *client, bool known, bool non
         }
         workload_understand(world->workload, &operation->what, c->code, c->reply, c->reply_bytes);
         operation->what.seen.known = true;
+        if (operation->what.consistency == NODE_BOUNDED_STALE) operation->what.seen.called_ns = oldest_ns(world, c);
         if (c->position > world->floor_position) world->floor_position = c->position;
-        if (c->index > world->floor_index && (c->linearizable || c->position != 0)) world->floor_index = c->index;
+        told(world, c->index);
         world->applied_operations++;
-        world->newest_known_call_ns = operation->called_ns;
+        /* The other reads may be answered by a node alone: they show no progress. */
+        if (operation->what.consistency == NODE_LINEARIZABLE || operation->what.consistency == NODE_FOLLOWER)
+            world->newest_known_call_ns = operation->called_ns;
     }
     if (operation->travelling == 0) payload_free(operation);
     rest(world, client);
@@ -343,7 +380,6 @@ static void owner_queried(void *context, uint64_t tag, const struct node_answer 
     if (!leaves(m)) return;
     const struct call *c = &world->calls[tag];
     const struct operation *operation = &world->operations[c->operation];
-    raft_index floor_index = operation->floor_index;
     if (c->outcome) {
         bool known = answer->error == 0 && answer->position != 0;
         if (known)
@@ -354,12 +390,16 @@ static void owner_queried(void *context, uint64_t tag, const struct node_answer 
                  answer->code, answer->index, answer->position, answer->reply, answer->reply_bytes);
         return;
     }
-    if (answer->error == 0 && c->linearizable && answer->index < floor_index)
-        world_violated(world, "L3: query %llu began when block %llu was known, and is answered behind block %llu",
-                       (unsigned long long)tag, (unsigned long long)floor_index, (unsigned long long)answer->index);
+    static const char *const levels[] = {"linearizable", "local", "follower's", "bounded-stale"};
+    const char *level = levels[operation->what.consistency];
+    if (answer->error == 0 && answer->index < c->floor_index)
+        world_violated(world, "L3: query %llu, a %s one, has to see block %llu, and is answered behind block %llu",
+                       (unsigned long long)tag, level, (unsigned long long)c->floor_index,
+                       (unsigned long long)answer->index);
     if (answer->error == 0 && answer->index < c->min_index)
-        world_violated(world, "L3: local query %llu asked for block %llu, and is answered behind block %llu",
-                       (unsigned long long)tag, (unsigned long long)c->min_index, (unsigned long long)answer->index);
+        world_violated(world, "L3: query %llu, a %s one, asked for block %llu, and is answered behind block %llu",
+                       (unsigned long long)tag, level, (unsigned long long)c->min_index,
+                       (unsigned long long)answer->index);
     answered(world, (uint32_t)tag, answer->error, answer->code, answer->index, 0, answer->reply, answer->reply_bytes);
 }
 
@@ -401,6 +441,7 @@ void clients_arrive(struct world *world, struct member *m)
     lk_assert(operation->travelling > 0);
     operation->travelling--;
     c->state = CALL_WAITS;
+    c->arrived_ns = world->now_ns;
     trace_event(&world->trace, world->now_ns, m->i, TRACE_ASK, c->client, number, what->query, operation->command_hash);
     bool forward = random_chance(&world->random, world->plan.forward_per_1000, 1000);
     int rc;
@@ -408,11 +449,13 @@ void clients_arrive(struct world *world, struct member *m)
         struct node_query query = {.session = operation->session, .seq = operation->seq};
         rc = node_query(m->node, &query, forward, number);
     } else if (what->query) {
-        struct node_query query = {.consistency = c->linearizable ? NODE_LINEARIZABLE : NODE_LOCAL,
+        struct node_query query = {.consistency = what->consistency,
                                    .min_index = c->min_index,
+                                   .max_staleness_ns = what->max_staleness_ns,
                                    .query = what->payload,
                                    .query_bytes = what->payload_bytes};
-        rc = node_query(m->node, &query, forward && c->linearizable, number);
+        c->floor_index = what->consistency == NODE_LOCAL ? 0 : floor_at(world, oldest_ns(world, c));
+        rc = node_query(m->node, &query, forward && what->consistency == NODE_LINEARIZABLE, number);
     } else {
         struct node_command command = {.kind = operation->kind,
                                        .session = operation->session,

@@ -207,18 +207,23 @@ enum linearizable_verdict linearizable(const struct linearizable_operation *oper
             at = at->after;
             continue;
         }
-        /* A known operation returned and cannot be placed here: take back the last one placed. */
-        if (depth == 0) {
+        /* A known operation returned and cannot be placed here: take back the last one placed, and try it later. With a
+         * read that fitted no more is possible later than now: what was placed before it is the choice. */
+        bool is_choice = false;
+        while (!is_choice && depth > 0) {
+            struct moment *call = s.stack[--depth].call;
+            state = s.stack[depth].before;
+            s.done[call->operation / 64] &= ~(UINT64_C(1) << call->operation % 64);
+            if (operations[call->operation].known) known++;
+            if (call->end != NULL) put_back(call->end);
+            put_back(call);
+            at = call->after;
+            is_choice = operations[call->operation].kind != LINEARIZABLE_GET;
+        }
+        if (!is_choice) {
             verdict = LINEARIZABLE_NO;
             break;
         }
-        struct moment *call = s.stack[--depth].call;
-        state = s.stack[depth].before;
-        s.done[call->operation / 64] &= ~(UINT64_C(1) << call->operation % 64);
-        if (operations[call->operation].known) known++;
-        if (call->end != NULL) put_back(call->end);
-        put_back(call);
-        at = call->after;
     }
     free(s.moments);
     free(s.stack);

@@ -132,7 +132,7 @@ static void kv_make(struct workload *workload, struct random *r, const struct si
     }
     struct linearizable_operation *seen = &op->seen;
     op->key = number / OPERATIONS_A_WINDOW * KEYS_AT_A_TIME + random_below(r, KEYS_AT_A_TIME);
-    op->has_history = !op->query || op->linearizable;
+    op->has_history = !op->query || op->consistency != NODE_LOCAL;
     uint64_t pick = op->query ? 0 : random_below(r, 100);
     seen->a = (int64_t)number + 1;
     int used = 0;
@@ -206,12 +206,24 @@ static void any_make(struct workload *workload, struct random *r, const struct l
     payload_set(op, workload->text, bytes);
 }
 
+static void read_make(struct random *r, struct workload_operation *op)
+{
+    uint64_t pick = random_below(r, 5);
+    op->consistency = pick < 2    ? NODE_LINEARIZABLE
+                      : pick == 2 ? NODE_FOLLOWER
+                      : pick == 3 ? NODE_BOUNDED_STALE
+                                  : NODE_LOCAL;
+    if (op->consistency == NODE_BOUNDED_STALE) op->max_staleness_ns = SIM_MS << random_below(r, 14);
+    op->has_min_index = random_chance(r, 1, 2);
+    if (op->has_min_index && random_chance(r, 1, 8)) op->blocks_ahead = (uint32_t)random_below(r, 4);
+}
+
 void workload_make(struct workload *workload, struct random *r, const struct sim_plan *plan, uint32_t number,
                    struct workload_operation *op)
 {
     op->query = random_chance(r, plan->query_per_1000, 1000);
-    op->linearizable = op->query && !random_chance(r, 1, 5);
     if (!workload->kv && op->query && workload->queries.count == 0 && workload->commands.count > 0) op->query = false;
+    if (op->query) read_make(r, op);
     if (workload->kv)
         kv_make(workload, r, plan, number, op);
     else

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/random.h"
+#include "server/node.h"
 #include "tests/sim/linearizable.h"
 #include "tests/sim/plan.h"
 
@@ -22,7 +23,11 @@ struct workload;
 struct workload_operation {
     uint8_t *payload; /* owned by the operation; NULL when it has ended */
     uint32_t payload_bytes;
-    bool query, linearizable;
+    bool query;
+    enum node_consistency consistency; /* of a query, and what follows */
+    uint64_t max_staleness_ns;         /* BOUNDED_STALE */
+    bool has_min_index;                /* it has to see all that is known when it is asked, */
+    uint32_t blocks_ahead;             /* and so many blocks more */
     bool has_history;
     uint64_t key;
     struct linearizable_operation seen;

@@ -117,6 +117,8 @@ struct world {
     uint32_t call_count, call_room;
     log_position floor_position; /* of all that any client was told */
     raft_index floor_index;
+    struct floor *floors; /* each floor_index there was, and since when */
+    uint32_t floor_count, floor_room;
     uint64_t applied_operations;
     uint64_t newest_known_call_ns; /* when the operation that ended last, known, began */
 
