@@ -191,11 +191,18 @@ static void retire(struct operation *operation)
     operation_number(client);
 }
 
+static void drop_answer(struct operation *operation)
+{
+    if (operation->answer != operation->small) pool_give(&operation->client->requests, operation->answer);
+    operation->answer = NULL;
+    operation->answered = operation->broken = false;
+}
+
 static void release(struct operation *operation)
 {
     struct lockstep_client *client = operation->client;
     pool_give(&client->requests, operation->request);
-    if (operation->answer != operation->small) pool_give(&client->requests, operation->answer);
+    drop_answer(operation);
     operation->next = client->free_operations;
     client->free_operations = operation;
 }
@@ -508,6 +515,7 @@ static void number_again(struct operation *operation, const struct attempt *fail
         end_failed(operation, LOCKSTEP_ENOTFOUND, false, failed->text);
         return;
     }
+    drop_answer(operation);
     endpoint_paid(operation->at, 1);
     operation->call = NULL;
     operation->request_bytes -= MESSAGE_NUMBER_BYTES;
@@ -562,7 +570,7 @@ static struct verdict judge(const struct operation *operation, const struct atte
 static void try_again(struct operation *operation, const struct attempt *failed, bool from_server)
 {
     struct lockstep_client *client = operation->client;
-    operation->answered = operation->broken = false;
+    drop_answer(operation); /* there may be one: of a call that failed after it */
     endpoint_paid(operation->at, 1);
     operation->call = NULL;
     uint64_t now_ns = client_now_ns();

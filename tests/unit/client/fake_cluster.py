@@ -33,7 +33,8 @@ and in a stream also
     end              the call ends as on a node that lost its leadership
     end1 X           applied; the call ends so at the first copy
     short            no result at all
-A query "reset X" fails once; any other is answered "linearizable" or "local", as it was asked.
+A query "reset X" fails once; any other is answered "linearizable" or "local", as it was asked. The health of "halves" is
+answered, in 4 KiB, and fails then, once.
 """
 import importlib
 import os
@@ -124,7 +125,7 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
         self.server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 1)])
         rpc.add_LockstepServicer_to_server(self, self.server)
         rpc.add_AdminServicer_to_server(self, self.server)
-        check = grpc.unary_unary_rpc_method_handler(self.health)
+        check = grpc.unary_stream_rpc_method_handler(self.health)  # so that it may answer, and fail then
         self.server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check}),))
         if self.server.add_insecure_port(self.address) != self.port:
@@ -306,10 +307,15 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
 
     def health(self, request, context):
         if request == b"":
-            return b"\x08\x01"
-        if request == b"\x0a\x0flockstep.leader":
-            return b"\x08\x01" if self.leads() else b"\x08\x02"
-        context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+            yield b"\x08\x01"
+        elif request == b"\x0a\x0flockstep.leader":
+            yield b"\x08\x01" if self.leads() else b"\x08\x02"
+        elif request.startswith(b"\x0a\x06halves"):
+            yield b"\x08\x01" + b"\x12\x80\x20" + bytes(4096)  # and a field of 4 KiB that nobody knows
+            if self.cluster.see(request) == 0:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "that was all")
+        else:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
 
 
 def obey(order):

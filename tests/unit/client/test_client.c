@@ -622,6 +622,16 @@ START_TEST(health_says_serving_not_serving_or_unknown_service)
 }
 END_TEST
 
+START_TEST(an_answer_whose_call_fails_after_all_is_dropped_and_asked_for_again) /* C2; what a server says is input */
+{
+    struct lockstep_client *client = client_of_node(0);
+    struct lockstep_result result;
+    ck_assert_int_eq(lockstep_health_wait(client, "halves", 0, &result), 0);
+    ck_assert_int_eq(result.code, 1);
+    lockstep_client_close(client); /* finds that all memory came back */
+}
+END_TEST
+
 /* --- streams --- */
 
 struct stream_test {
@@ -924,6 +934,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, status_is_read_whole);
     tcase_add_test(tests, transfer_moves_the_leader_and_names_it);
     tcase_add_test(tests, health_says_serving_not_serving_or_unknown_service);
+    tcase_add_test(tests, an_answer_whose_call_fails_after_all_is_dropped_and_asked_for_again);
     tcase_add_test(tests, stream_finds_the_leader_before_it_takes_messages_and_answers_in_order);
     tcase_add_test(tests, stream_takes_no_more_messages_than_its_window);
     tcase_add_test(tests, stream_tells_the_fate_of_each_command_of_a_message);
