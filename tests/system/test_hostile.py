@@ -38,6 +38,7 @@ class Hostile(SharedCase):
         self.others = self.load(self.nodes, unary=8, streams=1, messages=2, per_message=4, readers=1,
                                 deadline=settings.patience(20)).__enter__()
         self.addCleanup(self.others.stop)
+        self.others.wait_found(settings.patience(30))  # while it looks for the leader, a command may fail; none behind that
         self.others.wait_acknowledged(100, settings.patience(30))
         self.memory = {n.name: n.resident_bytes() for n in self.nodes.nodes}
         self.term = self.leader.status_now().term
@@ -48,7 +49,6 @@ class Hostile(SharedCase):
         self.others.stop()
         self.nodes.check_alive()
         commands = self.others.commands[self.began:]
-        # At the very start a client may still look for the leader; no command behind that fails.
         failed = [c for c in commands if c.outcome != APPLIED]
         self.assertEqual([(c.outcome, c.why) for c in failed][:5], [], f"{len(failed)} of {len(commands)} failed")
         slowest = max(c.ended - c.began for c in commands)

@@ -11,12 +11,12 @@ from lockstep.v1 import lockstep_pb2_grpc as rpc
 
 APPLIED, NOT_APPENDED, UNKNOWN = "applied", "not-appended", "unknown"
 
-# gRPC's own retries would hide what we count. A node that comes back is dialled again at once.
+# gRPC's own retries would hide what we count. A node that comes back is dialled again at once. A dial itself has the 20 s that
+# it has by default: min_reconnect_backoff_ms, in spite of its name, would be its deadline.
 OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.max_send_message_length", 16 << 20),

@@ -19,10 +19,11 @@ from harness.api import APPLIED, NOT_APPENDED, UNKNOWN
 
 class Command:
     """One command as a client saw it. Times are time.monotonic()."""
-    __slots__ = ("payload", "began", "ended", "outcome", "index", "position", "code", "reply", "why")
+    __slots__ = ("payload", "worker", "began", "ended", "outcome", "index", "position", "code", "reply", "why")
 
-    def __init__(self, payload, began):
+    def __init__(self, payload, began, worker=None):
         self.payload = payload
+        self.worker = worker  # of the load, whose it is
         self.began = began
         self.ended = None
         self.outcome = UNKNOWN  # until an answer says more

@@ -42,6 +42,8 @@ class Load:
         self.in_flight_max = 0
         self.acknowledged = 0
         self.last_trouble = ""
+        self._workers = unary + streams + len(self.endpoints) + (readers > 0)  # those that propose
+        self._found = set()  # workers that have had an acknowledgement
         self._newest_began = 0.0  # of all commands that were acknowledged: when the one sent last was sent
         self._stopping = False
         self._trouble = None
@@ -80,6 +82,10 @@ class Load:
         """So many commands are in flight at this moment, and acknowledgements come in."""
         before = self.acknowledged
         self.wait(lambda: self.in_flight >= count and self.acknowledged > before, seconds, f"{count} commands in flight")
+
+    def wait_found(self, seconds=30):
+        """Every worker has found the leader: it has had an acknowledgement."""
+        self.wait(lambda: len(self._found) == self._workers, seconds, f"{self._workers} workers find the leader")
 
     def wait_acknowledged(self, more, seconds=30):
         goal = self.acknowledged + more
@@ -124,10 +130,10 @@ class Load:
             low, high = self.bytes
             size = rng.randrange(low, high if rng.randrange(8) == 0 else low + 48)
             payload = b"put key%s%d.%d =" % (self.tag, worker, number) + rng.randbytes(size).replace(b"\n", b"_")
-        return self._begin(payload)
+        return self._begin(payload, worker)
 
-    def _begin(self, payload):
-        command = Command(payload, time.monotonic())
+    def _begin(self, payload, worker):
+        command = Command(payload, time.monotonic(), worker)
         self.commands.append(command)
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
@@ -137,6 +143,7 @@ class Load:
         command.applied(response, time.monotonic())
         self.in_flight -= 1
         self.acknowledged += 1
+        self._found.add(command.worker)
         self._newest_began = max(self._newest_began, command.began)
 
     def _failed(self, command, outcome, why):
@@ -179,7 +186,7 @@ class Load:
         at, number = worker % len(self.endpoints), 0
         while not self._stopping:
             number += 1
-            at = await self._propose(at, self._begin(b"put %s %s%d" % (REGISTER, self.tag, number)), ())
+            at = await self._propose(at, self._begin(b"put %s %s%d" % (REGISTER, self.tag, number), worker), ())
             await asyncio.sleep(0.001)
 
     async def _reader(self, worker):
