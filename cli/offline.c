@@ -113,24 +113,7 @@ int offline_epoch(const struct cli *cli, const char *config, const char *node, s
     if (rc != 0) return cli_fail(cli, rc == LOCKSTEP_ENOMEM ? EXIT_FAILED : EXIT_USAGE, what, "", "%s", why);
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random || random[0] == 0 || random[1] == 0)
         return cli_fail(cli, EXIT_FAILED, what, "run it again", "the system gives no random numbers");
-    const struct node_options *o = &server->node;
-    const struct node_member_options *self = &o->members[o->self];
-    *ret = (struct epoch_options){
-        .storage = {.directory = o->data_directory,
-                    .journal_directory = o->journal_directory[0] != 0 ? o->journal_directory : NULL,
-                    .ring_bytes = o->ring_bytes,
-                    .journal_bytes = o->journal_bytes,
-                    .map_bytes = o->map_bytes,
-                    .block_bytes_max = BLOCK_BYTES_MAX,
-                    .keep_bytes = UINT64_MAX, /* nothing is compacted: the node does that by its own rules */
-                    .disk = disk_posix(),
-                    .kv = kv_lmdb()},
-        .cluster = o->cluster,
-        .node = self->name,
-        .client = self->client,
-        .peer = self->peer,
-        .cluster_id = random[0],
-        .random_id = random[1]};
+    server_epoch_options(server, random[0], random[1], ret);
     return EXIT_OK;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* recover.c - `lockstep recover`: the quorum is lost for good; a survivor goes on alone with what it has.
+/* recover.c - `lockstep recover`: the quorum is lost for good; a survivor goes on alone with what it has. Here from its
+ * directory; while it runs, recover_online.c.
  * The plan is printed first, with what may be lost; nothing is changed before the cluster's name was given. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -7,9 +8,10 @@
 #include <unistd.h>
 
 #include "cli/offline.h"
+#include "cli/recover.h"
 #include "lockstep/errors.h"
 
-enum { CONFIG, NODE, CONFIRM };
+enum { CONFIG, NODE, CONFIRM, ONLINE };
 
 struct plan {
     const char *directory;
@@ -74,10 +76,9 @@ static void plan_json(struct json *json, const struct plan *plan)
     json_end(json);
 }
 
-/* ret  EXIT_OK: the cluster's name was given */
-static int confirm(const struct cli *cli, const struct plan *plan)
+int recover_confirm(const struct cli *cli, const char *cluster)
 {
-    const char *cluster = plan->view.identity.birth.cluster, *given = cli->values[CONFIRM];
+    const char *given = cli->values[CONFIRM];
     char line[IDENTITY_NAME_BYTES_MAX + 2];
     if (given == NULL && (cli->json || !isatty(STDIN_FILENO)))
         return cli_fail(cli, EXIT_REFUSED, "recover", "if the plan is right, give --confirm with the cluster's name",
@@ -126,6 +127,13 @@ static int recover_run(struct cli *cli)
     struct epoch_result result;
     const char *config = cli->values[CONFIG] != NULL ? cli->values[CONFIG] : "lockstep.toml";
     char why[1024];
+    if (cli->values[ONLINE] != NULL && (cli->values[CONFIG] != NULL || cli->values[NODE] != NULL))
+        return cli_fail(cli, EXIT_USAGE, "recover", "leave them out: --to names the node", "%s",
+                        "--config and --node are of a node that is stopped");
+    if (cli->values[ONLINE] != NULL) return recover_online(cli);
+    if (cli->to != NULL)
+        return cli_fail(cli, EXIT_USAGE, "recover", "to ask a running node, give --online too",
+                        "--to is of a node that runs");
     int code = offline_epoch(cli, config, cli->values[NODE], &server, &options);
     if (code == EXIT_OK) code = look(cli, &options, &plan);
     if (code != EXIT_OK) return code;
@@ -142,7 +150,7 @@ static int recover_run(struct cli *cli)
     } else {
         plan_show(&plan);
     }
-    code = confirm(cli, &plan);
+    code = recover_confirm(cli, plan.view.identity.birth.cluster);
     if (code != EXIT_OK) return code;
     int rc = epoch_recover(&options, &result, why, sizeof why);
     if (rc != 0) return offline_fail(cli, rc, why);
@@ -165,6 +173,7 @@ static const struct cli_flag flags[] = {
     [CONFIG] = {"config", "FILE", "the cluster's file; lockstep.toml if not given"},
     [NODE] = {"node", "NAME", "the survivor, on whose host this runs; else LOCKSTEP_NODE"},
     [CONFIRM] = {"confirm", "CLUSTER", "the cluster's name, instead of typing it"},
+    [ONLINE] = {"online", NULL, "the survivor runs: it is asked at --to, and keeps running"},
     {NULL, NULL, NULL},
 };
 
@@ -177,9 +186,16 @@ const struct command command_recover = {
         "of the\n"
         "cluster that still runs has to be stopped. The cluster gets a new id: no other member's directory is taken\n"
         "again; the others are added with empty ones. Cut short, it can be run again.\n"
-        "Exit: 5 not confirmed, or in use by a running node, 7 the directory is damaged: nothing was changed.\n\n"
+        "With --online the survivor that runs at --to does it; at durability \"memory\" a restart would empty it. It "
+        "closes,\n"
+        "makes itself the only member, and opens again, in a moment; clients have to connect anew.\n"
+        "Exit: 5 not confirmed, in use by a running node, or, online, a majority is heard; 7 the directory is "
+        "damaged:\n"
+        "nothing was changed. 6: it was begun, and is not known to be done.\n\n"
         "  lockstep recover --config lockstep.toml --node n2\n"
-        "  lockstep recover --config lockstep.toml --node n2 --confirm demo -o json\n",
+        "  lockstep recover --config lockstep.toml --node n2 --confirm demo -o json\n"
+        "  lockstep recover --online --to 10.0.0.2:7401\n",
+    .talks = true,
     .flags = flags,
     .run = recover_run,
 };

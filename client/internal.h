@@ -84,6 +84,7 @@ enum operation_kind {
     OPERATION_TRANSFER,
     OPERATION_HEALTH,
     OPERATION_MEMBER,
+    OPERATION_RECOVER,
     OPERATION_OUTCOME,
     OPERATION_OPEN_SESSION,
     OPERATION_KEEP_ALIVE,
@@ -341,6 +342,9 @@ size_t message_member_change_bytes(const struct lockstep_member_change *change);
 size_t message_member_change_write(uint8_t *to, const struct lockstep_member_change *change);
 int message_member_change_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret);
 int message_transfer_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret);
+size_t message_recover_bytes(const char *cluster, uint64_t cluster_id, uint64_t member_id);
+size_t message_recover_write(uint8_t *to, const char *cluster, uint64_t cluster_id, uint64_t member_id);
+int message_recover_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret);
 int message_health_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret);
 /* The results of one stream message; EPROTO also when they are not exactly `count`.
  * text  LOCKSTEP_TEXT_BYTES_MAX bytes that the results of failed commands point into */

@@ -342,9 +342,33 @@ int message_status_read(const uint8_t *bytes, size_t n, struct lockstep_status *
         case 30: ret->configuration_index = number(&field); break;
         case 31: ret->joint = number(&field) != 0; break;
         case 32: TEXT(field, ret->change); break;
+        case 33: ret->last_term = number(&field); break;
         default: break;
         }
     }
+    return rc == 0 ? 0 : LOCKSTEP_EPROTO;
+}
+
+size_t message_recover_bytes(const char *cluster, uint64_t cluster_id, uint64_t member_id)
+{
+    return wire_bytes_bytes(strlen(cluster)) + wire_fixed64_bytes(cluster_id) + wire_fixed64_bytes(member_id);
+}
+
+size_t message_recover_write(uint8_t *to, const char *cluster, uint64_t cluster_id, uint64_t member_id)
+{
+    uint8_t *at = wire_put_bytes(to, 1, cluster, strlen(cluster));
+    at = wire_put_fixed64(at, 2, cluster_id);
+    at = wire_put_fixed64(at, 3, member_id);
+    return (size_t)(at - to);
+}
+
+int message_recover_read(const uint8_t *bytes, size_t n, struct lockstep_result *ret)
+{
+    struct wire wire = wire_of(bytes, n);
+    struct wire_field field;
+    int rc;
+    while ((rc = wire_next(&wire, &field)) == 1)
+        if (field.number == 1) ret->index = number(&field);
     return rc == 0 ? 0 : LOCKSTEP_EPROTO;
 }
 

@@ -27,6 +27,7 @@ static const char *const paths[] = {
     [OPERATION_OPEN_SESSION] = "/lockstep.v1.Lockstep/OpenSession",
     [OPERATION_KEEP_ALIVE] = "/lockstep.v1.Lockstep/KeepAlive",
     [OPERATION_MEMBER] = "/lockstep.v1.Admin/ChangeMember",
+    [OPERATION_RECOVER] = "/lockstep.v1.Admin/Recover",
 };
 
 /* --- the heap of times: the earliest is heap[0] --- */
@@ -231,11 +232,17 @@ static bool appends(const struct operation *operation)
     return operation->kind == OPERATION_PROPOSE;
 }
 
+/* What was lost on the way may have happened, and is not asked for again. */
+static bool happens_once(const struct operation *operation)
+{
+    return operation->kind == OPERATION_TRANSFER || operation->kind == OPERATION_RECOVER;
+}
+
 /* A command with a seq is applied once, however often it is sent; what appends nothing, and what nobody minds having
  * twice, may be repeated as well. */
 static bool is_repeatable(const struct operation *operation)
 {
-    if (operation->kind == OPERATION_TRANSFER || operation->kind == OPERATION_MEMBER) return false;
+    if (happens_once(operation) || operation->kind == OPERATION_MEMBER) return false;
     return operation->kind != OPERATION_PROPOSE || (operation->session != 0 && operation->seq != 0);
 }
 
@@ -559,8 +566,7 @@ static struct verdict judge(const struct operation *operation, const struct atte
     if (is_repeatable(operation)) {
         verdict.again = passing || failed->error == LOCKSTEP_EUNKNOWN;
     } else {
-        /* A transfer that was lost on the way may have happened; only what a server refused is asked again. */
-        bool undone = from_server || operation->kind != OPERATION_TRANSFER;
+        bool undone = from_server || !happens_once(operation);
         verdict.again = passing && !verdict.may_be_applied && undone;
     }
     return verdict;
@@ -644,6 +650,7 @@ static int read_answer(const struct operation *operation, struct lockstep_result
     case OPERATION_TRANSFER: return message_transfer_read(bytes, n, result);
     case OPERATION_HEALTH: return message_health_read(bytes, n, result);
     case OPERATION_MEMBER: return message_member_change_read(bytes, n, result);
+    case OPERATION_RECOVER: return message_recover_read(bytes, n, result);
     case OPERATION_OUTCOME: return message_outcome_read(bytes, n, result);
     case OPERATION_OPEN_SESSION:
     case OPERATION_KEEP_ALIVE:
@@ -759,6 +766,19 @@ int lockstep_transfer(struct lockstep_client *client, const char *target, uint32
                       lockstep_result_callback *callback, void *context)
 {
     return start_named(client, OPERATION_TRANSFER, target, deadline_ms, callback, context);
+}
+
+int lockstep_recover(struct lockstep_client *client, const char *cluster, uint64_t cluster_id, uint64_t member_id,
+                     uint32_t deadline_ms, lockstep_result_callback *callback, void *context)
+{
+    struct operation *operation;
+    int rc = operation_start(client, OPERATION_RECOVER, message_recover_bytes(cluster, cluster_id, member_id),
+                             deadline_ms, &operation);
+    if (rc != 0) return rc;
+    message_recover_write(operation->request, cluster, cluster_id, member_id);
+    operation->callback.result = callback;
+    operation->context = context;
+    return 0;
 }
 
 int lockstep_member_change(struct lockstep_client *client, const struct lockstep_member_change *change,

@@ -103,6 +103,14 @@ int lockstep_transfer_wait(struct lockstep_client *client, const char *target, u
     return wait_for(&waiter, lockstep_transfer(client, target, deadline_ms, result_came, &waiter));
 }
 
+int lockstep_recover_wait(struct lockstep_client *client, const char *cluster, uint64_t cluster_id, uint64_t member_id,
+                          uint32_t deadline_ms, struct lockstep_result *ret)
+{
+    struct waiter waiter = {.client = client, .result = ret};
+    return wait_for(&waiter,
+                    lockstep_recover(client, cluster, cluster_id, member_id, deadline_ms, result_came, &waiter));
+}
+
 int lockstep_member_change_wait(struct lockstep_client *client, const struct lockstep_member_change *change,
                                 struct lockstep_result *ret)
 {

@@ -28,6 +28,9 @@ struct front_options {
     uint64_t silence_ns_max;         /* a connection that has not asked for anything, or a kept HTTP/1.1 one; 0: 10 s */
     uint64_t idle_ns_max;            /* a gRPC connection without calls: then GOAWAY; 0: 15 min */
     uint64_t stall_ns_max;           /* a client that does not take what is sent to it; 0: 30 s */
+    /* Begin the recovery that node_recover_check allowed: the new cluster id. What follows comes after this turn. */
+    void *recover_context;
+    uint64_t (*recover)(void *context);
     /* A line for people, in the form of node_env.log. */
     void *log_context;
     void (*log)(void *context, enum node_log_level level, const char *part, const char *text);

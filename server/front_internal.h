@@ -221,6 +221,9 @@ void status_message(struct call *call, const uint8_t *bytes, size_t n);
 void transfer_message(struct call *call, const uint8_t *bytes, size_t n);
 void transfer_answered(struct front *front, struct work *work, int error);
 
+/* service_recover.c */
+void recover_message(struct call *call, const uint8_t *bytes, size_t n);
+
 /* service_members.c */
 void change_member_message(struct call *call, const uint8_t *bytes, size_t n);
 void change_answered(struct front *front, struct work *work, const struct node_change_result *result);

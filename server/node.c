@@ -702,6 +702,7 @@ void node_status_read(struct node *node, struct node_status *ret)
         storage_status_read(node->storage, &ret->storage);
         host_status_read(node->host, &ret->host);
         ret->leader_slot = node_leader(node);
+        ret->last_term = ring_last(node->ring).term;
         ret->counters.appends_inflight_max = ret->raft.appends_inflight_max;
         ret->not_ready = why_not_ready(node, ret);
     }

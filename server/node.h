@@ -185,6 +185,10 @@ int node_change_members(struct node *node, const struct node_change_request *req
  * may wait for how that ends. */
 bool node_hands_over(const struct node *node);
 
+/* Whether this node may begin a new epoch of its cluster alone, as far as it can see: it is a member that runs, and hears
+ * neither a leader nor a majority of the voters. EINVAL: why says why not. */
+int node_recover_check(const struct node *node, char *why, size_t why_room);
+
 /* The leader's slot, or RAFT_MEMBERS_MAX if none is known. */
 unsigned node_leader(const struct node *node);
 /* Back-off hint for EFULL. */
@@ -225,6 +229,7 @@ struct node_status {
         raft_index match;
         char note[TRANSPORT_REASON_BYTES_MAX];
     } members[RAFT_MEMBERS_MAX];    /* by slot */
+    raft_term last_term;            /* of the last block */
     raft_index configuration_index; /* of the block that says who the members are; 0 = the birth record */
     bool joint;
     char change[TRANSPORT_REASON_BYTES_MAX]; /* what the change of members that runs does; "" = none runs here */

@@ -612,6 +612,48 @@ static void peer_status(struct node_status *ret, unsigned slot, uint32_t peer)
         (unsigned long long)ret->raft.peers[peer].install_bytes);
 }
 
+/* Whether the voters before a change, or those after it, are a majority that this node hears. */
+static bool hears_majority(const struct node *node, const struct configuration *c, bool after)
+{
+    unsigned voters = 0, heard = 0;
+    for (uint32_t i = 0; i < c->member_count; i++) {
+        struct transport_peer_status peer = {0};
+        uint8_t role = c->members[i].role;
+        bool votes =
+            role == CONFIGURATION_VOTER ||
+            (after ? role == CONFIGURATION_INCOMING : role == CONFIGURATION_OUTGOING || role == CONFIGURATION_LEAVING);
+        if (!votes) continue;
+        voters++;
+        unsigned slot = node_slot_of(node, c->members[i].id);
+        bool self = c->members[i].id == node->identity.member_id;
+        if (!self && slot < RAFT_MEMBERS_MAX) node->transport->ops->peer_status(node->transport, slot, &peer);
+        heard += self || (peer.connected_in && peer.connected_out && peer.member_id == c->members[i].id);
+    }
+    return heard > voters / 2;
+}
+
+int node_recover_check(const struct node *node, char *why, size_t why_room)
+{
+    const struct node_options *o = &node->options;
+    if (!atomic_load_explicit(&node->born, memory_order_relaxed) || node->members.removed || node->failed != 0) {
+        snprintf(why, why_room, "%s is no member that runs: recover another one", o->members[o->self].name);
+        return LOCKSTEP_EINVAL;
+    }
+    const struct configuration *c = &node_configuration(node)->configuration;
+    unsigned leader = node_leader(node);
+    if (leader < RAFT_MEMBERS_MAX) {
+        snprintf(why, why_room, "the cluster has a leader, %s: nothing is lost", o->members[leader].name);
+        return LOCKSTEP_EINVAL;
+    }
+    if (hears_majority(node, c, false) && hears_majority(node, c, true)) {
+        snprintf(why, why_room,
+                 "%s is connected to a majority of the voters: they will choose a leader, nothing is lost",
+                 o->members[o->self].name);
+        return LOCKSTEP_EINVAL;
+    }
+    return 0;
+}
+
 void node_members_status(struct node *node, struct node_status *ret)
 {
     const struct node_options *o = &node->options;

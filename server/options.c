@@ -695,3 +695,26 @@ out:
     free(options);
     return rc;
 }
+
+void server_epoch_options(const struct server_options *options, uint64_t cluster_id, uint64_t random_id,
+                          struct epoch_options *ret)
+{
+    const struct node_options *o = &options->node;
+    const struct node_member_options *self = &o->members[o->self];
+    *ret = (struct epoch_options){
+        .storage = {.directory = o->data_directory,
+                    .journal_directory = o->journal_directory[0] != 0 ? o->journal_directory : NULL,
+                    .ring_bytes = o->ring_bytes,
+                    .journal_bytes = o->journal_bytes,
+                    .map_bytes = o->map_bytes,
+                    .block_bytes_max = BLOCK_BYTES_MAX,
+                    .keep_bytes = UINT64_MAX, /* nothing is compacted: the node does that by its own rules */
+                    .disk = disk_posix(),
+                    .kv = kv_lmdb()},
+        .cluster = o->cluster,
+        .node = self->name,
+        .client = self->client,
+        .peer = self->peer,
+        .cluster_id = cluster_id,
+        .random_id = random_id};
+}

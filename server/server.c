@@ -7,6 +7,8 @@
  * Start: an error is one line on stderr, `lockstep: what: why; what to do`, and everything opened is closed again.
  * Stop (SIGTERM, SIGINT): the node hands leadership over and lets what is appended finish, the front answers it; then
  * everything is closed in reverse order and the process exits 0. A second signal, or STOP_MS, ends the waiting.
+ * Recover (a client's call): the same stop; then the storage is made another cluster's, with this node alone (epoch.h),
+ * and everything is opened again. The process stays what it is: at level memory the member lives on by that.
  * Failure of a running node (R8, damage, FATAL): the reason goes to the log and the process ends at once, without
  * closing: a thread may stand in a flush that never returns, and nothing that is not durable was promised. */
 #include "server/server.h"
@@ -39,8 +41,9 @@ struct server {
     struct node *node;
     struct transport *transport;
     struct threads *threads;
-    bool stopping;
+    bool stopping, signalled;
     uint64_t stop_deadline_ns;
+    uint64_t recover_id; /* the cluster's, after a stop that was begun for it; 0 = none was */
 };
 
 /* --- signals and limits of the process --- */
@@ -90,7 +93,15 @@ _Noreturn static void end_failed(struct server *server, int error, const char *w
     _exit(error == LOCKSTEP_ECORRUPT ? SERVER_EXIT_DAMAGED : SERVER_EXIT_FAILED);
 }
 
-static void stop(void *context, unsigned count);
+static void stop_begin(struct server *server, const char *why)
+{
+    const struct node_env *env = loop_env(server->loop);
+    log_format(server->log, NODE_LOG_INFO, "server", "stopping: %s", why);
+    server->stopping = true;
+    server->stop_deadline_ns = env->now_ns(env->context) + STOP_MS * UINT64_C(1000000);
+    node_stop(server->node);
+    front_stop(server->front);
+}
 
 static uint64_t turn(void *context)
 {
@@ -105,8 +116,10 @@ static uint64_t turn(void *context)
         log_line(server->log, NODE_LOG_WARN, "server",
                  "this node was removed from its cluster and has nothing to do any "
                  "more: its data directory may be deleted");
-        stop(server, 1);
+        stop_begin(server, "removed");
     }
+    if (!server->stopping && server->recover_id != 0)
+        stop_begin(server, "the node goes on alone, as another cluster; what is appended finishes");
     if (!server->stopping) return deadline;
     const struct node_env *env = loop_env(server->loop);
     bool late = env->now_ns(env->context) >= server->stop_deadline_ns;
@@ -119,17 +132,21 @@ static void stop(void *context, unsigned count)
 {
     struct server *server = context;
     const struct node_env *env = loop_env(server->loop);
-    uint64_t now = env->now_ns(env->context);
+    server->signalled = true;
     if (count > 1) {
         log_line(server->log, NODE_LOG_WARN, "server", "second signal: stopping at once");
-        server->stop_deadline_ns = now;
+        server->stop_deadline_ns = env->now_ns(env->context);
         return;
     }
-    log_line(server->log, NODE_LOG_INFO, "server", "stopping: handing leadership over, finishing what is appended");
-    server->stopping = true;
-    server->stop_deadline_ns = now + STOP_MS * UINT64_C(1000000);
-    node_stop(server->node);
-    front_stop(server->front);
+    if (!server->stopping) stop_begin(server, "handing leadership over, finishing what is appended");
+}
+
+static uint64_t begin_recover(void *context)
+{
+    struct server *server = context;
+    const struct node_env *env = loop_env(server->loop);
+    if (server->recover_id == 0) server->recover_id = env->random(env->context);
+    return server->recover_id;
 }
 
 static uint64_t work(void *context, enum node_part part)
@@ -182,6 +199,8 @@ static int client_port_open(struct server *server, char *why, size_t why_room)
         .grpc_message_bytes_max = o->grpc_message_bytes_max,
         .proposals_max = o->node.proposals_max,
         .queries_max = o->node.queries_max,
+        .recover_context = server,
+        .recover = begin_recover,
         .log_context = server->log,
         .log = front_log,
     };
@@ -232,7 +251,24 @@ static int peer_port_open(struct server *server, char *why, size_t why_room)
     return rc;
 }
 
-static void close_all(struct server *server)
+static int parts_open(struct server *server, char *why, size_t why_room)
+{
+    int rc = loop_open(server->log, &server->loop);
+    if (rc != 0) (void)snprintf(why, why_room, "event loop: %s", lockstep_error_text(rc));
+    if (rc == 0) rc = client_port_open(server, why, why_room);
+    if (rc == 0) rc = node_start(server, why, why_room);
+    if (rc == 0) rc = peer_port_open(server, why, why_room);
+    if (rc != 0) return rc;
+    node_attach(server->node, server->transport);
+    rc = threads_open(work, server->node, loop_threads(server->loop));
+    server->threads = *loop_threads(server->loop);
+    if (rc != 0) (void)snprintf(why, why_room, "threads: the system starts no more of them");
+    if (rc == 0) front_attach(server->front, server->node);
+    return rc;
+}
+
+/* All but log and machine; what was not opened counts as closed. */
+static void parts_close(struct server *server)
 {
     threads_close(server->threads);
     if (server->loop != NULL) *loop_threads(server->loop) = NULL;
@@ -240,15 +276,47 @@ static void close_all(struct server *server)
     front_close(server->front);
     loop_close(server->loop);
     node_close(server->node);
-    log_close(server->log);
+    server->threads = NULL;
+    server->transport = NULL;
+    server->front = NULL;
+    server->loop = NULL;
+    server->node = NULL;
+    server->stopping = false;
 }
 
 static int failed_to_start(struct server *server, int code, const char *why)
 {
-    close_all(server);
+    parts_close(server);
+    log_close(server->log);
     (void)fprintf(stderr, "lockstep: %s\n", why);
     free(server);
     return code;
+}
+
+/* --- recover --- */
+
+/* Everything was stopped for it. 0: it is open again, as the only member of another cluster, or as it was, if a majority came
+ * back meanwhile. Else the process has to end, and what to do stands in why. */
+static int recover(struct server *server, char *why, size_t why_room)
+{
+    struct epoch_options options;
+    struct epoch_result result;
+    const struct node_env *env = loop_env(server->loop);
+    int rc = node_recover_check(server->node, why, why_room);
+    server_epoch_options(&server->options, server->recover_id, env->random(env->context), &options);
+    server->recover_id = 0;
+    parts_close(server);
+    if (rc != 0) {
+        log_format(server->log, NODE_LOG_WARN, "server", "recovery given up: %s", why);
+    } else {
+        rc = epoch_recover(&options, &result, why, why_room);
+        if (rc != 0) return rc;
+        log_format(server->log, NODE_LOG_WARN, "server",
+                   "recovered: cluster=%s id=%016llx member=%016llx last=%llu: this node is its only member",
+                   result.birth.cluster, (unsigned long long)result.birth.cluster_id,
+                   (unsigned long long)result.member_id, (unsigned long long)result.last.index);
+    }
+    return parts_open(server, why, why_room);
 }
 
 int server_run(const struct server_options *options)
@@ -270,28 +338,26 @@ int server_run(const struct server_options *options)
     if (rc == LOCKSTEP_EIO || rc == LOCKSTEP_ENOSPC || rc == LOCKSTEP_ENOMEM)
         return failed_to_start(server, SERVER_EXIT_FAILED, why);
     if (rc != 0) return failed_to_start(server, SERVER_EXIT_USAGE, why); /* not this file, not this machine */
-    rc = loop_open(server->log, &server->loop);
-    if (rc != 0) (void)snprintf(why, sizeof why, "event loop: %s", lockstep_error_text(rc));
-    if (rc == 0) rc = client_port_open(server, why, sizeof why);
-    if (rc == 0) rc = node_start(server, why, sizeof why);
-    if (rc == 0) rc = peer_port_open(server, why, sizeof why);
+    rc = parts_open(server, why, sizeof why);
     if (rc != 0) {
-        plugin_copy_undo(&server->plugin); /* a directory that is refused stays as it was */
+        if (server->threads == NULL && server->transport == NULL)
+            plugin_copy_undo(&server->plugin); /* a directory that is refused stays as it was */
         return failed_to_start(server, exit_of(rc), why);
     }
-    node_attach(server->node, server->transport);
-    rc = threads_open(work, server->node, loop_threads(server->loop));
-    server->threads = *loop_threads(server->loop);
-    if (rc != 0) return failed_to_start(server, SERVER_EXIT_FAILED, "threads: the system starts no more of them");
-    front_attach(server->front, server->node);
     log_format(server->log, NODE_LOG_INFO, "server", "started: cluster=%s client=%s peer=%s machine=%s/%s data=%s",
                o->cluster, options->listen_client, options->listen_peer, server->plugin.name, server->plugin.version,
                o->data_directory);
 
     const struct loop_owner owner = {.context = server, .turn = turn, .stop = stop};
-    loop_run(server->loop, &owner);
+    for (;;) {
+        loop_run(server->loop, &owner);
+        if (server->recover_id == 0 || server->signalled) break;
+        rc = recover(server, why, sizeof why);
+        if (rc != 0) end_failed(server, rc, why);
+    }
     log_line(server->log, NODE_LOG_INFO, "server", "stopped");
-    close_all(server);
+    parts_close(server);
+    log_close(server->log);
     free(server);
     return SERVER_EXIT_OK;
 }

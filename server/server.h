@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "server/node.h"
+#include "storage/epoch.h"
 
 enum { SERVER_EXIT_OK = 0, SERVER_EXIT_FAILED = 1, SERVER_EXIT_USAGE = 2, SERVER_EXIT_DAMAGED = 7 };
 
@@ -39,6 +40,10 @@ enum { SERVER_WHY_BYTES_MAX = 1024 };
  * EINVAL: exit 2 · EIO: the file cannot be read, exit 2 · ENOMEM. Allocates while it runs. Before any thread. */
 int server_options_read(const char *path, const char *node_name, const struct server_override *overrides,
                         size_t override_count, struct server_options *ret, char why[SERVER_WHY_BYTES_MAX]);
+
+/* What epoch.h needs to know of this node, to begin another epoch with it; views of *options. */
+void server_epoch_options(const struct server_options *options, uint64_t cluster_id, uint64_t random_id,
+                          struct epoch_options *ret);
 
 /* Run the node until it is stopped or fails. Errors are written to stderr as `lockstep: what: why; what to do`.
  * ret  the exit code of the process */

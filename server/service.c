@@ -23,6 +23,7 @@ static const struct method methods[] = {
     {.path = "/lockstep.v1.Admin/Status", .unary = true, .message = status_message},
     {.path = "/lockstep.v1.Admin/TransferLeader", .unary = true, .message = transfer_message},
     {.path = "/lockstep.v1.Admin/ChangeMember", .unary = true, .message = change_member_message},
+    {.path = "/lockstep.v1.Admin/Recover", .unary = true, .message = recover_message},
     {.path = "/grpc.health.v1.Health/Check", .unary = true, .message = health_check_message},
     {.path = "/grpc.health.v1.Health/Watch",
      .message = health_watch_message,

@@ -109,6 +109,7 @@ void status_message(struct call *call, const uint8_t *bytes, size_t n)
     response.name = unconst(options->members[options->self].name);
     response.member_id = status->identity.member_id;
     response.role = unconst(role_text(status));
+    response.last_term = status->last_term;
     response.term = status->raft.term;
     if (status->leader_slot < options->member_count) {
         response.leader = unconst(options->members[status->leader_slot].name);

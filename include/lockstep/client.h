@@ -259,6 +259,7 @@ struct lockstep_status {
     char change[LOCKSTEP_TEXT_BYTES_MAX]; /* from the leader: how far a change of members is; "" = none runs */
     uint64_t base_index;                  /* the log begins behind this block */
     uint64_t snapshot_index;              /* the newest snapshot's; 0: none */
+    uint64_t last_term;                   /* of block last_index */
 };
 
 /* status is NULL unless result->error is 0. result->endpoint says which node answered: with several endpoints any one
@@ -301,6 +302,14 @@ struct lockstep_member_change {
 int lockstep_member_change(struct lockstep_client *client, const struct lockstep_member_change *change,
                            lockstep_result_callback *callback, void *context);
 
+/* A majority is lost for good: the one node that this client was opened for goes on alone, with what it has, as another
+ * cluster of the same name. What the others had committed without it is lost. cluster, cluster_id and member_id are those of
+ * its status, from which somebody made and confirmed a plan. The result comes when it begins; its index is the new
+ * cluster's id, which stands in the node's status when it is done.
+ * EINVAL: refused, for the reason in text (a leader, or a majority, is heard). Other errors as lockstep_transfer(). */
+int lockstep_recover(struct lockstep_client *client, const char *cluster, uint64_t cluster_id, uint64_t member_id,
+                     uint32_t deadline_ms, lockstep_result_callback *callback, void *context);
+
 /* The standard health check. service: "", "lockstep.v1.Lockstep" (ready), "lockstep.leader". The result's code is 1 for
  * serving, 2 for not serving. ENOTFOUND: the node does not know the service. */
 int lockstep_health(struct lockstep_client *client, const char *service, uint32_t deadline_ms,
@@ -320,6 +329,8 @@ int lockstep_status_wait(struct lockstep_client *client, uint32_t deadline_ms, s
                          struct lockstep_status *ret_status);
 int lockstep_transfer_wait(struct lockstep_client *client, const char *target, uint32_t deadline_ms,
                            struct lockstep_result *ret);
+int lockstep_recover_wait(struct lockstep_client *client, const char *cluster, uint64_t cluster_id, uint64_t member_id,
+                          uint32_t deadline_ms, struct lockstep_result *ret);
 int lockstep_member_change_wait(struct lockstep_client *client, const struct lockstep_member_change *change,
                                 struct lockstep_result *ret);
 int lockstep_health_wait(struct lockstep_client *client, const char *service, uint32_t deadline_ms,

@@ -101,6 +101,12 @@ bool node_hands_over(const struct node *node)
     return node->hands_over;
 }
 
+int node_recover_check(const struct node *node, char *why, size_t why_room)
+{
+    if (node->refuse != 0) snprintf(why, why_room, "nothing is lost");
+    return node->refuse;
+}
+
 unsigned node_leader(const struct node *node)
 {
     return node->leader;

@@ -41,6 +41,13 @@ static int free_port(void)
     return ntohs(address.sin_port);
 }
 
+static uint64_t recover(void *context)
+{
+    struct rig *rig = context;
+    rig->recoveries++;
+    return 4711;
+}
+
 void rig_init(struct rig *rig)
 {
     memset(rig, 0, sizeof *rig);
@@ -56,6 +63,8 @@ void rig_init(struct rig *rig)
                                           .grpc_message_bytes_max = 4 << 20,
                                           .proposals_max = 1024,
                                           .queries_max = 64,
+                                          .recover_context = rig,
+                                          .recover = recover,
                                           .log = log_nothing};
     pool_open(&rig->pool, 256 << 20);
     fake_node_init(&rig->node);

@@ -41,6 +41,7 @@ struct rig {
     struct node node;
     struct pool pool;
     struct client clients[4];
+    unsigned recoveries; /* that were begun */
 };
 
 void rig_init(struct rig *rig);

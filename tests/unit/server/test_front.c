@@ -457,6 +457,40 @@ START_TEST(change_of_members_is_answered_when_it_has_ended)
 }
 END_TEST
 
+static void recover(const char *cluster, uint64_t cluster_id, uint64_t member_id)
+{
+    uint8_t bytes[64], *at = wire_put_bytes(bytes, 1, cluster, strlen(cluster));
+    at = wire_put_fixed64(at, 2, cluster_id);
+    at = wire_put_fixed64(at, 3, member_id);
+    client_call(client, 0, "/lockstep.v1.Admin/Recover", bytes, (size_t)(at - bytes), false);
+    rig_settle(&rig);
+}
+
+START_TEST(recovery_begins_only_for_the_plan_that_was_confirmed)
+{
+    set_up();
+    rig.node.status.identity.birth.cluster_id = 42;
+    rig.node.status.identity.member_id = 7;
+    recover("demo", 42, 8);
+    ck_assert_int_eq(seen(0)->status, GRPC_FAILED_PRECONDITION);
+    recover("demo", 43, 7);
+    ck_assert_int_eq(seen(0)->status, GRPC_FAILED_PRECONDITION);
+    recover("other", 42, 7);
+    ck_assert_int_eq(seen(0)->status, GRPC_FAILED_PRECONDITION);
+    rig.node.refuse = LOCKSTEP_EINVAL;
+    recover("demo", 42, 7);
+    ck_assert_int_eq(seen(0)->status, GRPC_FAILED_PRECONDITION);
+    ck_assert_str_eq(seen(0)->message, "nothing is lost");
+    ck_assert_uint_eq(rig.recoveries, 0);
+    rig.node.refuse = 0;
+    recover("demo", 42, 7);
+    ck_assert_int_eq(seen(0)->status, GRPC_OK);
+    ck_assert_uint_eq(rig.recoveries, 1);
+    ck_assert_mem_eq(seen(0)->last, "\x09\x67\x12\0\0\0\0\0\0", 9); /* the new cluster's id */
+    rig_close(&rig);
+}
+END_TEST
+
 static int health(const char *service)
 {
     uint8_t bytes[64];
@@ -868,6 +902,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, status_tells_what_the_node_knows);
     tcase_add_test(tests, leadership_is_transferred_on_request);
     tcase_add_test(tests, change_of_members_is_answered_when_it_has_ended);
+    tcase_add_test(tests, recovery_begins_only_for_the_plan_that_was_confirmed);
     tcase_add_test(tests, health_tells_ready_and_leading_apart);
     tcase_add_test(tests, a_health_watcher_is_told_every_change_once);
     tcase_add_test(tests, reflection_tells_services_and_files);

@@ -236,6 +236,30 @@ START_TEST(without_a_majority_nothing_goes_on_and_everybody_says_what_to_do)
 }
 END_TEST
 
+START_TEST(a_node_may_go_on_alone_only_while_it_hears_neither_a_leader_nor_a_majority)
+{
+    struct cluster *cluster = start(3, 10);
+    char text[NODE_WHY_BYTES_MAX];
+    unsigned leader = leader_of(cluster), other = (leader + 1) % 3, third = (leader + 2) % 3;
+    cluster_run(cluster, SECOND);
+    ck_assert_int_eq(node_recover_check(cluster_node(cluster, leader), text, sizeof text), LOCKSTEP_EINVAL);
+    ck_assert_int_eq(node_recover_check(cluster_node(cluster, other), text, sizeof text), LOCKSTEP_EINVAL);
+    ck_assert_ptr_nonnull(strstr(text, "has a leader"));
+    cluster_crash(cluster, leader); /* the two that are left elect one, but have not yet */
+    for (unsigned k = 0; k < 10000 && status_of(cluster, other).leader_slot < RAFT_MEMBERS_MAX; k++)
+        cluster_run(cluster, CLUSTER_MS / 100);
+    ck_assert_int_eq(node_recover_check(cluster_node(cluster, other), text, sizeof text), LOCKSTEP_EINVAL);
+    ck_assert_ptr_nonnull(strstr(text, "a majority of the voters"));
+    restart(cluster, third);
+    ck_assert(cluster_start(cluster, leader));
+    cluster_run(cluster, 5 * SECOND); /* two that are connected, and are others */
+    ck_assert_int_eq(node_recover_check(cluster_node(cluster, other), text, sizeof text), 0);
+    ck_assert_int_eq(node_recover_check(cluster_node(cluster, third), text, sizeof text), LOCKSTEP_EINVAL);
+    ck_assert_ptr_nonnull(strstr(text, "no member that runs"));
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(when_all_were_restarted_an_empty_cluster_is_born)
 {
     struct cluster *cluster = start(3, 8);
@@ -276,6 +300,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, restarted_learner_is_a_learner_again);
     tcase_add_test(tests, who_asks_for_the_replacement_that_runs_hears_its_end);
     tcase_add_test(tests, without_a_majority_nothing_goes_on_and_everybody_says_what_to_do);
+    tcase_add_test(tests, a_node_may_go_on_alone_only_while_it_hears_neither_a_leader_nor_a_majority);
     tcase_add_test(tests, when_all_were_restarted_an_empty_cluster_is_born);
     tcase_add_test(tests, at_other_levels_nobody_is_replaced_unasked);
 }
