@@ -144,6 +144,7 @@ START_TEST(any_restarts_lose_nothing_while_a_majority_lives)
         if (round % 3 == 0) options.snapshot_after_bytes = 20000;
         struct cluster *cluster = start_with(options);
         struct random *random = cluster_random(cluster);
+        bool refused = false; /* the last transfer: no answer comes */
         for (unsigned k = 0; k < 12; k++) {
             unsigned victim = (unsigned)random_below(random, options.nodes);
             for (uint64_t again = random_between(random, 1, 3); again > 0; again--) {
@@ -153,8 +154,9 @@ START_TEST(any_restarts_lose_nothing_while_a_majority_lives)
                     cluster_run(cluster, random_below(random, 20 * CLUSTER_MS));
                 }
                 int leader = cluster_run_until_writable(cluster, 0);
-                if (leader >= 0 && random_chance(random, 1, 3))
-                    (void)node_transfer(cluster_node(cluster, (unsigned)leader), "", 0);
+                bool runs = !refused && cluster_transfer_result(cluster) == 1;
+                if (leader >= 0 && random_chance(random, 1, 3) && !runs)
+                    refused = cluster_transfer(cluster, (unsigned)leader, "") != 0;
             }
             ck_assert(wait_role(cluster, victim, CONFIGURATION_VOTER)); /* a majority lives, always */
         }
