@@ -260,8 +260,9 @@ static int forget(struct node *node, char *why, size_t why_room)
 {
     const struct node_options *o = &node->options;
     raft_member before = node->identity.member_id;
-    int rc = storage_forget(o->disk, o->kv, o->data_directory, node->directory, node->env.random(node->env.context),
-                            &node->identity, why, why_room);
+    const char *journal = o->journal_directory[0] != 0 ? o->journal_directory : NULL;
+    int rc = storage_forget(o->disk, o->kv, o->data_directory, journal, node->directory,
+                            node->env.random(node->env.context), &node->identity, why, why_room);
     if (rc == 0 && node->identity.state != IDENTITY_COMPLETE)
         node_log(node, NODE_LOG_INFO, "a new member, as durability \"memory\" has it: member=%016llx before=%016llx",
                  (unsigned long long)node->identity.member_id, (unsigned long long)before);

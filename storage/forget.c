@@ -46,17 +46,24 @@ static int remove_file(const struct disk *disk, const char *path, const char *na
     return rc == LOCKSTEP_ENOTFOUND ? 0 : rc;
 }
 
-static int remove_all(const struct disk *disk, const struct kv *kv, const char *path)
+/* `boot` last: a journal without it is one that was lost (open.c). */
+static int remove_all(const struct disk *disk, const struct kv *kv, const char *path, const char *journal)
 {
-    static const char *const names[] = {"journal", "journal.new", "boot", "boot.new"};
+    const struct {
+        const char *directory, *name;
+    } files[] = {{journal, "journal"}, {journal, "journal.new"}, {path, "boot"}, {path, "boot.new"}};
     int rc = remove_snapshots(disk, path);
     if (rc == 0) rc = kv->remove(kv->context, path);
-    for (size_t i = 0; i < sizeof names / sizeof names[0] && rc == 0; i++) rc = remove_file(disk, path, names[i]);
+    for (size_t i = 0; i < sizeof files / sizeof files[0] && rc == 0; i++) {
+        if (i == 2 && journal != path) rc = disk->flush_directory(disk->context, journal);
+        if (rc == 0) rc = remove_file(disk, files[i].directory, files[i].name);
+    }
     return rc == 0 ? disk->flush_directory(disk->context, path) : rc;
 }
 
-int storage_forget(const struct disk *disk, const struct kv *kv, const char *path, struct identity_directory *directory,
-                   uint64_t random_id, struct identity *identity, char *why, size_t why_room)
+int storage_forget(const struct disk *disk, const struct kv *kv, const char *path, const char *journal_directory,
+                   struct identity_directory *directory, uint64_t random_id, struct identity *identity, char *why,
+                   size_t why_room)
 {
     struct boot boot;
     lk_assert(identity->state == IDENTITY_COMPLETE);
@@ -73,7 +80,7 @@ int storage_forget(const struct disk *disk, const struct kv *kv, const char *pat
     if (rc == 0 && boot.clean && boot.member_id == identity->member_id) return 0;
     struct identity next = {.member_id = random_id, .state = IDENTITY_FRESH};
     memcpy(next.name, identity->name, sizeof next.name);
-    rc = remove_all(disk, kv, path);
+    rc = remove_all(disk, kv, path, journal_directory != NULL ? journal_directory : path);
     if (rc == 0) rc = identity_renew(directory, &next);
     if (rc != 0) {
         snprintf(why, why_room,

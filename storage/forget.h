@@ -13,9 +13,11 @@
 #include "storage/kv.h"
 
 /* Empty the directory of a member that was born at level memory, unless it is clean. Cut short, the next start does it.
+ * journal_directory  NULL = path
  * identity  in: as the directory has it; out: with `random_id` for its member id, and fresh, if it was emptied
  * EIO, ENOSPC, EINVAL; EVERSION: what `boot` says cannot be read, nothing was changed. */
-int storage_forget(const struct disk *disk, const struct kv *kv, const char *path, struct identity_directory *directory,
-                   uint64_t random_id, struct identity *identity, char *why, size_t why_room);
+int storage_forget(const struct disk *disk, const struct kv *kv, const char *path, const char *journal_directory,
+                   struct identity_directory *directory, uint64_t random_id, struct identity *identity, char *why,
+                   size_t why_room);
 
 #endif

@@ -195,15 +195,6 @@ static int others_absent(const struct identity_directory *directory, const char 
     return 0;
 }
 
-/* The directory itself is a name in the one above it. Where that one may not be read (EINVAL), it was made by others. */
-static int flush_above(const struct identity_directory *directory)
-{
-    char above[STORAGE_PATH_BYTES_MAX];
-    int rc = storage_path(above, directory->path, "..");
-    if (rc == 0) rc = directory->disk->flush_directory(directory->disk->context, above);
-    return rc == LOCKSTEP_EINVAL ? 0 : rc;
-}
-
 /* No identity file. A new directory has no storage in it either. */
 static int identity_create(struct identity_directory *directory, const char *name, uint64_t random_id,
                            struct identity *ret, char *why, size_t why_room)
@@ -220,7 +211,7 @@ static int identity_create(struct identity_directory *directory, const char *nam
     if (rc != 0) return rc;
     struct identity identity = {.member_id = random_id, .state = IDENTITY_FRESH};
     memcpy(identity.name, name, strlen(name) + 1);
-    rc = flush_above(directory);
+    rc = storage_name_flush(directory->disk, directory->path);
     if (rc == 0) rc = identity_store(directory, &identity);
     if (rc != 0) {
         snprintf(why, why_room, "data directory %s: cannot store its identity: %s; check the disk and its permissions",
@@ -365,7 +356,7 @@ int identity_claim(const struct disk *disk, const char *path, struct identity_di
     rc = directory_make_there(directory, why, why_room);
     if (rc == 0) rc = directory_lock(directory, DISK_CREATE, why, why_room);
     if (rc != 0) goto fail;
-    rc = flush_above(directory);
+    rc = storage_name_flush(directory->disk, directory->path);
     if (rc == 0) rc = storage_path(file, path, other);
     if (rc == 0) rc = disk->exists(disk->context, file, &there);
     if (rc != 0)

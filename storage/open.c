@@ -316,7 +316,9 @@ static int journal_find(struct opening *o)
     struct storage *s = o->storage;
     const struct disk *disk = o->options->disk;
     int rc = 0;
-    if (!o->has_table) rc = journal_create(disk, o->journal_directory, s->table.journal_id);
+    if (!o->has_table && o->journal_directory != o->options->directory)
+        rc = storage_name_flush(disk, o->journal_directory);
+    if (rc == 0 && !o->has_table) rc = journal_create(disk, o->journal_directory, s->table.journal_id);
     if (rc == 0) rc = journal_open(&s->journal, disk, o->journal_directory, false);
     switch (rc) {
     case 0: break;

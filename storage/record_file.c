@@ -46,6 +46,14 @@ out:
     return rc;
 }
 
+int storage_name_flush(const struct disk *disk, const char *directory)
+{
+    char above[STORAGE_PATH_BYTES_MAX];
+    int rc = storage_path(above, directory, "..");
+    if (rc == 0) rc = disk->flush_directory(disk->context, above);
+    return rc == LOCKSTEP_EINVAL ? 0 : rc;
+}
+
 int record_file_replace(const struct disk *disk, const char *directory, const char *name, const void *bytes,
                         size_t count)
 {

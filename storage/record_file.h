@@ -24,6 +24,10 @@ int storage_path(char to[STORAGE_PATH_BYTES_MAX], const char *directory, const c
 int record_file_read(const struct disk *disk, const char *directory, const char *name,
                      uint8_t to[RECORD_FILE_BYTES_MAX], size_t *ret_bytes);
 
+/* A directory's own name is in the one above it: flush that. 0 also where that one may not be read (EINVAL): others made the
+ * directory. EIO, ENOSPC */
+int storage_name_flush(const struct disk *disk, const char *directory);
+
 /* Replace directory/name durably: written as name.new, flushed, renamed, the directory flushed. EIO, ENOSPC, EINVAL */
 int record_file_replace(const struct disk *disk, const char *directory, const char *name, const void *bytes,
                         size_t count);

@@ -346,13 +346,13 @@ START_TEST(a_survivor_goes_on_alone_with_all_that_it_has)
 END_TEST
 
 /* What a start at level memory finds. True: it takes it over. */
-static bool taken_over(const char *directory)
+static bool taken_over(const char *directory, const char *journal)
 {
     struct identity_directory *own;
     struct identity identity;
     ck_assert_int_eq(identity_open(disk_posix(), directory, "n1", 0x99, &own, &identity, why, sizeof why), 0);
     raft_member before = identity.member_id;
-    int rc = storage_forget(disk_posix(), kv_lmdb(), directory, own, 0x77, &identity, why, sizeof why);
+    int rc = storage_forget(disk_posix(), kv_lmdb(), directory, journal, own, 0x77, &identity, why, sizeof why);
     ck_assert_msg(rc == 0, "%s", why);
     bool kept = identity.state == IDENTITY_COMPLETE;
     ck_assert_uint_eq(identity.member_id, kept ? before : 0x77);
@@ -362,6 +362,7 @@ static bool taken_over(const char *directory)
         struct storage *storage;
         options.member_id = before;
         options.level = DURABILITY_LEVEL_MEMORY;
+        options.journal_directory = journal;
         options.birth = (struct block_base){.next_position = 1, .time_ns = birth.time_ns};
         rc = storage_open(&options, &storage, &recovered, why, sizeof why);
         ck_assert_msg(rc == 0, "%s", why);
@@ -374,7 +375,7 @@ static bool taken_over(const char *directory)
 
 START_TEST(at_level_memory_what_restore_and_recover_wrote_is_taken_over_by_one_start)
 {
-    char old[128], file[128], again[128];
+    char old[128], file[128], again[128], fast[128];
     struct backup_summary summary;
     struct epoch_result result;
     birth.configuration.level = DURABILITY_LEVEL_MEMORY;
@@ -384,13 +385,18 @@ START_TEST(at_level_memory_what_restore_and_recover_wrote_is_taken_over_by_one_s
     old_directory(old, true, &birth.configuration);
     backup_make(old, file); /* of a stopped process all is there until the next one starts */
     struct epoch_options options = epoch_of(again);
+    snprintf(fast, sizeof fast, "%s/fast", folder);
+    ck_assert_int_eq(mkdir(fast, 0700), 0);
+    options.storage.journal_directory = fast; /* its journal lies elsewhere */
     ck_assert_int_eq(epoch_restore(&options, file, &summary, &result, why, sizeof why), 0);
     options = epoch_of(old);
     ck_assert_int_eq(epoch_recover(&options, &result, why, sizeof why), 0);
-    const char *directories[] = {old, again};
+    const char *directories[] = {old, again, fast}, *journals[] = {NULL, fast};
     for (unsigned i = 0; i < 2; i++) {
-        ck_assert(taken_over(directories[i]));
-        ck_assert(!taken_over(directories[i]));
+        ck_assert(taken_over(directories[i], journals[i]));
+        ck_assert(!taken_over(directories[i], journals[i]));
+    }
+    for (unsigned i = 0; i < 3; i++) {
         static const char *const gone[] = {"boot", "journal", "data.mdb", "data.mdb-lock", "snapshot-5"};
         for (size_t k = 0; k < sizeof gone / sizeof gone[0]; k++) {
             char name[200];

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lockstep/errors.h"
@@ -573,6 +574,35 @@ START_TEST(
 }
 END_TEST
 
+static char flushed_directories[1024];
+
+static int note_flush_directory(void *context, const char *path)
+{
+    size_t used = strlen(flushed_directories);
+    snprintf(flushed_directories + used, sizeof flushed_directories - used, "%s ", path);
+    return disk_posix()->flush_directory(context, path);
+}
+
+START_TEST(name_of_a_journals_own_folder_is_durable_before_anything_is_promised) /* J3, I1 */
+{
+    char elsewhere[128], above[160];
+    struct disk disk = *disk_posix();
+    disk.flush_directory = note_flush_directory;
+    snprintf(elsewhere, sizeof elsewhere, "%s/fast", directory);
+    snprintf(above, sizeof above, "%s/.. ", elsewhere);
+    ck_assert_int_eq(mkdir(elsewhere, 0700), 0);
+    store.options.journal_directory = elsewhere;
+    store.options.disk = &disk;
+    flushed_directories[0] = 0;
+    open_store();
+    ck_assert_msg(strstr(flushed_directories, above) != NULL, "%s", flushed_directories);
+    store_close(&store);
+    char command[512];
+    snprintf(command, sizeof command, "rm -r %s", elsewhere);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 START_TEST(old_copy_of_one_file_beside_newer_ones_is_refused) /* I3: copied */
 {
     open_store();
@@ -703,6 +733,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, files_of_another_member_are_refused);
     tcase_add_test(tests, lost_file_is_named_and_nothing_takes_its_place);
     tcase_add_test(tests, without_its_boot_counter_a_directory_is_new_or_lost);
+    tcase_add_test(tests, name_of_a_journals_own_folder_is_durable_before_anything_is_promised);
     tcase_add_test(tests, old_copy_of_one_file_beside_newer_ones_is_refused);
     tcase_add_test(tests, truncated_map_is_named_not_a_signal);
     tcase_add_test(tests, damaged_block_in_the_map_is_found_and_named);
