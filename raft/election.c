@@ -19,7 +19,8 @@
  * - Whoever heard a leader within the shortest timeout, or leads, refuses: a node that was cut off cannot depose a
  *   working leader (thesis 4.2.3; T5, T12). The leader itself may ask its followers (T4), and so may its transfer.
  * - With lease reads that refusal is a promise: to the leader that was heard last, for the shortest timeout by our clock,
- *   whatever else we hear, hang-ups included. Who starts promises nobody in particular for a longest timeout.
+ *   whatever else we hear, hang-ups included. Who starts promises nobody in particular for a longest timeout,
+ *   or for as long as what the process before promised by another setting may last (raft_start.promise_ns).
  * - A leader's hang-up is a hint of its death, no proof: it ends this node's own refusal and brings its pre-vote
  *   forward, nothing else. Whoever alone lost its connection is refused by the others and by the leader.
  * - Requests are judged by these rules whoever sent them: the asker may be a voter that we do not know of yet (T11).
@@ -37,7 +38,7 @@ static bool is_up_to_date(const struct raft *r, const struct raft_vote_request *
 /* To a leader that may read by its lease, or by the process before this one. Whatever we heard since: only time ends it. */
 static bool has_promised_others(const struct raft *r, raft_member asker)
 {
-    return r->options.lease_ns != 0 && r->now_ns < r->promise_ns && asker != r->promised_to;
+    return r->now_ns < r->promise_ns && asker != r->promised_to;
 }
 
 static bool has_leader_apart_from(const struct raft *r, raft_member asker)
@@ -70,11 +71,13 @@ static void restart_election_timer(struct raft *r)
         r->now_ns + shortest + (is_outranked(r) ? shortest : 0) + random_below(&r->random, shortest);
 }
 
-void raft_election_open(struct raft *r)
+void raft_election_open(struct raft *r, uint64_t promise_ns)
 {
+    uint64_t longest_ns = r->options.lease_ns != 0 ? 2 * r->options.election_timeout_ns_min : 0;
     random_seed(&r->random, r->options.random_seed);
     restart_election_timer(r);
-    r->promise_ns = r->now_ns + 2 * r->options.election_timeout_ns_min;
+    r->promise_ns = r->now_ns + (promise_ns > longest_ns ? promise_ns : longest_ns);
+    r->election_deadline_ns += promise_ns; /* nor does its own vote come earlier */
 }
 
 static bool is_majority_granted(const struct raft *r)
@@ -244,7 +247,7 @@ void raft_election_hear_leader(struct raft *r)
 {
     r->contact_ns = r->now_ns;
     r->leader_hung_up = false;
-    uint64_t promise_ns = r->now_ns + r->options.election_timeout_ns_min;
+    uint64_t promise_ns = r->options.lease_ns != 0 ? r->now_ns + r->options.election_timeout_ns_min : 0;
     if (r->promise_ns < promise_ns) r->promise_ns = promise_ns;
     r->promised_to = r->leader;
     restart_election_timer(r);

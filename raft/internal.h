@@ -83,7 +83,7 @@ struct raft {
     raft_member leader;
     uint64_t contact_ns; /* when the leader was last heard */
     bool leader_hung_up; /* since then */
-    uint64_t promise_ns; /* with leases: until then no vote for others than promised_to */
+    uint64_t promise_ns; /* until then no vote for others than promised_to: with leases, or after a process with them */
     raft_member promised_to;
     uint64_t election_deadline_ns; /* followers and candidates */
     uint64_t ask_again_ns;         /* candidates: repeat unanswered requests */
@@ -143,7 +143,7 @@ void raft_become_follower(struct raft *r, raft_term term, raft_member leader);
 void raft_campaign(struct raft *r, bool transfer);
 /* Only voters do (T11). */
 bool raft_may_campaign(const struct raft *r);
-void raft_election_open(struct raft *r);
+void raft_election_open(struct raft *r, uint64_t promise_ns);
 void raft_election_prevote(struct raft *r, const struct raft_message *m);
 void raft_election_vote(struct raft *r, const struct raft_message *m);
 void raft_election_reply(struct raft *r, const struct raft_message *m);

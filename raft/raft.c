@@ -44,7 +44,7 @@ struct raft *raft_open(void *memory, const struct raft_options *options, const s
     r->configuration_index = start->configuration_index;
     r->configuration_before = start->configuration_before;
     r->configuration_before_index = start->configuration_before_index;
-    raft_election_open(r);
+    raft_election_open(r, start->promise_ns);
     r->shown.role = r->role;
     r->shown.term = r->hard.term;
     return r;

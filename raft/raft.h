@@ -97,8 +97,10 @@ struct raft_start {
     struct raft_hard_state hard_state; /* durable */
     raft_index base_index;             /* last compacted block, 0 = none */
     raft_term base_term;
-    raft_index last_index;            /* all of base_index+1..last_index is durable */
-    raft_index commit;                /* durable and known committed */
+    raft_index last_index; /* all of base_index+1..last_index is durable */
+    raft_index commit;     /* durable and known committed */
+    uint64_t promise_ns;   /* R5: so long from now nobody gets a vote, nor asks this node for one, for the sake of
+                                       * what the process before promised by a longer timeout; 0 = it did not */
     const struct raft_term_run *runs; /* of base_index+1..last_index, ascending; copied */
     uint32_t run_count;
     /* R6: the newest configuration of blocks up to last_index, or of the base record, the birth record; and the one

@@ -13,7 +13,7 @@
  *   - the time counts from the begin of the round here, not from its answers, and the clock is looked at after the read came;
  *   - no two clocks drift apart by election_timeout_ns_min - lease_ns in that time (they count the time that a host sleeps);
  *   - nothing shortens the promise: no hang-up; a process that starts promises for a longest timeout, for it may have
- *     promised before; a member's own campaign waits for its election timer, which is longer;
+ *     promised before, and for longer if that was by a longer timeout; a member's own campaign waits for its election timer, which is longer;
  *   - no successor was asked for: the target of a transfer, and its voters, keep no promise, and it may act at any time
  *     later (T16). So this leadership has no lease any more from then on, whatever became of it. */
 #include "raft/internal.h"

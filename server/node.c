@@ -88,6 +88,12 @@ static uint64_t pack_from_ring(void *context, raft_index first, raft_index last,
     return ring_pack(node->ring, first, last, budget_bytes, ret_last);
 }
 
+/* R5: so long after it heard from this node a leader may read by its lease. */
+static uint64_t lease_promise_ns(const struct node_options *options)
+{
+    return options->lease_reads ? options->election_timeout_ns : 0;
+}
+
 static int core_open(struct node *node, const struct storage_recovered *recovered)
 {
     const struct node_options *o = &node->options;
@@ -114,6 +120,10 @@ static int core_open(struct node *node, const struct storage_recovered *recovere
         .commit = recovered->commit,
         .run_count = recovered->run_count,
     };
+    if (recovered->promise_ns > lease_promise_ns(o)) { /* by a longer timeout, or with leases that are off now */
+        start.promise_ns = 2 * recovered->promise_ns;
+        node->promise_over_ns = node->now_ns + start.promise_ns;
+    }
     const struct storage_configuration *newest = node_configuration(node);
     node_configuration_core(&newest->configuration, &start.configuration);
     start.configuration_index = newest->index;
@@ -156,6 +166,7 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .member_id = node->identity.member_id,
         .random_id = node->env.random(node->env.context),
         .level = (enum durability_level)birth->configuration.level,
+        .promise_ns = lease_promise_ns(o),
         .birth = {.next_position = 1, .time_ns = birth->time_ns},
         .disk = o->disk,
         .kv = o->kv,
@@ -496,6 +507,16 @@ static void stop_turn(struct node *node)
     node->stop_transfer_asked = !later;
 }
 
+/* The control thread notes it durably, for the next start. */
+static void promise_turn(struct node *node)
+{
+    if (node->promise_over_ns == 0 || node->now_ns < node->promise_over_ns) return;
+    node->promise_over_ns = 0;
+    /* release: pairs with the exchange in node_control_work */
+    atomic_store_explicit(&node->promise_over, true, memory_order_release);
+    node->env.wake(node->env.context, NODE_CONTROL);
+}
+
 static void alive_turn(struct node *node)
 {
     struct raft_result result;
@@ -522,6 +543,7 @@ static void alive_turn(struct node *node)
     answers(node);
     node_reads_turn(node);
     node_forwards_turn(node);
+    promise_turn(node);
     storage_reclaim(node->storage);
     struct host_status host;
     host_status_read(node->host, &host);

@@ -325,6 +325,9 @@ struct node {
     raft_index base_told, snapshot_told;       /* to the core; to people */
     raft_index install_told[RAFT_MEMBERS_MAX]; /* by slot: of which people know that it is brought */
 
+    uint64_t promise_over_ns;  /* then the promise of the process before is; 0 = there is nothing to say of it */
+    _Atomic bool promise_over; /* loop: false -> true (release); control: true -> false */
+
     bool transfer_waits;
     bool transfer_left;          /* leadership was given up for it, and the new leader is not known yet */
     raft_member transfer_target; /* 0 = whoever is best */

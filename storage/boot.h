@@ -13,7 +13,7 @@
 #include "storage/configuration.h"
 #include "storage/disk.h"
 
-enum { BOOT_VERSION = 2 /* 1 had no host_boot and no clean */ };
+enum { BOOT_VERSION = 3 /* 1 had no host_boot and no clean, 2 no promise_ns */ };
 
 struct boot {
     uint64_t boot; /* 0 = never started */
@@ -21,7 +21,9 @@ struct boot {
     raft_member member_id;
     uint64_t host_boot; /* of the host when it was written (disk.h); 0 = not known */
     bool clean;         /* everything was flushed when the process ended, or nothing needed it */
-    uint32_t version;   /* of the file that was read; with EVERSION it alone is set */
+    uint64_t
+        promise_ns; /* so long a leader may count on what a process of this directory told it last (R5); 0 = no leases */
+    uint32_t version; /* of the file that was read; with EVERSION it alone is set */
 };
 
 /* Whether the directory's promises may be lost, because they were only in the host's memory when it ended. */

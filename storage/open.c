@@ -129,8 +129,13 @@ static int boot_look(struct opening *o)
 
 static int boot_store(struct opening *o, uint64_t boot, bool complete)
 {
-    const struct boot next = {
-        .boot = boot, .complete = complete, .member_id = o->options->member_id, .host_boot = o->host_boot};
+    /* A shorter setting does not shorten what was promised: that has to end first. */
+    uint64_t promise_ns = o->options->promise_ns > o->boot.promise_ns ? o->options->promise_ns : o->boot.promise_ns;
+    const struct boot next = {.boot = boot,
+                              .complete = complete,
+                              .member_id = o->options->member_id,
+                              .host_boot = o->host_boot,
+                              .promise_ns = promise_ns};
     int rc = boot_write(o->options->disk, o->options->directory, &next);
     if (rc != 0)
         return refuse(o, rc, "its file 'boot' cannot be written: %s; %s", lockstep_error_text(rc), ADVICE_DISK);
@@ -640,6 +645,7 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     if (rc == 0) rc = snapshots_recover(o);
     if (rc != 0) return rc;
     s->boot = o->boot;
+    s->promise_ns = options->promise_ns;
     counters_start(o);
     *ret = (struct storage_recovered){.hard_state = o->recovery.hard_state,
                                       .base = s->table.base,
@@ -648,6 +654,7 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
                                       .commit = o->recovery.commit,
                                       .stored = s->stored_base.index,
                                       .boot = o->boot.boot,
+                                      .promise_ns = o->boot.promise_ns,
                                       .runs = s->runs,
                                       .run_count = run_count,
                                       .configurations = s->configurations,
@@ -694,6 +701,12 @@ int storage_open(const struct storage_options *options, struct storage **ret, st
     }
     *ret = o.storage;
     return 0;
+}
+
+int storage_promise_over(struct storage *s)
+{
+    s->boot.promise_ns = s->promise_ns;
+    return boot_write(s->disk, s->directory, &s->boot);
 }
 
 /* At level os a clean stop is what makes the next start of the host harmless. Where it fails, the next start is told so. At

@@ -89,7 +89,8 @@ struct storage {
     const struct kv *kv;
     struct kv_map *map;
     struct journal_shape shape;
-    struct boot boot; /* as stored; not complete until the storage is open */
+    struct boot boot;    /* as stored; not complete until the storage is open */
+    uint64_t promise_ns; /* this process's */
     const struct disk *disk;
     char directory[STORAGE_PATH_BYTES_MAX];
     uint64_t ring_bytes;

@@ -52,6 +52,7 @@ struct storage_options {
     uint64_t
         random_id; /* names the journal when it is first made: nobody can write a payload that looks like a frame */
     enum durability_level level;
+    uint64_t promise_ns;     /* R5: so long a leader may count on what this process tells it; 0 = no leases */
     struct block_base birth; /* base at index 0, from the birth record */
     const struct disk *disk;
     const struct kv *kv;
@@ -75,12 +76,13 @@ struct storage_term_run {
 /* What recovery stands on; all of it is durable when storage_open returns (J3). */
 struct storage_recovered {
     struct storage_hard_state hard_state;
-    struct block_base base;              /* last compacted block, or birth */
-    struct storage_snapshot snapshot;    /* at or above the base; index 0 = none. The machine starts from it */
-    struct block_base last;              /* last live block */
-    raft_index commit;                   /* known committed: LMDB's last, or the newest frame's commit */
-    raft_index stored;                   /* LMDB's last */
-    uint64_t boot;                       /* this process's boot counter, raised durably */
+    struct block_base base;           /* last compacted block, or birth */
+    struct storage_snapshot snapshot; /* at or above the base; index 0 = none. The machine starts from it */
+    struct block_base last;           /* last live block */
+    raft_index commit;                /* known committed: LMDB's last, or the newest frame's commit */
+    raft_index stored;                /* LMDB's last */
+    uint64_t boot;                    /* this process's boot counter, raised durably */
+    uint64_t promise_ns;              /* the longest of this process and those before whose promises may last still */
     const struct storage_term_run *runs; /* base+1..last; owned by storage, valid until storage_close */
     uint32_t run_count;
     /* R6: ascending, all that a truncation can go back to: the newest one that LMDB holds, and those above it. The birth
@@ -98,6 +100,9 @@ struct storage_recovered {
  * (journal under 4 rings; a live tail larger than the ring: both sizes are named), ENOMEM. Blocks; before the loop. */
 int storage_open(const struct storage_options *options, struct storage **ret, struct storage_recovered *ret_recovered,
                  char *why, size_t why_room);
+/* The promises of the processes before are over: the next start need not wait for them. Durable when it returns 0; if not,
+ * that one waits longer than it has to. Blocks. Thread: any one but the loop, once. */
+int storage_promise_over(struct storage *storage);
 void storage_close(struct storage *storage); /* after the threads have ended; takes NULL */
 
 struct storage_persist {

@@ -32,6 +32,7 @@ struct member {
     struct sim_disk *disk;
     struct sim_kv *kv;
     bool paused;
+    uint64_t election_timeout_ns;    /* from the next start on; 0 = as the options say */
     int64_t clock_ppm;               /* its clock runs so much faster than time */
     uint64_t clock_ns, clock_set_ns; /* what it showed when that was set, and when that was */
     bool due[NODE_PARTS];
@@ -451,6 +452,11 @@ static void member_describe(struct node_member_options *member, unsigned i)
     snprintf(member->peer, sizeof member->peer, "%u:2", i);
 }
 
+void cluster_election_timeout(struct cluster *cluster, unsigned i, uint64_t ns)
+{
+    cluster->members[i].election_timeout_ns = ns;
+}
+
 bool cluster_start(struct cluster *cluster, unsigned i)
 {
     struct member *m = &cluster->members[i];
@@ -459,7 +465,9 @@ bool cluster_start(struct cluster *cluster, unsigned i)
         .cluster = "test",
         .member_count = cluster->options.listed,
         .self = i < cluster->options.listed ? i : cluster->options.listed,
-        .election_timeout_ns = ((cluster->options.longer_timeouts >> i & 1) != 0 ? 500 : 300) * CLUSTER_MS,
+        .election_timeout_ns = m->election_timeout_ns != 0
+                                   ? m->election_timeout_ns
+                                   : ((cluster->options.longer_timeouts >> i & 1) != 0 ? 500 : 300) * CLUSTER_MS,
         .heartbeat_ns = 60 * CLUSTER_MS,
         .lease_reads = (cluster->options.lease_reads >> i & 1) != 0,
         .command_bytes_max = 64 << 10,

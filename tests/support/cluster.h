@@ -67,6 +67,8 @@ void cluster_readers_left(struct cluster *cluster, unsigned i, uint32_t count);
 void cluster_clock_drift(struct cluster *cluster, unsigned i, int64_t ppm);
 /* Its log has no space to grow, or has. */
 void cluster_log_full(struct cluster *cluster, unsigned i, bool full);
+/* From its next start on. */
+void cluster_election_timeout(struct cluster *cluster, unsigned i, uint64_t ns);
 /* Its flushes take this long. */
 void cluster_disk_delay(struct cluster *cluster, unsigned i, uint64_t ns);
 

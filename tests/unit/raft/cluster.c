@@ -214,6 +214,7 @@ void cluster_start(struct cluster *c, raft_member id)
         .base_term = core->log[core->base].term,
         .last_index = core->last,
         .commit = core->commit,
+        .promise_ns = c->promise_ns,
         .runs = runs,
         .run_count = run_count,
     };

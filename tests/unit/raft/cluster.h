@@ -119,6 +119,7 @@ struct cluster {
     uint64_t contents; /* makes proposed blocks differ */
     uint64_t reads_answered, reads_refused;
 
+    uint64_t promise_ns;  /* of cores that start from now on */
     bool propose_at_once; /* a new leader proposes its term's first block */
     bool leave_at_once;   /* a leader that is asked to leave a joint configuration does */
     /* Told about everything visible; may be NULL. */

@@ -242,6 +242,29 @@ START_TEST(who_starts_grants_nothing_for_a_longest_election_timeout) /* it may h
 }
 END_TEST
 
+/* B and C start anew with a shorter timeout: what they told A before lasts as long as it did. */
+START_TEST(who_starts_keeps_the_promise_of_the_process_before_it_whatever_the_setting_is_now)
+{
+    for (int leases = 0; leases < 2; leases++) {
+        open_led(3, 0);
+        isolate(1, true);
+        c->options.lease_ns = leases ? 270 * MS : 0;
+        c->promise_ns = 5000 * MS;
+        for (raft_member id = 2; id <= 3; id++) {
+            cluster_crash(c, id, RAFT_PERSISTS_MAX);
+            cluster_start(c, id);
+        }
+        for (unsigned ms = 0; ms < 4990; ms += 10) {
+            cluster_pass(c, 10 * MS, true);
+            ck_assert(!raft_is_leader(cluster_core(c, 2)->raft) && !raft_is_leader(cluster_core(c, 3)->raft));
+        }
+        cluster_pass(c, 3000 * MS, true);
+        ck_assert(raft_is_leader(cluster_core(c, 2)->raft) || raft_is_leader(cluster_core(c, 3)->raft));
+        cluster_close(c);
+    }
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_test(tests, a_read_within_the_lease_needs_no_round);
@@ -256,6 +279,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_hangup_makes_no_candidate_of_who_has_promised);
     tcase_add_test(tests, who_hears_a_leader_votes_for_nobody_else_in_its_time);
     tcase_add_test(tests, who_starts_grants_nothing_for_a_longest_election_timeout);
+    tcase_add_test(tests, who_starts_keeps_the_promise_of_the_process_before_it_whatever_the_setting_is_now);
 }
 
 int main(void)

@@ -131,6 +131,41 @@ START_TEST(
 }
 END_TEST
 
+/* A read by its lease after the two others, started anew with a shorter timeout, could elect one of them. */
+START_TEST(a_lease_holds_though_its_voters_start_with_a_shorter_timeout)
+{
+    struct cluster *cluster =
+        cluster_open(&(struct cluster_options){.nodes = 3, .seed = unit_seed(5), .lease_reads = ALL});
+    for (unsigned i = 0; i < 3; i++) {
+        cluster_election_timeout(cluster, i, 5 * SECOND);
+        ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    }
+    unsigned old = lead(cluster), others[] = {(old + 1) % 3, (old + 2) % 3};
+    for (unsigned k = 0; k < 2; k++) {
+        cluster_crash(cluster, others[k]);
+        cluster_election_timeout(cluster, others[k], 300 * CLUSTER_MS);
+        ck_assert_msg(cluster_start(cluster, others[k]), "%s", cluster_why(cluster));
+    }
+    for (unsigned ms = 0; ms < 10000; ms++) {
+        cluster_run(cluster, CLUSTER_MS);
+        for (unsigned k = 0; k < 2; k++) ck_assert_uint_ne(node_leader(cluster_node(cluster, others[k])), others[k]);
+        if (ms == 3000) { /* it does read by its lease */
+            const struct cluster_query *read = read_within_a_millisecond(cluster, old);
+            ck_assert(read->done && read->error == 0);
+        }
+    }
+    cluster_crash(cluster, old);
+    ck_assert_int_ge(cluster_run_until_writable(cluster, 5 * SECOND), 0);
+    cluster_run(cluster, SECOND);
+    for (unsigned k = 0; k < 2; k++) { /* the long promise is over: from now on they wait for the short one alone */
+        cluster_crash(cluster, others[k]);
+        ck_assert_msg(cluster_start(cluster, others[k]), "%s", cluster_why(cluster));
+    }
+    ck_assert_int_ge(cluster_run_until_writable(cluster, 3 * SECOND), 0);
+    cluster_close(cluster);
+}
+END_TEST
+
 /* Node 3 refuses node 1, and says so. */
 static void expect_no_birth(struct cluster_options options, const char *why)
 {
@@ -176,6 +211,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_leader_that_was_cut_off_reads_nothing_old_by_its_lease);
     tcase_add_test(tests, no_read_is_old_while_clocks_drift_within_the_bound);
     tcase_add_test(tests, old_reads_are_seen_here_when_clocks_drift_beyond_the_bound);
+    tcase_add_test(tests, a_lease_holds_though_its_voters_start_with_a_shorter_timeout);
     tcase_add_test(tests, nodes_that_differ_in_lease_reads_refuse_each_other);
     tcase_add_test(tests, with_leases_nodes_that_differ_in_their_election_timeout_refuse_each_other);
     tcase_add_test(tests, without_leases_every_node_may_have_its_own_election_timeout);

@@ -413,8 +413,8 @@ END_TEST
 
 START_TEST(a_newer_boot_counter_is_refused_with_both_numbers)
 {
-    patch_file("boot", 0, 48, 8, 3, 4);
-    check_refused("boot", 3, BOOT_VERSION);
+    patch_file("boot", 0, 56, 8, 4, 4);
+    check_refused("boot", 4, BOOT_VERSION);
 }
 END_TEST
 

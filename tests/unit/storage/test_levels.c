@@ -129,10 +129,25 @@ START_TEST(a_stop_whose_flush_fails_is_not_clean)
 }
 END_TEST
 
+START_TEST(the_longest_promise_is_remembered_until_it_is_over) /* R5 */
+{
+    static const uint64_t promises[] = {5, 9, 3, 0};
+    static const uint64_t longest[] = {5, 9, 9, 3}; /* before the last start it was over */
+    for (unsigned i = 0; i < 4; i++) {
+        store_close(&store);
+        store.options.promise_ns = promises[i];
+        ck_assert_int_eq(store_open(&store), 0);
+        ck_assert_uint_eq(store.recovered.promise_ns, longest[i]);
+        if (i == 2) ck_assert_int_eq(storage_promise_over(store.storage), 0);
+    }
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, a_frame_is_one_write_and_no_flush);
+    tcase_add_test(tests, the_longest_promise_is_remembered_until_it_is_over);
     tcase_add_test(tests, a_killed_process_loses_nothing);
     tcase_add_test(tests, a_host_that_went_down_without_a_clean_stop_is_a_wiped_directory);
     tcase_add_test(tests, after_a_clean_stop_the_host_may_go_down);
