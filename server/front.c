@@ -114,6 +114,7 @@ static bool grpc_begin(struct connection *connection)
                                                                   4 * (size_t)front->options.grpc_message_bytes_max,
                                             .untouched = {grpc_text("lockstep-outcome"), grpc_text("not-appended")}};
     connection->kind = CONNECTION_GRPC;
+    connection->active_ns = front_now_ns(front);
     if (grpc_conn_open(&front->pool, &limits, &service_ops, connection, &connection->grpc) != 0) return false;
     if (front->stopping) grpc_conn_drain(connection->grpc);
     connection_touch(connection);
@@ -169,8 +170,9 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
     case CONNECTION_HTTP1: good = buffer_append(&connection->in, bytes, (size_t)n) && http_work(connection); break;
     case CONNECTION_GRPC: grpc_take(connection, bytes, (size_t)n); break;
     }
-    /* Half a request is no activity: a slow HTTP/1.1 client has the time of a silent one for all of it. */
-    if (connection->kind == CONNECTION_GRPC || buffer_count(&connection->in) == 0)
+    /* Half a request is no activity: a slow HTTP/1.1 client has the time of a silent one for all of it. Nor are frames of
+     * HTTP/2: who sends PINGs for ever asks nothing. A call is. */
+    if (connection->kind != CONNECTION_GRPC && buffer_count(&connection->in) == 0)
         connection->active_ns = front_now_ns(front);
     if (!good) {
         front->counters.protocol_errors++;

@@ -55,7 +55,7 @@ struct connection {
     uint32_t asked, asked_queries; /* its commands and queries in the node, also of calls that have ended */
     uv_write_t write;
     uint8_t *write_bytes; /* of the write under way */
-    uint64_t active_ns;   /* last bytes in, or last call open */
+    uint64_t active_ns;   /* last whole request of HTTP/1.1; the begin of gRPC, or a call open */
     uint64_t moved_ns;    /* last time that the client took bytes, or that none waited */
     size_t write_left;    /* as of moved_ns */
 };

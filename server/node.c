@@ -584,13 +584,22 @@ void node_drain(struct node *node)
     node->in_turn = false;
 }
 
+/* What a stop waits for has a time in which it is to be done, and one after which nothing is waited for. */
+static uint64_t stop_due_ns(const struct node *node)
+{
+    if (!node->stopping) return UINT64_MAX;
+    if (node->now_ns < node->stop_deadline_ns) return node->stop_deadline_ns;
+    uint64_t cut_off_ns = node->stop_deadline_ns + NODE_STOP_NS;
+    return node->now_ns < cut_off_ns ? cut_off_ns : UINT64_MAX;
+}
+
 uint64_t node_deadline_ns(const struct node *node)
 {
     uint64_t deadline = node->deadline_ns;
     if (node->forward_count > 0 && node->forward_sweep_ns < deadline) deadline = node->forward_sweep_ns;
     if (node_reads_deadline_ns(node) < deadline) deadline = node_reads_deadline_ns(node);
     if (node->proposals.session_due_ns < deadline) deadline = node->proposals.session_due_ns;
-    if (node->stopping && node->stop_deadline_ns < deadline) deadline = node->stop_deadline_ns;
+    if (stop_due_ns(node) < deadline) deadline = stop_due_ns(node);
     if (node->members.look_ns < deadline) deadline = node->members.look_ns;
     if (node_change_deadline_ns(node) < deadline) deadline = node_change_deadline_ns(node);
     return deadline;

@@ -756,6 +756,26 @@ START_TEST(a_stop_waits_until_what_came_before_it_is_on_this_disk)
 }
 END_TEST
 
+START_TEST(a_stop_that_waits_for_its_disk_makes_no_turns_for_nothing)
+{
+    struct cluster *cluster = start(3, 38);
+    unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
+    cluster_disk_delay(cluster, follower, 60 * SECOND);
+    for (unsigned k = 0; k < 4; k++) { /* the first one's flush is the last that returns */
+        cluster_propose(cluster, leader, false);
+        cluster_run(cluster, 5 * CLUSTER_MS);
+    }
+    node_stop(cluster_node(cluster, follower));
+    cluster_run(cluster, 4500 * CLUSTER_MS); /* its first time is over, what it appended is not durable */
+    ck_assert(!node_drained(cluster_node(cluster, follower)));
+    ck_assert_uint_gt(node_deadline_ns(cluster_node(cluster, follower)) + SECOND,
+                      node_deadline_ns(cluster_node(cluster, leader))); /* not in the past: all clocks are the same */
+    cluster_run(cluster, 2000 * CLUSTER_MS);
+    ck_assert(node_drained(cluster_node(cluster, follower)));
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(a_leader_that_stops_before_its_term_is_established_hands_over_once_it_is)
 {
     struct cluster *cluster = start(3, 18);
@@ -935,6 +955,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_query_waits_for_its_min_index_until_its_deadline);
     tcase_add_test(tests, a_stopping_leader_finishes_its_work_and_hands_over);
     tcase_add_test(tests, a_stop_waits_until_what_came_before_it_is_on_this_disk);
+    tcase_add_test(tests, a_stop_that_waits_for_its_disk_makes_no_turns_for_nothing);
     tcase_add_test(tests, a_leader_that_stops_before_its_term_is_established_hands_over_once_it_is);
     tcase_add_test(tests, a_transfer_succeeds_when_whom_it_names_leads);
     tcase_add_test(tests, a_transfer_fails_when_another_one_than_it_names_leads);
