@@ -410,16 +410,6 @@ static void note_role(struct member *m)
                        (unsigned long long)term, (unsigned long long)index);
 }
 
-void checks_turned(struct member *m)
-{
-    struct truth *truth = m->world->truth;
-    if (m->node->raft == NULL) return; /* not born */
-    note_log(m);
-    note_role(m);
-    note_commits(m);
-    if (truth->turns++ % CORE_CHECK_EVERY == 0) raft_check(m->node->raft);
-}
-
 /* --- death and start ------------------------------------------------------------------------------------------ */
 
 void checks_dies(struct member *m)
@@ -465,16 +455,11 @@ void checks_wiped(struct member *m)
     m->was_member = false;
 }
 
-void checks_started(struct member *m)
+/* Its log is open: at its start, at its birth, or when the others have given back what was damaged. */
+static void check_memory(struct member *m)
 {
     struct world *world = m->world;
     struct truth *truth = world->truth;
-    if (m->id == 0) m->id = m->node->identity.member_id;
-    if (m->id != m->node->identity.member_id) world_violated(world, "n%u has forgotten who it is", m->i + 1);
-    if (m->node->raft == NULL) {
-        if (m->died_term != 0) world_violated(world, "C7: n%u has forgotten its birth", m->i + 1);
-        return;
-    }
     struct raft_status status;
     raft_status_read(m->node->raft, &status);
     trace_event(&world->trace, world->now_ns, m->i, TRACE_START, m->node->boot, status.term, status.last_index,
@@ -496,6 +481,28 @@ void checks_started(struct member *m)
                       crc != ITEM(truth->committed, index, struct block_committed)->crc))
         world_violated(world, "C7: n%u has lost the committed block %llu, which was durable there", m->i + 1,
                        (unsigned long long)index);
+}
+
+void checks_turned(struct member *m)
+{
+    struct truth *truth = m->world->truth;
+    if (m->node->raft == NULL) return; /* not born, or its log is not open */
+    if (!m->seen.alive) check_memory(m);
+    m->seen.alive = true;
+    rot_survived(m);
+    note_log(m);
+    note_role(m);
+    note_commits(m);
+    if (truth->turns++ % CORE_CHECK_EVERY == 0) raft_check(m->node->raft);
+}
+
+void checks_started(struct member *m)
+{
+    struct world *world = m->world;
+    if (m->id == 0) m->id = m->node->identity.member_id;
+    if (m->id != m->node->identity.member_id) world_violated(world, "n%u has forgotten who it is", m->i + 1);
+    if (m->node->raft == NULL && m->died_term != 0 && !m->node->repair.opening)
+        world_violated(world, "C7: n%u has forgotten its birth", m->i + 1);
     checks_turned(m);
 }
 

@@ -22,6 +22,7 @@ static void look(struct world *world)
     uint64_t next = SIM_NEVER;
     for (unsigned kind = 0; kind < FAULTS; kind++)
         if (world->fault_due_ns[kind] < next) next = world->fault_due_ns[kind];
+    if (world->rot.on && world->rot.undo_ns < next) next = world->rot.undo_ns;
     for (unsigned from = 0; from < world->plan.nodes; from++) {
         const struct member *m = &world->members[from];
         if (m->full_until_ns != 0 && m->full_until_ns < next) next = m->full_until_ns;
@@ -196,6 +197,7 @@ static void happen(struct world *world, enum plan_fault kind)
         if (runs && !world_paused(m)) transfer(world, m);
         break;
     case FAULT_MEMBERS: members_operate(world); break;
+    case FAULT_ROT: rot_happen(world, m, until_ns); break;
     case FAULTS: lk_unreachable();
     }
 }
@@ -210,6 +212,7 @@ void faults_work(struct world *world)
         for (unsigned to = 0; to < world->plan.nodes; to++)
             if (world->cuts[from][to].until_ns != 0 && world->cuts[from][to].until_ns <= world->now_ns)
                 heal(world, from, to);
+    rot_work(world);
     for (unsigned kind = 0; kind < FAULTS; kind++) {
         if (world->fault_due_ns[kind] > world->now_ns) continue;
         schedule(world, kind);
@@ -254,6 +257,7 @@ void faults_end(struct world *world)
     sim_net_faults_set(
         world->net, &(struct sim_net_faults){.delay_ns_min = plan->delay_ns_min, .delay_ns_max = plan->delay_ns_max});
     bool all_born = true;
+    rot_end(world);
     for (unsigned from = 0; from < plan->nodes; from++) {
         mend(world, &world->members[from]);
         if (from < plan->listed && world->members[from].starts > 0 && !world->members[from].was_member)

@@ -33,7 +33,7 @@ struct options {
 /* Shared with the workers. */
 struct shared {
     _Atomic uint64_t next; /* seed, counted from the first */
-    _Atomic uint64_t done, failed, undecided, operations, committed, starts, steps;
+    _Atomic uint64_t done, failed, undecided, repaired, operations, committed, starts, steps;
     _Atomic uint64_t simulated_us, cpu_us, recovery_us_max;
     _Atomic uint64_t hash; /* sum over seeds: their order means nothing */
     _Atomic uint64_t running[JOBS_MAX];
@@ -124,6 +124,7 @@ static void seed_run(uint64_t seed)
     uint64_t pair[2] = {seed, result.hash};
     shared->hash += trace_hash(0, pair, sizeof pair);
     shared->undecided += result.undecided;
+    shared->repaired += result.repaired;
     shared->operations += result.operations;
     shared->committed += result.committed;
     shared->starts += result.starts;
@@ -228,12 +229,13 @@ static void summary(uint64_t real_us)
 {
     uint64_t simulated_s = shared->simulated_us / 1000000;
     printf("%" PRIu64 " seeds, %" PRIu64 " failed; %" PRIu64 " simulated s in %" PRIu64 ".%" PRIu64 " s, %" PRIu64
-           " a second and core; %" PRIu64 " starts, %" PRIu64 " blocks, %" PRIu64
+           " a second and core; %" PRIu64 " starts, %" PRIu64 " blocks, %" PRIu64 " repaired, %" PRIu64
            " operations; slowest recovery %" PRIu64 " ms; %" PRIu64 " histories undecided; hash %016" PRIx64 "\n",
            shared->done + shared->failed, (uint64_t)shared->failed, simulated_s, real_us / 1000000,
            real_us / 100000 % 10, shared->cpu_us > 0 ? shared->simulated_us / shared->cpu_us : 0,
-           (uint64_t)shared->starts, (uint64_t)shared->committed, (uint64_t)shared->operations,
-           shared->recovery_us_max / 1000, (uint64_t)shared->undecided, (uint64_t)shared->hash);
+           (uint64_t)shared->starts, (uint64_t)shared->committed, (uint64_t)shared->repaired,
+           (uint64_t)shared->operations, shared->recovery_us_max / 1000, (uint64_t)shared->undecided,
+           (uint64_t)shared->hash);
 }
 
 static bool number(const char *text, uint64_t *ret)

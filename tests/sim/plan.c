@@ -17,6 +17,7 @@ static const struct {
     [FAULT_PAUSE] = {"pause", 40, 1000, 10000},     [FAULT_SLOW_DISK] = {"disk", 40, 300, 5000},
     [FAULT_SLOW_PART] = {"part", 40, 300, 5000},    [FAULT_WALL_CLOCK] = {"clock", 30, 1000, 10000},
     [FAULT_TRANSFER] = {"transfer", 40, 500, 8000}, [FAULT_MEMBERS] = {"members", 40, 300, 6000},
+    [FAULT_ROT] = {"rot", 25, 500, 8000},
 };
 
 /* Small numbers are likelier: each power of two as likely as the next. */
@@ -63,12 +64,15 @@ static void plan_delays(struct sim_plan *plan, struct random *r)
     plan->drift_ppm_max = random_chance(r, 1, 2) ? 0 : (uint32_t)spread(r, 10, plan->lease_reads ? 49000 : 1000);
 }
 
+static void plan_fault(struct sim_plan *plan, struct random *r, enum plan_fault kind)
+{
+    uint64_t mean_ns = spread(r, faults[kind].mean_ms_min, faults[kind].mean_ms_max) * SIM_MS;
+    if (random_below(r, 100) < faults[kind].in_of_100) plan->fault_ns[kind] = mean_ns;
+}
+
 static void plan_faults(struct sim_plan *plan, struct random *r)
 {
-    for (unsigned kind = 0; kind < FAULTS; kind++) {
-        uint64_t mean_ns = spread(r, faults[kind].mean_ms_min, faults[kind].mean_ms_max) * SIM_MS;
-        if (random_below(r, 100) < faults[kind].in_of_100) plan->fault_ns[kind] = mean_ns;
-    }
+    for (enum plan_fault kind = 0; kind < FAULT_ROT; kind++) plan_fault(plan, r, kind);
     if (plan->fault_ns[FAULT_MEMBERS] != 0) {
         plan->nodes += (unsigned)random_below(r, 4);
         if (plan->nodes > SIM_NODES_MAX) plan->nodes = SIM_NODES_MAX;
@@ -118,6 +122,8 @@ void plan_of_seed(struct sim_plan *plan, uint64_t seed)
     plan_faults(plan, &r);
     plan_clients(plan, &r);
     plan_level(plan, &r);
+    /* The others give back what is damaged; level memory has nothing that could be. */
+    if (plan->listed >= 3 && plan->level == DURABILITY_LEVEL_FSYNC) plan_fault(plan, &r, FAULT_ROT);
 }
 
 void plan_print(const struct sim_plan *plan, FILE *to)

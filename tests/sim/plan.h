@@ -37,6 +37,7 @@ enum plan_fault {
     FAULT_WALL_CLOCK, /* jumps */
     FAULT_TRANSFER,   /* somebody moves leadership */
     FAULT_MEMBERS,    /* somebody changes the members, or takes a member's disk away and replaces it */
+    FAULT_ROT,        /* bytes of a member's files change while it is down; one member at a time */
     FAULTS,
 };
 

@@ -123,6 +123,7 @@ void run_seed(const struct sim_plan *plan, struct copies *copies, struct workloa
     ret->operations = world->applied_operations;
     ret->undecided = world->undecided;
     ret->recovery_ns = recovery_ns;
+    ret->repaired = world->repaired;
     ret->committed = checks_committed(world);
     for (unsigned i = 0; i < plan->nodes; i++) ret->starts += world->members[i].starts;
     world_close(world);

@@ -50,6 +50,8 @@ static const struct {
     [TRACE_MEMBERS_DONE] = {"change of members ends", {"error", "index"}},
     [TRACE_WIPE] = {"DIRECTORY LOST", {NULL}},
     [TRACE_FULL] = {"disk", {"full", "log_alone"}},
+    [TRACE_ROT] = {"ROT", {"where", "number", "offset", "bytes"}},
+    [TRACE_ROT_UNDONE] = {"rot undone", {"where"}},
     [TRACE_PHASE] = {"PHASE", {"phase"}},
 };
 

@@ -51,6 +51,8 @@ enum trace_kind {
     TRACE_MEMBERS_DONE,
     TRACE_WIPE,
     TRACE_FULL,
+    TRACE_ROT,
+    TRACE_ROT_UNDONE,
     TRACE_PHASE,
     TRACE_KINDS,
 };

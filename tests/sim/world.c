@@ -232,10 +232,12 @@ static void start_failed(struct member *m, int error, const char *why)
     trace_event(&world->trace, world->now_ns, m->i, TRACE_START_FAILED, (uint64_t)(int64_t)error);
     bool power_cut = !sim_disk_powered(m->disk);
     bool full = error == LOCKSTEP_ENOSPC && m->full_until_ns != 0;
-    if (!power_cut && m->flush_failed_ns == 0 && !full && !was_removed(m))
+    bool rotten = !power_cut && rot_excuses(m, error);
+    if (!power_cut && m->flush_failed_ns == 0 && !full && !was_removed(m) && !rotten)
         world_violated(world, "n%u does not start on its own data: error %d: %s", m->i + 1, error, why);
     if (!power_cut) sim_disk_kill(m->disk);
     sim_disk_power_on(m->disk);
+    if (rotten) rot_undo(world);
     m->flush_fails = false;
     m->flush_failed_ns = 0;
     m->restart_ns = world->now_ns + random_between(&world->random, SIM_MS, 500 * SIM_MS);
@@ -327,6 +329,7 @@ void world_wipe(struct world *world, unsigned i)
     sim_disk_close(m->disk);
     doors_open(m);
     m->full_until_ns = 0;
+    if (world->rot.i == i) world->rot.on = false;
     checks_wiped(m);
 }
 
@@ -357,9 +360,11 @@ static void ended(struct member *m, int error, const char *why)
     struct world *world = m->world;
     trace_event(&world->trace, world->now_ns, m->i, TRACE_EXIT, (uint64_t)(int64_t)error);
     bool unborn = error == LOCKSTEP_ENOSPC && m->full_until_ns != 0 && m->seen.term == 0;
-    if (m->flush_failed_ns == 0 && !m->stopping && !unborn && !was_removed(m))
+    bool rotten = rot_excuses(m, error);
+    if (m->flush_failed_ns == 0 && !m->stopping && !unborn && !was_removed(m) && !rotten)
         world_violated(world, "n%u ends by itself: error %d: %s", m->i + 1, error, why);
     world_crash(world, m->i, false, restart_soon(world));
+    if (rotten) rot_undo(world);
 }
 
 static void loop_turn(struct member *m)

@@ -41,6 +41,7 @@ struct seen {
     enum raft_role role;
     raft_index last, commit;
     uint32_t last_crc;
+    bool alive; /* its log is open */
 };
 
 struct member {
@@ -98,6 +99,17 @@ struct client {
     uint64_t session, seq;
 };
 
+/* Damage of a member's files, as long as nobody knows how it ended. */
+struct rot {
+    bool on;
+    unsigned i;
+    unsigned where;
+    uint64_t number, offset; /* which value or file, and where in it */
+    uint32_t count;
+    uint8_t was[512], is[512];
+    uint64_t undo_ns; /* nobody could help: a copy does */
+};
+
 struct world {
     struct sim_plan plan;
     struct random random; /* of everything but the nodes' own */
@@ -123,7 +135,9 @@ struct world {
     uint64_t newest_known_call_ns; /* when the operation that ended last, known, began */
 
     bool faults_on;
-    raft_member lost; /* whose directory was taken away while it was a voter; 0 = nobody's */
+    struct rot rot;
+    uint64_t repaired; /* blocks that others gave */
+    raft_member lost;  /* whose directory was taken away while it was a voter; 0 = nobody's */
     unsigned lost_i;
     unsigned changes; /* of members, asked for and not ended */
     uint64_t changes_until_ns;
@@ -168,6 +182,14 @@ void faults_begin(struct world *world);
 /* No more of them; what is broken is mended, but for the nodes that are given up. */
 void faults_end(struct world *world);
 void faults_work(struct world *world);
+
+/* rot.c */
+void rot_happen(struct world *world, struct member *m, uint64_t until_ns); /* it dies of it, and starts again then */
+bool rot_excuses(const struct member *m, int error);                       /* that it ends, or does not start */
+void rot_undo(struct world *world);
+void rot_survived(struct member *m); /* it is alive */
+void rot_work(struct world *world);
+void rot_end(struct world *world);
 
 /* members.c */
 void members_operate(struct world *world);
@@ -230,7 +252,7 @@ void checks_told(struct world *world, log_position position, raft_index index, u
 
 /* run.c */
 struct run_result {
-    uint64_t hash, steps, events, simulated_ns, operations, undecided, recovery_ns, starts;
+    uint64_t hash, steps, events, simulated_ns, operations, undecided, recovery_ns, starts, repaired;
     raft_index committed;
 };
 /* The world that is running, for those who report its end. */
