@@ -31,7 +31,6 @@ struct disk {
     int (*pwritev)(struct disk_file *file, const struct iovec *parts, int count, uint64_t offset);
     int (*flush)(struct disk_file *file, bool metadata); /* fdatasync, or fsync with metadata */
     int (*drop_cache)(struct disk_file *file);           /* the clean cached pages, so that reads come from the disk */
-    int (*truncate)(struct disk_file *file, uint64_t bytes);
     /* Take space for the file's first `bytes`, so that writing there does not run out of it; size and content stay.
      * ENOSPC. 0 also where the file system cannot promise it. */
     int (*reserve)(struct disk_file *file, uint64_t bytes);
@@ -45,7 +44,6 @@ struct disk {
                 void *each_context);
     /* A number that is another one after the host has started anew: then what was written and not flushed may be gone. */
     int (*host_boot)(void *context, uint64_t *ret);
-    int (*free_bytes)(void *context, const char *path, uint64_t *ret);
     /* The type of the file system, as "ext4" or "tmpfs"; for people and for refusing tmpfs. */
     int (*file_system)(void *context, const char *path, char *ret, size_t room);
 };

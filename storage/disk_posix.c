@@ -15,7 +15,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -148,11 +147,6 @@ static int posix_disk_drop_cache(struct disk_file *file)
     return error == 0 ? 0 : from_errno(error);
 }
 
-static int posix_disk_truncate(struct disk_file *file, uint64_t bytes)
-{
-    return ftruncate(file->fd, (off_t)bytes) == 0 ? 0 : from_errno(errno);
-}
-
 static int posix_disk_reserve(struct disk_file *file, uint64_t bytes)
 {
     while (fallocate(file->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes) != 0) {
@@ -242,15 +236,6 @@ static int posix_disk_host_boot(void *context, uint64_t *ret)
     return 0;
 }
 
-static int posix_disk_free_bytes(void *context, const char *path, uint64_t *ret)
-{
-    (void)context;
-    struct statvfs status;
-    if (statvfs(path, &status) != 0) return from_errno(errno);
-    *ret = (uint64_t)status.f_bavail * status.f_frsize;
-    return 0;
-}
-
 static int posix_disk_file_system(void *context, const char *path, char *ret, size_t room)
 {
     (void)context;
@@ -282,7 +267,6 @@ const struct disk *disk_posix(void)
                                      .pwritev = posix_disk_pwritev,
                                      .flush = posix_disk_flush,
                                      .drop_cache = posix_disk_drop_cache,
-                                     .truncate = posix_disk_truncate,
                                      .reserve = posix_disk_reserve,
                                      .rename = posix_disk_rename,
                                      .unlink = posix_disk_unlink,
@@ -291,7 +275,6 @@ const struct disk *disk_posix(void)
                                      .exists = posix_disk_exists,
                                      .list = posix_disk_list,
                                      .host_boot = posix_disk_host_boot,
-                                     .free_bytes = posix_disk_free_bytes,
                                      .file_system = posix_disk_file_system};
     return &disk;
 }

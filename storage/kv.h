@@ -33,8 +33,6 @@ struct kv {
     int (*renew)(struct kv_txn *txn);
     /* ENOSPC: the map or the disk is full; abort, nothing is lost. */
     int (*put)(struct kv_txn *txn, uint32_t table, uint64_t key, const void *value, size_t bytes);
-    /* Reserve room for a value to be filled before the next call. */
-    int (*put_reserve)(struct kv_txn *txn, uint32_t table, uint64_t key, size_t bytes, void **ret);
     int (*get)(struct kv_txn *txn, uint32_t table, uint64_t key, const void **ret, size_t *ret_bytes); /* ENOTFOUND */
     int (*erase)(struct kv_txn *txn, uint32_t table, uint64_t key);                                    /* ENOTFOUND */
     int (*first)(struct kv_txn *txn, uint32_t table, uint64_t *ret_key); /* ENOTFOUND: empty */

@@ -310,21 +310,10 @@ static MDB_val key_val(const uint64_t *key)
     return (MDB_val){.mv_size = sizeof *key, .mv_data = (void *)(uintptr_t)key};
 }
 
-static int lmdb_put_reserve(struct kv_txn *txn, uint32_t table, uint64_t key, size_t bytes, void **ret)
-{
-    MDB_val k = key_val(&key), v = {.mv_size = bytes};
-    int rc = mdb_put(txn->txn, txn->map->dbi[table], &k, &v, MDB_RESERVE);
-    if (rc != 0) return from_mdb(rc);
-    *ret = v.mv_data;
-    return 0;
-}
-
 static int lmdb_put(struct kv_txn *txn, uint32_t table, uint64_t key, const void *value, size_t bytes)
 {
-    void *at = NULL;
-    int rc = lmdb_put_reserve(txn, table, key, bytes, &at);
-    if (rc == 0) memcpy(at, value, bytes);
-    return rc;
+    MDB_val k = key_val(&key), v = {.mv_size = bytes, .mv_data = (void *)(uintptr_t)value};
+    return from_mdb(mdb_put(txn->txn, txn->map->dbi[table], &k, &v, 0));
 }
 
 static int lmdb_get(struct kv_txn *txn, uint32_t table, uint64_t key, const void **ret, size_t *ret_bytes)
@@ -497,7 +486,6 @@ const struct kv *kv_lmdb(void)
                                  .reset = lmdb_reset,
                                  .renew = lmdb_renew,
                                  .put = lmdb_put,
-                                 .put_reserve = lmdb_put_reserve,
                                  .get = lmdb_get,
                                  .erase = lmdb_erase,
                                  .first = lmdb_first,

@@ -368,11 +368,6 @@ void ring_abandon(struct ring *ring)
     ring->claimed_bytes = 0;
 }
 
-bool ring_claimed(const struct ring *ring)
-{
-    return ring->claimed_bytes != 0;
-}
-
 uint64_t ring_room_bytes(struct ring *ring, uint64_t bytes)
 {
     uint64_t reserve = reserve_bytes(ring);

@@ -46,8 +46,7 @@ enum ring_pin_owner {
     RING_PIN_JOURNAL, /* submitted, not flushed */
     RING_PIN_MACHINE, /* the batch being applied: ring_pin_batch */
     RING_PIN_LOG,     /* the transaction being written */
-    RING_PIN_CONTROL,
-    RING_PIN_PEER, /* + peer slot: a running send */
+    RING_PIN_PEER,    /* + peer slot: a running send */
     RING_PINS = RING_PIN_PEER + RAFT_MEMBERS_MAX,
 };
 
@@ -65,7 +64,6 @@ int ring_claim(struct ring *ring, uint32_t bytes, uint8_t **ret);
 /* The claimed block is sealed and whole: header->bytes <= claimed bytes. It becomes index last + 1. Loop. */
 void ring_publish(struct ring *ring, const struct block_header *header);
 void ring_abandon(struct ring *ring);
-bool ring_claimed(const struct ring *ring);
 
 /* How many of `bytes` surely can be claimed now, by one claim or by many in a row. The head moves for them, so that a pin
  * that comes meanwhile cannot take the room away. A cut can: it makes dead bytes, and then room is kept to publish the

@@ -572,11 +572,6 @@ int kv_store_delete(struct kv_store *store, struct kv_bytes key)
     return 1;
 }
 
-uint64_t kv_store_count(const struct kv_store *store)
-{
-    return store->count;
-}
-
 struct lockstep_hash kv_store_hash(const struct kv_store *store)
 {
     struct lockstep_hash hash = store->sum;

@@ -35,7 +35,6 @@ bool kv_store_append(struct kv_store *store, struct kv_bytes key, struct kv_byte
 /* 1: deleted; 0: no such key; -1: out of memory. */
 int kv_store_delete(struct kv_store *store, struct kv_bytes key);
 
-uint64_t kv_store_count(const struct kv_store *store);
 /* Equal contents give equal hashes, however they came about. O(1). */
 struct lockstep_hash kv_store_hash(const struct kv_store *store);
 

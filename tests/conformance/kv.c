@@ -149,21 +149,6 @@ START_TEST(erased_keys_are_gone)
 }
 END_TEST
 
-START_TEST(reserved_room_is_filled_later)
-{
-    struct kv_txn *txn = NULL;
-    void *room = NULL;
-    map_open();
-    ck_assert_int_eq(kv->begin_write(map, &txn), 0);
-    ck_assert_int_eq(kv->put_reserve(txn, 0, 5, 4, &room), 0);
-    memcpy(room, "late", 4);
-    ck_assert_int_eq(kv->commit(txn), 0);
-    ck_assert_int_eq(kv->begin_read(map, &txn), 0);
-    expect(txn, 0, 5, "late");
-    kv->abort(txn);
-}
-END_TEST
-
 START_TEST(growing_ahead_changes_nothing_that_is_read)
 {
     struct kv_txn *txn = NULL;
@@ -260,7 +245,6 @@ void conformance_kv_add(TCase *tests)
     tcase_add_test(tests, reader_sees_one_state_until_it_renews);
     tcase_add_test(tests, keys_are_ordered_as_numbers);
     tcase_add_test(tests, erased_keys_are_gone);
-    tcase_add_test(tests, reserved_room_is_filled_later);
     tcase_add_test(tests, growing_ahead_changes_nothing_that_is_read);
     tcase_add_test(tests, removed_map_is_gone_and_may_be_made_anew);
     tcase_add_test(tests, long_random_work_ends_as_it_should);

@@ -327,22 +327,6 @@ static int disk_drop_cache(struct disk_file *file)
     return 0;
 }
 
-static int disk_truncate(struct disk_file *file, uint64_t bytes)
-{
-    struct inode *inode = file->inode;
-    bool happened;
-    bool alive = sim_disk_operation(file->sim, &happened);
-    if (happened) {
-        inode_reserve(inode, bytes);
-        if (bytes < inode->bytes) {
-            memset(inode->now + bytes, 0, inode->bytes - bytes);
-            inode_mark(inode, bytes / SECTOR_BYTES, (inode->bytes - 1) / SECTOR_BYTES);
-        }
-        inode->bytes = bytes;
-    }
-    return operation_end(file->sim, alive);
-}
-
 static int disk_reserve(struct disk_file *file, uint64_t bytes)
 {
     if (!file->sim->powered) return LOCKSTEP_EIO;
@@ -438,16 +422,6 @@ static int disk_host_boot(void *context, uint64_t *ret)
     return 0;
 }
 
-static int disk_free_bytes(void *context, const char *path, uint64_t *ret)
-{
-    struct sim_disk *sim = context;
-    (void)path;
-    if (!sim->powered) return LOCKSTEP_EIO;
-    uint64_t used = used_bytes(sim);
-    *ret = sim->capacity == UINT64_MAX ? UINT64_C(1) << 50 : sim->capacity > used ? sim->capacity - used : 0;
-    return 0;
-}
-
 static int disk_file_system(void *context, const char *path, char *ret, size_t room)
 {
     (void)context;
@@ -472,7 +446,6 @@ struct sim_disk *sim_disk_open(uint64_t seed)
         .pwritev = disk_pwritev,
         .flush = disk_flush,
         .drop_cache = disk_drop_cache,
-        .truncate = disk_truncate,
         .reserve = disk_reserve,
         .rename = disk_rename,
         .unlink = disk_unlink,
@@ -481,7 +454,6 @@ struct sim_disk *sim_disk_open(uint64_t seed)
         .exists = disk_exists,
         .list = disk_list,
         .host_boot = disk_host_boot,
-        .free_bytes = disk_free_bytes,
         .file_system = disk_file_system,
     };
     return sim;

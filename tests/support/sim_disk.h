@@ -22,7 +22,7 @@ void sim_disk_power_cut(struct sim_disk *sim);
 /* The process that uses it is killed, and the machine lives on: the same, but power_on finds all that was written,
  * still unflushed. */
 void sim_disk_kill(struct sim_disk *sim);
-/* The power goes at the n-th changing operation from now (write, flush, truncate, rename, unlink, create, a commit of
+/* The power goes at the n-th changing operation from now (write, flush, rename, unlink, create, a commit of
  * the map that shares it): 0 = at the next one. It may or may not have happened. */
 void sim_disk_power_cut_after(struct sim_disk *sim, uint64_t operations);
 /* Come back with what is on the medium. All files must have been closed. */

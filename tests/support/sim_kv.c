@@ -190,14 +190,15 @@ static int kv_renew(struct kv_txn *txn)
     return 0;
 }
 
-static int kv_put_reserve(struct kv_txn *txn, uint32_t table, uint64_t key, size_t bytes, void **ret)
+static int kv_put(struct kv_txn *txn, uint32_t table, uint64_t key, const void *bytes, size_t count)
 {
     lk_assert(txn->write && table < txn->map->tables);
     struct version *version = txn->version;
-    struct value *value = calloc(1, sizeof *value + bytes + 1);
+    struct value *value = calloc(1, sizeof *value + count + 1);
     lk_assert(value != NULL);
     value->references = 1;
-    value->bytes = bytes;
+    value->bytes = count;
+    if (count > 0) memcpy(value->data, bytes, count);
     struct pair *pair = pair_find(version, table, key);
     if (pair != NULL) {
         value_release(pair->value);
@@ -215,16 +216,7 @@ static int kv_put_reserve(struct kv_txn *txn, uint32_t table, uint64_t key, size
         pairs[place] = (struct pair){.key = key, .value = value};
         version->tables[table].count++;
     }
-    *ret = value->data;
     return 0;
-}
-
-static int kv_put(struct kv_txn *txn, uint32_t table, uint64_t key, const void *bytes, size_t count)
-{
-    void *to;
-    int rc = kv_put_reserve(txn, table, key, count, &to);
-    if (rc == 0 && count > 0) memcpy(to, bytes, count);
-    return rc;
 }
 
 static int kv_get(struct kv_txn *txn, uint32_t table, uint64_t key, const void **ret, size_t *ret_bytes)
@@ -361,7 +353,6 @@ struct sim_kv *sim_kv_open(struct sim_disk *disk)
         .reset = kv_reset,
         .renew = kv_renew,
         .put = kv_put,
-        .put_reserve = kv_put_reserve,
         .get = kv_get,
         .erase = kv_erase,
         .first = kv_first,
