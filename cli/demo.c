@@ -339,7 +339,7 @@ static int read_log(struct demo *demo, uint32_t node, struct log_extent *ret)
         code = untrue(demo, "the log of %s: %s: %s", name_of(demo, node), findings[0].file, findings[0].text);
     else if (v->first != 1)
         code = untrue(demo, "the log of %s begins at block %" PRIu64, name_of(demo, node), v->first);
-    struct block_base base = {.next_position = 1, .time_ns = v->identity.birth.time_ns};
+    struct block_base base = birth_record_base(&v->identity.birth);
     for (raft_index index = 1; code == EXIT_OK && index <= v->last; index++) {
         const uint8_t *block;
         struct block_header header;

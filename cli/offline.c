@@ -13,14 +13,13 @@
 #include <unistd.h>
 
 #include "lockstep/errors.h"
+#include "storage/advice.h"
 
 static bool signals_json;
 
 static void on_bad_page(int number)
 {
-    static const char text[] =
-        "data.mdb: damaged: one of its inner pages points out of the file; restore the directory from a copy or a "
-        "backup, or give the node an empty one and run member replace";
+    static const char text[] = "data.mdb: damaged: one of its inner pages points out of the file; " ADVICE_LOST;
     static const char before[] = "lockstep: ", json_before[] = "{\"error\": \"ECORRUPT\", \"text\": \"",
                       json_after[] = "\", \"exit\": 7}\n";
     (void)number;

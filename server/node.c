@@ -167,7 +167,7 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .random_id = node->env.random(node->env.context),
         .level = (enum durability_level)birth->configuration.level,
         .promise_ns = lease_promise_ns(o),
-        .birth = {.next_position = 1, .time_ns = birth->time_ns},
+        .birth = birth_record_base(birth),
         .disk = o->disk,
         .kv = o->kv,
         .piece_bytes = o->piece_bytes,

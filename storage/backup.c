@@ -13,6 +13,7 @@
 #include "base/crc32c.h"
 #include "lockstep/errors.h"
 #include "storage/record_file.h"
+#include "storage/snapshot_file.h"
 
 enum {
     HEAD_MAGIC = 0x4b42534c, /* "LSBK" */
@@ -23,16 +24,12 @@ enum {
 
 enum part_kind { PART_PIECE = 1, PART_BLOCK = 2, PART_END = 3 };
 
-struct base_part {
-    uint64_t index, term, next_position, time_ns;
-    uint32_t crc, zero;
-};
-
 struct head_bytes {
     uint32_t magic, crc, version, bytes;
     uint64_t made_ns, member_id;
     char node[IDENTITY_NAME_BYTES_MAX];
-    struct base_part snapshot_base;
+    struct base_bytes snapshot_base;
+    uint32_t base_zero;
     uint64_t snapshot_bytes;
     uint32_t snapshot_checksum, zero;
     uint64_t last, configuration_index;
@@ -48,7 +45,8 @@ static_assert(sizeof(struct part_head) == 24, "as documented");
 
 struct end_bytes {
     uint64_t blocks;
-    struct base_part base;
+    struct base_bytes base;
+    uint32_t zero;
 };
 static_assert(sizeof(struct end_bytes) == 48, "as documented");
 
@@ -57,34 +55,10 @@ enum {
     PART_BYTES_MAX = BLOCK_BYTES_MAX,
 };
 
-static struct base_part base_write(const struct block_base *base)
-{
-    return (struct base_part){.index = base->index,
-                              .term = base->term,
-                              .next_position = base->next_position,
-                              .time_ns = base->time_ns,
-                              .crc = base->crc};
-}
-
-static struct block_base base_read(const struct base_part *part)
-{
-    return (struct block_base){.index = part->index,
-                               .term = part->term,
-                               .next_position = part->next_position,
-                               .time_ns = part->time_ns,
-                               .crc = part->crc};
-}
-
 static bool base_same(const struct block_base *a, const struct block_base *b)
 {
     return a->index == b->index && a->term == b->term && a->next_position == b->next_position &&
            a->time_ns == b->time_ns && a->crc == b->crc;
-}
-
-/* What blocks follow when there is no snapshot. */
-static struct block_base birth_base(const struct birth_record *birth)
-{
-    return (struct block_base){.next_position = 1, .time_ns = birth->time_ns};
 }
 
 static bool is_configuration_there(const struct backup_head *head)
@@ -121,7 +95,7 @@ static int write_head(struct writing *w, const struct backup_head *head)
                            .version = BACKUP_VERSION,
                            .made_ns = head->made_ns,
                            .member_id = head->member_id,
-                           .snapshot_base = base_write(&head->snapshot.base),
+                           .snapshot_base = base_to_bytes(&head->snapshot.base),
                            .snapshot_bytes = head->snapshot.bytes,
                            .snapshot_checksum = head->snapshot.checksum,
                            .last = head->last,
@@ -191,7 +165,7 @@ static int write_all(struct writing *w, struct inspection *inspection, struct ba
         summary->base = block_base_after(&header);
         summary->blocks++;
     }
-    const struct end_bytes end = {.blocks = summary->blocks, .base = base_write(&summary->base)};
+    const struct end_bytes end = {.blocks = summary->blocks, .base = base_to_bytes(&summary->base)};
     if (rc == 0) rc = write_part(w, PART_END, &end, sizeof end);
     if (rc == 0) rc = w->disk->flush(w->file, true);
     if (rc != 0) snprintf(why, why_room, "cannot be written: %s; check the disk", lockstep_error_text(rc));
@@ -223,7 +197,7 @@ int backup_create(struct inspection *inspection, const struct disk *disk, const 
     uint64_t held;
     inspect_snapshot(inspection, STORAGE_SNAPSHOT_NEWEST, &summary.head.snapshot, &held);
     summary.base = summary.head.snapshot.base;
-    if (summary.base.index == 0) summary.base = birth_base(&summary.head.birth);
+    if (summary.base.index == 0) summary.base = birth_record_base(&summary.head.birth);
     inspect_configuration(inspection, summary.base.index, &summary.head.configuration);
 
     char path_new[STORAGE_PATH_BYTES_MAX], directory[STORAGE_PATH_BYTES_MAX];
@@ -361,15 +335,14 @@ static int read_head(struct reading *r)
         return refuse(r, LOCKSTEP_EVERSION,
                       "made by another version of lockstep (format %" PRIu32 ", this one knows %d); use that version",
                       h.version, BACKUP_VERSION);
-    if ((uint64_t)sizeof h + h.birth_bytes + h.configuration_bytes != h.bytes || h.zero != 0 ||
-        h.snapshot_base.zero != 0 || !name_valid(h.node, sizeof h.node) ||
-        (h.configuration_index != 0) != (h.configuration_bytes != 0))
+    if ((uint64_t)sizeof h + h.birth_bytes + h.configuration_bytes != h.bytes || h.zero != 0 || h.base_zero != 0 ||
+        !name_valid(h.node, sizeof h.node) || (h.configuration_index != 0) != (h.configuration_bytes != 0))
         return damaged(r, "its head is damaged");
     head->made_ns = h.made_ns;
     head->member_id = h.member_id;
     memcpy(head->node, h.node, sizeof head->node);
     head->snapshot = (struct storage_snapshot){
-        .base = base_read(&h.snapshot_base), .bytes = h.snapshot_bytes, .checksum = h.snapshot_checksum};
+        .base = base_from_bytes(&h.snapshot_base), .bytes = h.snapshot_bytes, .checksum = h.snapshot_checksum};
     head->last = h.last;
     head->configuration.index = h.configuration_index;
     rc = birth_record_read(bytes + sizeof h, h.birth_bytes, &head->birth);
@@ -383,7 +356,7 @@ static int read_head(struct reading *r)
     if (head->configuration.index > head->snapshot.base.index) return damaged(r, "its head is damaged");
     if (head->configuration.index == 0) r->summary.configuration.configuration = head->birth.configuration;
     r->summary.base = head->snapshot.base;
-    if (r->summary.base.index == 0) r->summary.base = birth_base(&head->birth);
+    if (r->summary.base.index == 0) r->summary.base = birth_record_base(&head->birth);
     if (r->sink != NULL && r->sink->head != NULL) {
         rc = r->sink->head(r->sink->context, head);
         if (rc != 0) return refused(r, rc);
@@ -442,8 +415,8 @@ static int take_end(struct reading *r, uint32_t count)
     struct end_bytes end;
     if (count != sizeof end) return damaged(r, "its end is damaged");
     memcpy(&end, r->buffer, sizeof end);
-    struct block_base base = base_read(&end.base);
-    if (end.base.zero != 0 || end.blocks != r->summary.blocks || !base_same(&base, &r->summary.base) ||
+    struct block_base base = base_from_bytes(&end.base);
+    if (end.zero != 0 || end.blocks != r->summary.blocks || !base_same(&base, &r->summary.base) ||
         base.index != r->summary.head.last || r->snapshot_bytes != r->summary.head.snapshot.bytes)
         return damaged(r, "it is not all that its head names");
     r->ended = true;

@@ -20,7 +20,7 @@ static struct storage_options storage_of(const struct epoch_options *options, co
     storage.level = (enum durability_level)birth->configuration.level;
     /* Left clean, as only os leaves it: of a directory at level memory that is what lets one start take it over. */
     if (storage.level == DURABILITY_LEVEL_MEMORY) storage.level = DURABILITY_LEVEL_OS;
-    storage.birth = (struct block_base){.next_position = 1, .time_ns = birth->time_ns};
+    storage.birth = birth_record_base(birth);
     return storage;
 }
 

@@ -84,6 +84,11 @@ static int get_name(const uint8_t *at, char ret[IDENTITY_NAME_BYTES_MAX])
     return 0;
 }
 
+struct block_base birth_record_base(const struct birth_record *record)
+{
+    return (struct block_base){.next_position = 1, .time_ns = record->time_ns};
+}
+
 uint32_t birth_record_write(const struct birth_record *record, uint8_t to[BIRTH_RECORD_BYTES_MAX])
 {
     uint32_t bytes = BIRTH_HEADER_BYTES + configuration_write(&record->configuration, to + BIRTH_HEADER_BYTES);

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/ids.h"
+#include "proto/block.h"
 #include "storage/configuration.h"
 #include "storage/disk.h"
 
@@ -67,6 +68,9 @@ int identity_store(struct identity_directory *directory, const struct identity *
 /* The same, and a complete record may be replaced: by `recover`, which begins a new epoch of the cluster, and by
  * storage_forget(). */
 int identity_renew(struct identity_directory *directory, const struct identity *identity);
+
+/* What the first block of the log follows. */
+struct block_base birth_record_base(const struct birth_record *record);
 
 /* The birth record as bytes, for frames and files: little-endian, versioned, checksummed. */
 enum { BIRTH_RECORD_BYTES_MAX = 32 + 2 * IDENTITY_NAME_BYTES_MAX + CONFIGURATION_BYTES_MAX };

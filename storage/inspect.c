@@ -14,6 +14,7 @@
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "lockstep/errors.h"
+#include "storage/advice.h"
 #include "storage/recovery.h"
 #include "storage/snapshot_file.h"
 #include "storage/state.h"
@@ -34,11 +35,6 @@ struct inspection {
     struct inspect_finding *findings;
     size_t finding_count;
 };
-
-static const char ADVICE_LOST[] =
-    "restore the directory from a copy or a backup, or give the node an empty one and run "
-    "member replace";
-static const char ADVICE_DISK[] = "check the disk and its permissions";
 
 /* More than FINDINGS_MAX are not kept: nobody reads them, and the first ones say what to do. */
 __attribute__((format(printf, 6, 7))) static void found(struct inspection *i, int error, const char *file,

@@ -24,6 +24,7 @@
 
 #include "base/assert.h"
 #include "lockstep/errors.h"
+#include "storage/advice.h"
 #include "storage/kv_lmdb_check.h"
 #include "storage/record_file.h"
 
@@ -218,10 +219,7 @@ static int lmdb_open(void *context, const char *directory, enum kv_mode mode, ui
     bool there = access(path, F_OK) == 0;
     if (!there && mode != KV_CREATE) {
         rc = LOCKSTEP_ENOTFOUND;
-        snprintf(why, why_room,
-                 "%s: is gone: the log was lost; restore the directory from a copy, or give the node an empty one and "
-                 "run member replace",
-                 path);
+        snprintf(why, why_room, "%s: is gone: the log was lost; " ADVICE_LOST, path);
         goto fail;
     }
     if (!there) {

@@ -21,6 +21,7 @@
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "lockstep/errors.h"
+#include "storage/advice.h"
 #include "storage/boot.h"
 #include "storage/recovery.h"
 #include "storage/state.h"
@@ -61,10 +62,6 @@ static int refuse_format(struct opening *o, const char *what, uint32_t format, u
                                    "); install that version",
                   what, format, known);
 }
-
-static const char ADVICE_LOST[] =
-    "restore the directory from a copy, or give the node an empty one and run member replace";
-static const char ADVICE_DISK[] = "check the disk and its permissions";
 
 /* --- boot --------------------------------------------------------------------------------------------------------- */
 

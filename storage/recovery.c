@@ -28,6 +28,7 @@
 
 #include "base/assert.h"
 #include "lockstep/errors.h"
+#include "storage/advice.h"
 
 enum { SCAN_BYTES = 1 << 20 };
 
@@ -258,18 +259,16 @@ static int name_damage(struct replay *r, const struct read_frame *bad, const str
     if (bad->parsed_count != 0) first = r->parsed[bad->parsed_count - 1].index + 1;
     if (bad->header_good && bad->header.has_group) last = bad->header.group.last_index;
     if (evidence->next && evidence->head.has_repeat) last = evidence->head.repeat.last_index;
-    static const char *const advice = "restore the directory from a copy, or give the node an empty one and run member "
-                                      "replace";
     if (!evidence->next && !bad->header_good)
         return refuse(r, LOCKSTEP_ECORRUPT,
                       "journal: damaged: frame %" PRIu64 " at byte %" PRIu64 " and the one behind it cannot be read, "
                       "blocks from %" PRIu64 " on and votes may be lost; %s",
-                      bad_seq, bad->offset, first, advice);
+                      bad_seq, bad->offset, first, ADVICE_LOST);
     if (last < first) first = last; /* it overwrote what stood there */
     return refuse(r, LOCKSTEP_ECORRUPT,
                   "journal: damaged: block %" PRIu64 " (of those up to %" PRIu64 ") in frame %" PRIu64
                   " at byte %" PRIu64 "; %s",
-                  first, last, bad_seq, bad->offset, advice);
+                  first, last, bad_seq, bad->offset, ADVICE_LOST);
 }
 
 static void take_hard_state(struct recovery *out, const struct frame_group *group)
@@ -337,7 +336,7 @@ static int bad_chain(struct replay *r, const struct recovery_block *block)
 {
     return refuse(r, LOCKSTEP_ECORRUPT,
                   "journal: damaged: block %" PRIu64 " at byte %" PRIu64 " does not follow block %" PRIu64
-                  "; restore the directory from a copy, or give the node an empty one and run member replace",
+                  "; " ADVICE_LOST,
                   block->index, block->offset, block->index - 1);
 }
 
@@ -423,8 +422,7 @@ static int take_frame(struct replay *r, const struct read_frame *frame)
         if (last->index != h->group.last_index || last->crc != h->group.last_crc) return bad_chain(r, last);
     } else if (h->type == FRAME_RECORDS && h->has_group && h->group.last_index > r->stored->index) {
         return refuse(r, LOCKSTEP_ECORRUPT,
-                      "journal: damaged: block %" PRIu64 " is missing before byte %" PRIu64
-                      "; restore the directory from a copy, or give the node an empty one and run member replace",
+                      "journal: damaged: block %" PRIu64 " is missing before byte %" PRIu64 "; " ADVICE_LOST,
                       h->group.last_index, frame->offset);
     }
     r->at = (struct journal_place){.seq = h->seq,
