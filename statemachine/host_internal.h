@@ -86,8 +86,8 @@ struct host_state {
     uint64_t bytes; /* that it was read from */
 };
 
-/* machine: NONE -> FROZEN -> writer: WRITTEN -> machine: NONE */
-enum frozen { FROZEN_NONE, FROZEN_READY, FROZEN_WRITTEN };
+/* machine: NONE -> FREEZING (its sessions become bytes, step by step) -> READY -> writer: WRITTEN -> machine: NONE */
+enum frozen { FROZEN_NONE, FROZEN_FREEZING, FROZEN_READY, FROZEN_WRITTEN };
 
 struct host {
     struct host_options options;

@@ -28,6 +28,7 @@ enum {
     FLAG_HASH = 1,
     CRC_FROM = 8,
     RUN_BYTES_MAX = 1 << 16,
+    FREEZE_STEP_BYTES = 256 << 10, /* some 50 us of the machine's time */
 };
 
 /* The next snapshot waits until the log behind this one is so many times its size: however large the state is, a fifth of
@@ -99,16 +100,16 @@ static void freeze(struct host *host)
 {
     host->snapshot_due = false;
     host->bytes_since = 0; /* also where it fails: tried again as much later */
-    host->frozen_sessions_bytes = sessions_bytes(host->sessions);
-    host->frozen_sessions = malloc(host->frozen_sessions_bytes);
-    if (host->frozen_sessions == NULL || host->table->snapshot_begin(host->machine, &host->frozen_machine) != 0) {
-        host_log(host, "no snapshot at index %" PRIu64 ": out of memory, or %s cannot begin one", host->base.index,
+    if (host->table->snapshot_begin(host->machine, &host->frozen_machine) != 0) {
+        host_log(host, "no snapshot at index %" PRIu64 ": %s cannot begin one", host->base.index,
                  host->options.plugin->name);
-        free(host->frozen_sessions);
-        host->frozen_sessions = NULL;
         return;
     }
-    sessions_write(host->sessions, host->frozen_sessions);
+    if (sessions_freeze(host->sessions) != 0) {
+        host_log(host, "no snapshot at index %" PRIu64 ": out of memory", host->base.index);
+        host->table->snapshot_end(host->machine, host->frozen_machine);
+        return;
+    }
     host->frozen_is.base = host->base;
     host->frozen_is.bytes = 0;
     host->frozen_is.configuration = host->configuration;
@@ -116,6 +117,14 @@ static void freeze(struct host *host)
     host->frozen_is.sessions_hash = sessions_hash(host->sessions);
     host->frozen_is.state_hash = (struct lockstep_hash){0, 0};
     if (host->table->hash != NULL) host->frozen_is.state_hash = host->table->hash(host->machine);
+    atomic_store_explicit(&host->frozen, FROZEN_FREEZING, memory_order_relaxed);
+}
+
+/* A little at a time, between runs. */
+static void freeze_step(struct host *host)
+{
+    if (!sessions_freeze_step(host->sessions, FREEZE_STEP_BYTES)) return;
+    host->frozen_sessions = sessions_thaw(host->sessions, &host->frozen_sessions_bytes);
     atomic_store_explicit(&host->frozen, FROZEN_READY, memory_order_release); /* pairs with host_snapshot_ready() */
     host->options.wake_snapshots(host->options.context);
 }
@@ -123,8 +132,7 @@ static void freeze(struct host *host)
 static void let_go(struct host *host)
 {
     host->table->snapshot_end(host->machine, host->frozen_machine);
-    free(host->frozen_sessions);
-    host->frozen_machine = host->frozen_sessions = NULL;
+    host->frozen_machine = NULL;
     if (host->frozen_is.bytes != 0) snapshot_bytes_set(host, host->frozen_is.bytes);
     atomic_store_explicit(&host->frozen, FROZEN_NONE, memory_order_relaxed);
 }
@@ -149,6 +157,10 @@ static void take_place(struct host *host, struct host_state *state)
 bool host_snapshot_step(struct host *host)
 {
     if (host->snapshot_due && !host->stopped) freeze(host);
+    if (atomic_load_explicit(&host->frozen, memory_order_relaxed) == FROZEN_FREEZING) {
+        freeze_step(host);
+        return true;
+    }
     /* acquire: pairs with the release in host_snapshot_done(); its writer touches nothing of it any more. */
     if (atomic_load_explicit(&host->frozen, memory_order_acquire) == FROZEN_WRITTEN) let_go(host);
     if (atomic_load_explicit(&host->frozen, memory_order_relaxed) != FROZEN_NONE) return false;
@@ -285,6 +297,8 @@ int host_snapshot_write(struct host *host, struct lockstep_writer *writer)
 
 void host_snapshot_done(struct host *host)
 {
+    free(host->frozen_sessions);
+    host->frozen_sessions = NULL;
     atomic_store_explicit(&host->frozen, FROZEN_WRITTEN, memory_order_release);
     host->options.wake_machine(host->options.context);
 }
@@ -561,4 +575,5 @@ void host_snapshot_close(struct host *host)
 {
     host_state_free(host, atomic_load_explicit(&host->replacement, memory_order_relaxed));
     if (atomic_load_explicit(&host->frozen, memory_order_relaxed) != FROZEN_NONE) let_go(host);
+    free(host->frozen_sessions); /* nobody wrote it */
 }

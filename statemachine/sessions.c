@@ -11,10 +11,16 @@
  *     same replies at the same time.
  *   - Buckets hold the newest reply's offset, each reply the next older one's of its bucket: a chain ends where an offset
  *     is no longer there. Nothing is ever taken out of it.
- *   - A word with FILL says how many bytes mean nothing: at the ring's end, and where a restored table has no reply. */
+ *   - A word with FILL says how many bytes mean nothing: at the ring's end, and where a restored table has no reply.
+ *
+ * Frozen, the state is written out step by step while commands go on to change it. Sessions and their buckets: what is about
+ * to be changed is copied first, some of them at a time. Replies: only the oldest are ever written over, so the oldest are
+ * written out first, and before anything takes their place. So no step costs more than was asked for, and no change much more
+ * than itself. */
 #include "statemachine/sessions.h"
 
 #include <assert.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +33,7 @@
 enum {
     SEEN_WORDS = SESSIONS_WINDOW_MAX / 64,
     REPLY_BYTES_USUAL = 128, /* of the ring, a bucket */
+    COPIED_ITEMS = 64,
     STATE_MAGIC = 0x53534b4c,
     STATE_VERSION = 1,
     FIRST_OFFSET = 8, /* 0 is no offset */
@@ -55,6 +62,24 @@ struct reply {
 };
 static_assert(sizeof(struct reply) == 48, "the header is its bytes in a snapshot");
 
+/* An array as it was: its items are copied before their first change. */
+struct before {
+    const uint8_t *now;
+    uint8_t *then; /* the copies, at the same places */
+    bool *copied;  /* by COPIED_ITEMS */
+    size_t item_bytes;
+    uint32_t count;
+};
+
+/* The state as it was, on its way to bytes. */
+struct frozen {
+    struct before slots, buckets;
+    uint32_t slot;      /* of the next session to write; NONE = all are written */
+    uint64_t next, end; /* offsets of replies */
+    uint64_t reply_count;
+    uint8_t *bytes, *session_to, *reply_to;
+};
+
 struct sessions {
     struct session_limits limits;
     uint64_t now_ns;
@@ -71,6 +96,7 @@ struct sessions {
     uint64_t *reply_buckets;
     uint64_t reply_bucket_mask;
     struct lockstep_hash hash;
+    struct frozen *frozen; /* NULL = it is not */
 };
 
 /* splitmix64's last step */
@@ -86,6 +112,57 @@ static uint64_t power_of_two_above(uint64_t number)
     uint64_t power = 1;
     while (power < number) power <<= 1;
     return power;
+}
+
+/* --- what is frozen --- */
+
+static bool before_open(struct before *before, const void *now, size_t item_bytes, uint32_t count)
+{
+    *before = (struct before){.now = now, .item_bytes = item_bytes, .count = count};
+    before->then = malloc(count * item_bytes + 1); /* untouched until used */
+    before->copied = calloc(count / COPIED_ITEMS + 1, sizeof *before->copied);
+    return before->then != NULL && before->copied != NULL;
+}
+
+static void before_close(struct before *before)
+{
+    free(before->then);
+    free(before->copied);
+}
+
+static void before_change(struct before *before, uint32_t item)
+{
+    if (item >= before->count || before->copied[item / COPIED_ITEMS]) return;
+    uint32_t first = item - item % COPIED_ITEMS, left = before->count - first;
+    size_t at = first * before->item_bytes;
+    memcpy(before->then + at, before->now + at, (left < COPIED_ITEMS ? left : COPIED_ITEMS) * before->item_bytes);
+    before->copied[item / COPIED_ITEMS] = true;
+}
+
+static const void *before_item(const struct before *before, uint32_t item)
+{
+    const uint8_t *from = before->copied[item / COPIED_ITEMS] ? before->then : before->now;
+    return from + item * before->item_bytes;
+}
+
+static void frozen_free(struct frozen *frozen)
+{
+    if (frozen == NULL) return;
+    before_close(&frozen->slots);
+    before_close(&frozen->buckets);
+    free(frozen->bytes);
+    free(frozen);
+}
+
+/* A slot, a bucket is about to be changed. */
+static void slot_changes(const struct sessions *s, uint32_t slot)
+{
+    if (s->frozen != NULL) before_change(&s->frozen->slots, slot);
+}
+
+static void bucket_changes(const struct sessions *s, const uint32_t *bucket)
+{
+    if (s->frozen != NULL) before_change(&s->frozen->buckets, (uint32_t)(bucket - s->buckets));
 }
 
 int sessions_open(const struct session_limits *limits, struct sessions **ret)
@@ -119,6 +196,7 @@ int sessions_open(const struct session_limits *limits, struct sessions **ret)
 void sessions_close(struct sessions *sessions)
 {
     if (sessions == NULL) return;
+    frozen_free(sessions->frozen);
     free(sessions->slots);
     free(sessions->buckets);
     free(sessions->replies);
@@ -166,6 +244,8 @@ static void hash_take(struct sessions *s, const struct session *session)
 
 static void list_add(struct sessions *s, uint32_t slot)
 {
+    slot_changes(s, slot);
+    slot_changes(s, s->newest);
     s->slots[slot].older = s->newest;
     s->slots[slot].newer = NONE;
     if (s->newest != NONE)
@@ -178,6 +258,7 @@ static void list_add(struct sessions *s, uint32_t slot)
 static void list_take(struct sessions *s, uint32_t slot)
 {
     const struct session *session = &s->slots[slot];
+    slot_changes(s, session->older); /* the newer one changes in `older` alone, which nobody freezes for */
     if (session->older != NONE)
         s->slots[session->older].newer = session->newer;
     else
@@ -199,6 +280,8 @@ static uint32_t slot_take(struct sessions *s, uint64_t id)
     else
         return NONE;
     uint32_t *bucket = bucket_of(s, id);
+    slot_changes(s, slot);
+    bucket_changes(s, bucket);
     s->slots[slot] = (struct session){.id = id, .next = *bucket - 1};
     *bucket = slot + 1;
     list_add(s, slot);
@@ -212,11 +295,14 @@ static void slot_give(struct sessions *s, uint32_t slot)
     hash_take(s, session);
     list_take(s, slot);
     uint32_t *bucket = bucket_of(s, session->id);
+    slot_changes(s, slot);
+    bucket_changes(s, bucket);
     if (*bucket == slot + 1) {
         *bucket = session->next + 1;
     } else {
         uint32_t before = *bucket - 1;
         while (s->slots[before].next != slot) before = s->slots[before].next;
+        slot_changes(s, before);
         s->slots[before].next = session->next;
     }
     session->id = 0;
@@ -228,6 +314,7 @@ static void slot_give(struct sessions *s, uint32_t slot)
 /* Between hash_take and hash_add. */
 static void touch(struct sessions *s, uint32_t slot)
 {
+    slot_changes(s, slot);
     s->slots[slot].touched_ns = s->now_ns;
     if (s->newest == slot) return;
     list_take(s, slot);
@@ -349,9 +436,12 @@ static bool is_kept(const struct sessions *s, uint64_t bytes)
     return reply_room(bytes) <= s->limits.replies_bytes / 2;
 }
 
+static void frozen_replies(const struct sessions *s, struct frozen *frozen, uint64_t to);
+
 /* Make the ring end at `end`: what lies too far behind it is no longer there. */
 static void advance(struct sessions *s, uint64_t end)
 {
+    if (s->frozen != NULL && end > s->limits.replies_bytes) frozen_replies(s, s->frozen, end - s->limits.replies_bytes);
     s->end = end;
     while (end - s->first > s->limits.replies_bytes) {
         struct reply reply;
@@ -498,35 +588,11 @@ struct state_session {
 };
 static_assert(sizeof(struct state_session) == 24 + SESSIONS_WINDOW_MAX / 8, "no padding is written");
 
-/* The oldest reply at or behind *offset that somebody can still ask for; false: there is none. Steps *offset behind it. */
-static bool reply_next(const struct sessions *s, uint64_t *offset, uint64_t *ret_offset, struct reply *ret)
+int sessions_freeze(struct sessions *sessions)
 {
-    while (*offset < s->end) {
-        memcpy(&ret->session, at(s, *offset), sizeof ret->session);
-        if ((ret->session & FILL) != 0) {
-            *offset += ret->session & ~FILL;
-            continue;
-        }
-        memcpy(ret, at(s, *offset), sizeof *ret);
-        *ret_offset = *offset;
-        *offset += reply_room(ret->bytes);
-        uint32_t slot = slot_of(s, ret->session);
-        if (slot != NONE && !is_below_window(s, &s->slots[slot], ret->seq)) return true;
-    }
-    return false;
-}
-
-uint64_t sessions_bytes(const struct sessions *sessions)
-{
-    uint64_t bytes = sizeof(struct state_header) + sessions->count * sizeof(struct state_session);
-    uint64_t next = sessions->first, offset;
-    struct reply reply;
-    while (reply_next(sessions, &next, &offset, &reply)) bytes += reply_room(reply.bytes);
-    return bytes;
-}
-
-void sessions_write(const struct sessions *sessions, uint8_t *to)
-{
+    lk_assert(sessions->frozen == NULL);
+    struct frozen *frozen = calloc(1, sizeof *frozen);
+    if (frozen == NULL) return LOCKSTEP_ENOMEM;
     struct state_header header = {
         .magic = STATE_MAGIC,
         .version = STATE_VERSION,
@@ -539,27 +605,91 @@ void sessions_write(const struct sessions *sessions, uint8_t *to)
         .end = sessions->end,
         .count = sessions->count,
     };
-    uint8_t *out = to + sizeof header;
-    for (uint32_t slot = sessions->oldest; slot != NONE; slot = sessions->slots[slot].newer) {
-        const struct session *session = &sessions->slots[slot];
+    uint64_t sessions_bytes = sizeof header + header.count * sizeof(struct state_session);
+    frozen->bytes = malloc(sessions_bytes + (sessions->end - sessions->first)); /* at most; untouched until used */
+    if (!before_open(&frozen->slots, sessions->slots, sizeof *sessions->slots, sessions->used) ||
+        !before_open(&frozen->buckets, sessions->buckets, sizeof *sessions->buckets, sessions->bucket_mask + 1) ||
+        frozen->bytes == NULL) {
+        frozen_free(frozen);
+        return LOCKSTEP_ENOMEM;
+    }
+    memcpy(frozen->bytes, &header, sizeof header);
+    frozen->session_to = frozen->bytes + sizeof header;
+    frozen->reply_to = frozen->bytes + sessions_bytes;
+    frozen->slot = sessions->oldest;
+    frozen->next = sessions->first;
+    frozen->end = sessions->end;
+    sessions->frozen = frozen;
+    return 0;
+}
+
+static const struct session *frozen_session(const struct frozen *frozen, uint32_t slot)
+{
+    return before_item(&frozen->slots, slot);
+}
+
+/* NULL: it had ended. */
+static const struct session *frozen_find(const struct sessions *s, const struct frozen *frozen, uint64_t id)
+{
+    const uint32_t *bucket = before_item(&frozen->buckets, (uint32_t)(mix(id) & s->bucket_mask));
+    uint32_t slot = *bucket - 1;
+    while (slot != NONE && frozen_session(frozen, slot)->id != id) slot = frozen_session(frozen, slot)->next;
+    return slot != NONE ? frozen_session(frozen, slot) : NULL;
+}
+
+/* Write those that lie before the offset `to` and that somebody can still ask for. */
+static void frozen_replies(const struct sessions *s, struct frozen *frozen, uint64_t to)
+{
+    while (frozen->next < to && frozen->next < frozen->end) {
+        struct reply reply;
+        uint64_t offset = frozen->next;
+        memcpy(&reply.session, at(s, offset), sizeof reply.session);
+        if ((reply.session & FILL) != 0) {
+            frozen->next += reply.session & ~FILL;
+            continue;
+        }
+        memcpy(&reply, at(s, offset), sizeof reply);
+        uint64_t bytes = reply.bytes, room = reply_room(bytes);
+        frozen->next += room;
+        const struct session *session = frozen_find(s, frozen, reply.session);
+        if (session == NULL || is_below_window(s, session, reply.seq)) continue;
+        reply.older = offset;
+        memcpy(frozen->reply_to, &reply, sizeof reply);
+        memset(frozen->reply_to + room - 8, 0, bytes > 0 ? 8 : 0); /* behind a reply's bytes nothing is anybody's */
+        memcpy(frozen->reply_to + sizeof reply, at(s, offset) + sizeof reply, bytes);
+        frozen->reply_to += room;
+        frozen->reply_count++;
+    }
+}
+
+bool sessions_freeze_step(struct sessions *sessions, uint64_t bytes)
+{
+    struct frozen *frozen = sessions->frozen;
+    for (; frozen->slot != NONE; bytes -= sizeof(struct state_session)) {
+        if (bytes < sizeof(struct state_session)) return false;
+        const struct session *session = frozen_session(frozen, frozen->slot);
         struct state_session state = {
             .id = session->id, .touched_ns = session->touched_ns, .highest = session->highest};
         memcpy(state.seen, session->seen, sizeof state.seen);
-        memcpy(out, &state, sizeof state);
-        out += sizeof state;
+        memcpy(frozen->session_to, &state, sizeof state);
+        frozen->session_to += sizeof state;
+        frozen->slot = session->newer;
     }
-    uint64_t next = sessions->first, offset;
-    struct reply reply;
-    while (reply_next(sessions, &next, &offset, &reply)) {
-        uint64_t bytes = reply.bytes, room = reply_room(bytes);
-        reply.older = offset;
-        memcpy(out, &reply, sizeof reply);
-        memset(out + room - 8, 0, bytes > 0 ? 8 : 0); /* what the ring has behind a reply's bytes is nobody's */
-        memcpy(out + sizeof reply, at(sessions, offset) + sizeof reply, bytes);
-        out += room;
-        header.reply_count++;
-    }
-    memcpy(to, &header, sizeof header);
+    frozen_replies(sessions, frozen, frozen->next + bytes);
+    return frozen->next == frozen->end;
+}
+
+uint8_t *sessions_thaw(struct sessions *sessions, uint64_t *ret_bytes)
+{
+    struct frozen *frozen = sessions->frozen;
+    lk_assert(frozen->slot == NONE && frozen->next == frozen->end);
+    uint8_t *bytes = frozen->bytes;
+    memcpy(bytes + offsetof(struct state_header, reply_count), &frozen->reply_count, sizeof frozen->reply_count);
+    *ret_bytes = (uint64_t)(frozen->reply_to - bytes);
+    frozen->bytes = NULL;
+    frozen_free(frozen);
+    sessions->frozen = NULL;
+    return bytes;
 }
 
 static int session_read(struct sessions *s, const uint8_t *from)

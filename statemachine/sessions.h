@@ -15,7 +15,7 @@
  * E4  A session that was not touched for expiry_ns of log time ends, at the first block that late. A term's first block
  *     touches every session: a new leader owes its clients the time that finding it took.
  * E5  Full refuses to open (EFULL); nobody is thrown out before its time.
- * E6  Equal states give equal bytes in sessions_write() and equal hashes, also after sessions_read().
+ * E6  Equal states give equal bytes when they are frozen, and equal hashes, also after sessions_read().
  * Why bits apart from replies: being applied once must not depend on room; a reply may.
  * Source: Raft thesis 6.3; RIFL (Lee et al., SOSP 2015). */
 #ifndef LOCKSTEP_STATEMACHINE_SESSIONS_H
@@ -92,9 +92,13 @@ uint32_t sessions_count(const struct sessions *sessions);
 /* Over all sessions, kept up to date; zero for none. */
 struct lockstep_hash sessions_hash(const struct sessions *sessions);
 
-/* The whole state as bytes, exactly so many. O(replies kept): some 15 ms for 64 MiB. */
-uint64_t sessions_bytes(const struct sessions *sessions);
-void sessions_write(const struct sessions *sessions, uint8_t *to);
+/* The whole state as bytes, while commands go on. Freeze it as it is: O(1), but for memory in proportion to the sessions that
+ * may be open. Then steps, each of which writes at most so many bytes (of SESSIONS_STEP_BYTES_MIN or more); one that says true
+ * has written the last. Then let it go: the bytes are the caller's to free. ENOMEM: it is not frozen. */
+enum { SESSIONS_STEP_BYTES_MIN = 256 };
+int sessions_freeze(struct sessions *sessions);
+bool sessions_freeze_step(struct sessions *sessions, uint64_t bytes);
+uint8_t *sessions_thaw(struct sessions *sessions, uint64_t *ret_bytes);
 /* Replace the state of an empty table. ECORRUPT; EVERSION: newer; EFOREIGN: other limits. On error it is empty. */
 int sessions_read(struct sessions *sessions, const uint8_t *from, uint64_t bytes);
 

@@ -35,13 +35,12 @@ static void happen(struct sessions *sessions, const uint8_t *bytes, size_t count
     }
 }
 
-static uint8_t *written(const struct sessions *sessions, uint64_t *ret_bytes)
+static uint8_t *written(struct sessions *sessions, uint64_t *ret_bytes)
 {
-    *ret_bytes = sessions_bytes(sessions);
-    uint8_t *state = malloc(*ret_bytes);
-    if (state == NULL) abort();
-    sessions_write(sessions, state);
-    return state;
+    if (sessions_freeze(sessions) != 0) abort();
+    while (!sessions_freeze_step(sessions, SESSIONS_STEP_BYTES_MIN)) {
+    }
+    return sessions_thaw(sessions, ret_bytes);
 }
 
 static struct sessions *opened(void)

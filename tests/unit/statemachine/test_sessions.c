@@ -292,18 +292,16 @@ END_TEST
 
 /* --- the state as bytes --- */
 
-static uint8_t *written(const struct sessions *sessions, uint64_t *ret_bytes)
+static uint8_t *written(struct sessions *sessions, uint64_t *ret_bytes)
 {
-    *ret_bytes = sessions_bytes(sessions);
-    uint8_t *bytes = malloc(*ret_bytes + 1);
-    bytes[*ret_bytes] = 0xa5;
-    sessions_write(sessions, bytes);
-    ck_assert_uint_eq(bytes[*ret_bytes], 0xa5);
-    return bytes;
+    ck_assert_int_eq(sessions_freeze(sessions), 0);
+    while (!sessions_freeze_step(sessions, SESSIONS_STEP_BYTES_MIN)) {
+    }
+    return sessions_thaw(sessions, ret_bytes);
 }
 
 /* A second table, read from the first one's bytes, that gives the same bytes again. */
-static struct sessions *copy_of(const struct sessions *sessions, const struct session_limits *limits)
+static struct sessions *copy_of(struct sessions *sessions, const struct session_limits *limits)
 {
     uint64_t bytes, again_bytes;
     uint8_t *first = written(sessions, &bytes);
@@ -330,6 +328,72 @@ START_TEST(an_empty_table_can_be_written_and_read)
     for (uint64_t seq = 1; seq <= 30; seq++) ck_assert(apply(1, seq, 20 + seq, text)); /* the ring goes round */
     ck_assert_int_eq(sessions_end(table, 1), 0);
     sessions_close(copy_of(table, &small)); /* no reply is left, but where the ring ends */
+}
+END_TEST
+
+/* Something happens to one of many sessions. */
+static void happen(struct random *random, log_position position)
+{
+    static const uint8_t reply[1024];
+    uint64_t id = random_below(random, position), seq = random_below(random, 60);
+    switch (random_below(random, 16)) {
+    case 0: sessions_block(table, random_below(random, 8) == 0, SECOND + position); break;
+    case 1: (void)sessions_end(table, id); break;
+    case 2: (void)sessions_keep(table, id); break;
+    case 3:
+    case 4:
+    case 5: (void)sessions_begin(table, position); break;
+    default:
+        if (!sessions_judge(table, id, seq, &answer)) break;
+        answer = (struct session_answer){
+            .position = position, .reply = reply, .reply_bytes = (uint32_t)random_below(random, sizeof reply)};
+        sessions_answered(table, id, seq, &answer);
+    }
+}
+
+START_TEST(what_was_frozen_is_what_is_written_whatever_happens_meanwhile) /* M1, T44 */
+{
+    struct random random;
+    random_seed(&random, unit_seed(0xf702e4));
+    log_position position = 1;
+    tear_down();
+    set_up_with((struct session_limits){.window = 16, .sessions_max = 300, .replies_bytes = 1 << 15, .expiry_ns = 600});
+    for (uint64_t rounds = unit_rounds(300); rounds > 0; rounds--) {
+        for (uint64_t k = random_below(&random, 400); k > 0; k--) happen(&random, position++);
+        uint64_t expected_bytes, bytes, busy = random_below(&random, 3) * random_below(&random, 40);
+        uint8_t *expected = written(table, &expected_bytes);
+        ck_assert_int_eq(sessions_freeze(table), 0);
+        do
+            for (uint64_t k = busy; k > 0; k--) happen(&random, position++);
+        while (!sessions_freeze_step(table, random_between(&random, SESSIONS_STEP_BYTES_MIN, 4096)));
+        uint8_t *found = sessions_thaw(table, &bytes);
+        ck_assert_uint_eq(bytes, expected_bytes);
+        ck_assert_mem_eq(found, expected, bytes);
+        free(found);
+        free(expected);
+        sessions_close(copy_of(
+            table,
+            &(struct session_limits){.window = 16, .sessions_max = 300, .replies_bytes = 1 << 15, .expiry_ns = 600}));
+    }
+}
+END_TEST
+
+START_TEST(a_step_of_a_frozen_state_writes_no_more_than_was_asked_for)
+{
+    char text[101];
+    memset(text, 'x', 100);
+    text[100] = 0;
+    for (log_position id = 1; id <= small.sessions_max; id++) ck_assert_int_eq(sessions_begin(table, id), 0);
+    for (uint64_t seq = 1; seq <= 10; seq++) ck_assert(apply(1, seq, 100 + seq, text));
+    uint64_t bytes, steps = 0;
+    ck_assert_int_eq(sessions_freeze(table), 0);
+    do steps++;
+    while (!sessions_freeze_step(table, SESSIONS_STEP_BYTES_MIN));
+    free(sessions_thaw(table, &bytes));
+    ck_assert_uint_ge(steps, bytes / (2 * SESSIONS_STEP_BYTES_MIN)); /* a reply is not cut */
+    ck_assert_uint_gt(steps, 4);
+    ck_assert_int_eq(sessions_freeze(table), 0);
+    tear_down(); /* what is frozen goes along */
 }
 END_TEST
 
@@ -569,6 +633,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, the_hash_tells_states_apart);
     tcase_add_test(tests, limits_out_of_range_open_no_table);
     tcase_add_test(tests, an_empty_table_can_be_written_and_read);
+    tcase_add_test(tests, what_was_frozen_is_what_is_written_whatever_happens_meanwhile);
+    tcase_add_test(tests, a_step_of_a_frozen_state_writes_no_more_than_was_asked_for);
     tcase_add_test(tests, a_table_with_other_limits_or_of_a_newer_version_is_not_read);
     tcase_add_test(tests, damaged_bytes_are_refused_or_make_a_table_that_works);
     tcase_add_test(tests, whatever_happens_the_table_says_what_a_model_says_that_forgets_nothing);
