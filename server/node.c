@@ -172,6 +172,7 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .kv = o->kv,
         .piece_bytes = o->piece_bytes,
         .keep_bytes = o->snapshot_after_bytes / 4,
+        .keep_ns = o->snapshot_age_ns,
         .wake = storage_wake,
         .wake_context = node,
         .patches = node->repair.patches,
@@ -201,6 +202,7 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .wake_machine = host_wake_machine,
         .wake_snapshots = host_wake_snapshots,
         .snapshot_after_bytes = o->snapshot_after_bytes,
+        .snapshot_age_ns = o->snapshot_age_ns,
         .log = host_log,
         .context = node,
     };

@@ -49,7 +49,8 @@ struct node_options {
     uint32_t queries_max;
     struct session_limits sessions; /* with which a cluster is born; a born one keeps its own. 0 = the usual ones */
     uint64_t snapshot_after_bytes;  /* of blocks, the next snapshot is taken; 0 = none, and the whole log is kept */
-    uint32_t piece_bytes;           /* of snapshots, for tests; 0 = the usual ones */
+    uint64_t snapshot_age_ns; /* of log time behind the last snapshot the next is taken, too; 0 = by bytes alone */
+    uint32_t piece_bytes;     /* of snapshots, for tests; 0 = the usual ones */
     uint64_t replies_bytes, queries_bytes; /* of the machine's queues, as host_options; 0 = 16 MiB */
     enum durability_level level;
     const struct plugin *plugin;

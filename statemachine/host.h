@@ -42,6 +42,7 @@ struct host_options {
     uint32_t batch_bytes_max;        /* of blocks applied in one step of host_work; one block always fits */
     struct session_limits sessions;  /* the group's */
     uint64_t snapshot_after_bytes;   /* of blocks behind the last snapshot the next is due (N1); 0 = none is taken */
+    uint64_t snapshot_age_ns;        /* of log time, too; 0 = by bytes alone */
     struct lockstep_reader *restore; /* a snapshot to start from instead of start_index; NULL = none */
     /* Answers lie ready for the loop. Machine's thread. */
     void (*wake_loop)(void *context);

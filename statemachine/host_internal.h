@@ -144,6 +144,7 @@ struct host {
     struct block_base base; /* of the last block applied; index 0 = birth */
     struct host_configuration configuration;
     uint64_t bytes_since; /* of blocks applied since the last snapshot */
+    uint64_t snapshot_ns; /* log time of the last snapshot, or of the first block; 0 = there is neither */
     bool snapshot_due;
 
     struct hash_slot hashes[HASH_SLOTS];

@@ -88,10 +88,13 @@ bool host_snapshot_after(struct host *host, const struct block_header *header, c
         memcpy(host->configuration.bytes, block + BLOCK_HEADER_BYTES, count);
     }
     host->bytes_since += header->bytes;
+    if (host->snapshot_ns == 0) host->snapshot_ns = header->time_ns;
+    bool is_old =
+        host->options.snapshot_age_ns != 0 && header->time_ns - host->snapshot_ns >= host->options.snapshot_age_ns;
     /* relaxed: they decide when, not what */
     host->snapshot_due = host->options.snapshot_after_bytes != 0 &&
-                         host->bytes_since >= atomic_load_explicit(&host->snapshot_interval, memory_order_relaxed) &&
-                         can_snapshot(host) && atomic_load_explicit(&host->snapshot_allowed, memory_order_relaxed) &&
+                         (is_old || host->bytes_since >= host_snapshot_interval(host)) && can_snapshot(host) &&
+                         atomic_load_explicit(&host->snapshot_allowed, memory_order_relaxed) &&
                          atomic_load_explicit(&host->frozen, memory_order_relaxed) == FROZEN_NONE;
     return host->snapshot_due;
 }
@@ -100,6 +103,7 @@ static void freeze(struct host *host)
 {
     host->snapshot_due = false;
     host->bytes_since = 0; /* also where it fails: tried again as much later */
+    host->snapshot_ns = host->base.time_ns;
     if (host->table->snapshot_begin(host->machine, &host->frozen_machine) != 0) {
         host_log(host, "no snapshot at index %" PRIu64 ": %s cannot begin one", host->base.index,
                  host->options.plugin->name);
@@ -150,6 +154,7 @@ static void take_place(struct host *host, struct host_state *state)
     host->next_offset = BLOCK_HEADER_BYTES;
     host->next_position = state->base.next_position;
     host->bytes_since = 0;
+    host->snapshot_ns = host->base.time_ns;
     snapshot_bytes_set(host, state->bytes);
     free(state);
 }

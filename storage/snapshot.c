@@ -11,7 +11,8 @@
  *   then the older file goes. Crash anywhere, and the record names a whole file; what it does not name goes at the start.
  * - A snapshot counts only once the log holds its block: then the log reaches every base that it can have.
  * - The base moves in the transaction that erases the blocks below it, a bounded number at a time, and never past the
- *   newest snapshot. `keep_bytes` of blocks stay in front of it for peers that are a little behind.
+ *   newest snapshot. `keep_bytes` of blocks stay in front of it for peers that are a little behind, but
+ *   none that is older than it by `keep_ns` of log time.
  * - An install makes the base jump; the blocks that it leaves below are erased afterwards.
  * - base_index is shown before the transaction commits: a reader that finds a block missing looks again.
  * - J8: no space for its pieces ends the snapshot, and nothing else. R8: any other error of its file is final. */
@@ -297,6 +298,14 @@ static int fill_snapshot(struct storage *s, struct kv_txn *txn, struct table_sta
     return 0;
 }
 
+/* Blocks may go. */
+static void compact_begin(struct storage *s)
+{
+    const struct table_state *table = &s->table;
+    s->compact_bytes_due = table->blocks_bytes > s->keep_bytes ? table->blocks_bytes - s->keep_bytes : 0;
+    s->compact_due = table->base.index < table->snapshot.base.index && (s->compact_bytes_due > 0 || s->keep_ns != 0);
+}
+
 /* The one that was taken here begins to count. False: the log does not hold its block yet. */
 static bool taken_count(struct storage *s)
 {
@@ -318,8 +327,7 @@ static bool taken_count(struct storage *s)
         }
         if (rc == 0) {
             file_replaced(s, &before);
-            uint64_t bytes = s->table.blocks_bytes;
-            s->compact_bytes_due = bytes > s->keep_bytes ? bytes - s->keep_bytes : 0;
+            compact_begin(s);
             atomic_fetch_add_explicit(&s->snapshots, 1, memory_order_relaxed);
             show_snapshot(s);
         }
@@ -439,7 +447,7 @@ static bool command_install(struct storage *s)
     s->install_seq = 0;
     s->stored_base = s->table.base;
     s->dead_blocks_due = true;
-    s->compact_bytes_due = 0;
+    s->compact_due = false;
     atomic_store_explicit(&s->stored, s->table.last_index, memory_order_release);
     atomic_fetch_add_explicit(&s->installs, 1, memory_order_relaxed);
     show_snapshot(s);
@@ -474,10 +482,16 @@ static int fill_dead_blocks(struct storage *s, struct kv_txn *txn, struct table_
     return rc == LOCKSTEP_ENOTFOUND ? 0 : rc;
 }
 
+/* How far compaction came. */
+struct compaction {
+    bool due;
+    uint64_t bytes_due;
+};
+
 /* Move the base over blocks that the snapshot stands for, and erase them. */
 static int fill_compact(struct storage *s, struct kv_txn *txn, struct table_state *next, void *context)
 {
-    uint64_t *due = context;
+    struct compaction *going = context;
     for (uint32_t i = 0; i < COMPACT_BLOCKS_MAX && next->base.index < next->snapshot.base.index; i++) {
         const void *value = NULL;
         size_t count = 0;
@@ -486,11 +500,12 @@ static int fill_compact(struct storage *s, struct kv_txn *txn, struct table_stat
         if (rc == 0) rc = block_header_read(value, count, &header);
         if (rc == 0) rc = block_chain_check(&next->base, &header);
         if (rc != 0) return rc == LOCKSTEP_EIO ? rc : LOCKSTEP_ECORRUPT;
-        if (header.bytes > *due) {
-            *due = 0;
+        bool is_old = s->keep_ns != 0 && next->snapshot.base.time_ns - header.time_ns >= s->keep_ns;
+        if (header.bytes > going->bytes_due && !is_old) {
+            going->due = false;
             break;
         }
-        *due -= header.bytes;
+        going->bytes_due -= header.bytes < going->bytes_due ? header.bytes : going->bytes_due;
         next->blocks_bytes -= header.bytes;
         next->base = block_base_after(&header);
         rc = s->kv->erase(txn, TABLE_BLOCKS, header.index);
@@ -498,7 +513,7 @@ static int fill_compact(struct storage *s, struct kv_txn *txn, struct table_stat
         /* before the commit: a reader that finds the block missing sees why */
         atomic_store_explicit(&s->base_index, next->base.index, memory_order_release);
     }
-    if (next->base.index == next->snapshot.base.index) *due = 0;
+    if (next->base.index == next->snapshot.base.index) going->due = false;
     return table_runs_trim(s->kv, txn, next, false);
 }
 
@@ -510,13 +525,14 @@ static bool clean_up(struct storage *s)
         s->dead_blocks_due = erased > 0;
         return true;
     }
-    uint64_t due = s->compact_bytes_due;
-    if (due == 0) return false;
-    if (transact(s, 0, fill_compact, &due) != 0) {
+    if (!s->compact_due) return false;
+    struct compaction going = {.due = true, .bytes_due = s->compact_bytes_due};
+    if (transact(s, 0, fill_compact, &going) != 0) {
         show_snapshot(s); /* base_index as it is */
         return false;
     }
-    s->compact_bytes_due = due;
+    s->compact_due = going.due;
+    s->compact_bytes_due = going.bytes_due;
     show_snapshot(s);
     return true;
 }
@@ -600,8 +616,7 @@ int storage_snapshot_recover(struct storage *s)
     rc = s->kv->first(txn, TABLE_BLOCKS, &key);
     s->kv->abort(txn);
     s->dead_blocks_due = rc == 0 && key <= table->base.index;
-    if (table->blocks_bytes > s->keep_bytes && table->base.index < table->snapshot.base.index)
-        s->compact_bytes_due = table->blocks_bytes - s->keep_bytes;
+    compact_begin(s);
     storage_incoming_show(s);
     return rc == LOCKSTEP_ENOTFOUND ? 0 : rc;
 }

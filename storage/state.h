@@ -97,6 +97,7 @@ struct storage {
     uint32_t group;
     uint32_t piece_bytes; /* of snapshots taken here */
     uint64_t keep_bytes;  /* of blocks in front of a snapshot */
+    uint64_t keep_ns;     /* of log time in front of it, at most; 0 = however long */
     bool leaves_clean;    /* level os: everything is flushed at the close, and boot says so */
     void (*wake)(void *context, enum storage_part part);
     void *wake_context;
@@ -181,7 +182,8 @@ struct storage {
     bool pending;
     uint64_t stalled_until_ns;
     struct incoming incoming;
-    uint64_t install_seq;       /* of the newest install's frame, 0 = not flushed yet */
+    uint64_t install_seq; /* of the newest install's frame, 0 = not flushed yet */
+    bool compact_due;
     uint64_t compact_bytes_due; /* of blocks at or below the snapshot */
     bool dead_blocks_due;
     bool snapshot_stalled; /* no space: look again a while later */

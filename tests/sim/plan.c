@@ -124,20 +124,22 @@ void plan_of_seed(struct sim_plan *plan, uint64_t seed)
     plan_level(plan, &r);
     /* The others give back what is damaged; level memory has nothing that could be. */
     if (plan->listed >= 3 && plan->level == DURABILITY_LEVEL_FSYNC) plan_fault(plan, &r, FAULT_ROT);
+    random_seed(&r, ~seed); /* chosen apart, so that all else stays what it was for a seed */
+    if (random_chance(&r, 1, 3)) plan->snapshot_age_ns = spread(&r, 1 * SIM_S, 20 * SIM_S);
 }
 
 void plan_print(const struct sim_plan *plan, FILE *to)
 {
     fprintf(to,
             "seed 0x%" PRIx64 ": nodes=%u of %u ring=%" PRIu64 "KiB journal=%" PRIu64
-            "KiB block=%uKiB snapshot=%" PRIu64 "KiB piece=%u election=%" PRIu64 "ms heartbeat=%" PRIu64
-            "ms delay=%" PRIu64 "..%" PRIu64 "us loss=%u/1000 twice=%u/1000 flush<=%" PRIu64
+            "KiB block=%uKiB snapshot=%" PRIu64 "KiB age=%" PRIu64 "s piece=%u election=%" PRIu64
+            "ms heartbeat=%" PRIu64 "ms delay=%" PRIu64 "..%" PRIu64 "us loss=%u/1000 twice=%u/1000 flush<=%" PRIu64
             "us drift=%uppm%s%s clients=%u think<=%" PRIu64
             "ms large=%u/1000 queries=%u/1000 sessions=%u%% faults=%" PRIu64 "s%s:",
             plan->seed, plan->listed, plan->nodes, plan->ring_bytes / 1024, plan->journal_bytes / 1024,
-            plan->block_bytes_max / 1024, plan->snapshot_after_bytes / 1024, plan->piece_bytes,
-            plan->election_timeout_ns / SIM_MS, plan->heartbeat_ns / SIM_MS, plan->delay_ns_min / SIM_US,
-            plan->delay_ns_max / SIM_US, plan->loss_per_1000, plan->duplicate_per_1000,
+            plan->block_bytes_max / 1024, plan->snapshot_after_bytes / 1024, plan->snapshot_age_ns / SIM_S,
+            plan->piece_bytes, plan->election_timeout_ns / SIM_MS, plan->heartbeat_ns / SIM_MS,
+            plan->delay_ns_min / SIM_US, plan->delay_ns_max / SIM_US, plan->loss_per_1000, plan->duplicate_per_1000,
             plan->work_ns_max[NODE_JOURNAL] / SIM_US, plan->drift_ppm_max, plan->lease_reads ? " leases" : "",
             plan->level == DURABILITY_LEVEL_MEMORY ? " memory" : "", plan->clients, plan->think_ns_max / SIM_MS,
             plan->large_per_1000, plan->query_per_1000, plan->sessions_per_100, plan->safety_ns / SIM_S,

@@ -47,6 +47,7 @@ struct sim_plan {
     unsigned listed; /* those that are born together; the others may be added */
     uint64_t ring_bytes, journal_bytes;
     uint64_t snapshot_after_bytes; /* 0 = none is taken */
+    uint64_t snapshot_age_ns;      /* 0 = by bytes alone */
     uint32_t piece_bytes;
     uint32_t command_bytes_max, block_bytes_max;
     uint64_t election_timeout_ns, heartbeat_ns;

@@ -204,6 +204,7 @@ static void options_of(const struct member *m, struct node_options *options)
         .proposals_max = 4096,
         .queries_max = 256,
         .snapshot_after_bytes = plan->snapshot_after_bytes,
+        .snapshot_age_ns = plan->snapshot_age_ns,
         .piece_bytes = plan->piece_bytes,
         .sessions = plan->sessions,
         .lease_reads = plan->lease_reads,

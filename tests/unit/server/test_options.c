@@ -65,6 +65,7 @@ START_TEST(defaults_are_as_documented)
     ck_assert_uint_eq(options.node.ring_bytes, 64 << 20);
     ck_assert_uint_eq(options.node.journal_bytes, 256 << 20);
     ck_assert_uint_eq(options.node.snapshot_after_bytes, 64 << 20);
+    ck_assert_uint_eq(options.node.snapshot_age_ns, 86400 * UINT64_C(1000000000));
     ck_assert_uint_eq(options.node.append_inflight_bytes_max, 16 << 20);
     ck_assert_uint_eq(options.connections_max, 10000);
     ck_assert_uint_eq(options.node.sessions.sessions_max, 65536);
@@ -101,7 +102,8 @@ START_TEST(all_keys_are_read)
             "[raft]\nelection_timeout = \"1s\"\nheartbeat = \"200ms\"\nlease_reads = true\n"
             "[limits]\ncommand = \"64KiB\"\nblock = \"128KiB\"\ngrpc_message = \"256KiB\"\n"
             "ring = \"8MiB\"\nappend_inflight = \"1MiB\"\nconnections = 50\nsessions = 7\nsession_expiry = \"5s\"\n"
-            "[storage]\nmap = \"1GiB\"\njournal = \"32MiB\"\njournal_dir = \"fast\"\nsnapshot_after = \"8KiB\"\n") == 0,
+            "[storage]\nmap = \"1GiB\"\njournal = \"32MiB\"\njournal_dir = \"fast\"\nsnapshot_after = \"8KiB\"\n"
+            "snapshot_age = \"1h\"\n") == 0,
         "%s", why);
     ck_assert_uint_eq(options.node.election_timeout_ns, 1000000000);
     ck_assert_uint_eq(options.node.heartbeat_ns, 200000000);
@@ -117,6 +119,7 @@ START_TEST(all_keys_are_read)
     ck_assert_uint_eq(options.node.map_bytes, 1 << 30);
     ck_assert_uint_eq(options.node.journal_bytes, 32 << 20);
     ck_assert_uint_eq(options.node.snapshot_after_bytes, 8 << 10);
+    ck_assert_uint_eq(options.node.snapshot_age_ns, 3600 * UINT64_C(1000000000));
     ck_assert_str_eq(options.node.journal_directory, "/tmp/fast/n1"); /* nodes of one host do not share a journal */
 }
 END_TEST

@@ -197,6 +197,33 @@ START_TEST(the_next_snapshot_waits_until_the_log_is_four_times_the_last_ones_siz
 }
 END_TEST
 
+START_TEST(a_snapshot_is_due_at_the_first_block_that_is_so_much_log_time_behind_the_last_one) /* R9: log time */
+{
+    struct block_base base;
+    world_open(&world, 1 << 20);
+    world.options.plugin = &kv_plugin;
+    world.options.snapshot_after_bytes = 1 << 20;
+    world.options.snapshot_age_ns = 5000; /* a block is 1,000 */
+    world.options.wake_snapshots = wake_snapshots;
+    world_start(&world);
+    host_snapshot_allow(world.host, true);
+    fill(&world, 0, 5);
+    run(&world);
+    ck_assert(!host_snapshot_ready(world.host, &base));
+    fill(&world, 5, 9);
+    run(&world);
+    base = take(&world, &first);
+    ck_assert_uint_eq(base.index, 6); /* the first block's time counts as that of a snapshot */
+    fill(&world, 9, 10);
+    run(&world);
+    ck_assert(!host_snapshot_ready(world.host, &base));
+    fill(&world, 10, 20);
+    run(&world);
+    ck_assert_uint_eq(take(&world, &second).index, 11);
+    world_close(&world);
+}
+END_TEST
+
 START_TEST(replicas_take_the_same_snapshots_at_the_same_blocks) /* T44 */
 {
     start(&world, 3000);
@@ -484,6 +511,7 @@ static void add(TCase *tests)
 {
     tcase_add_test(tests, a_snapshot_is_due_after_so_many_bytes_and_stands_at_a_blocks_end);
     tcase_add_test(tests, the_next_snapshot_waits_until_the_log_is_four_times_the_last_ones_size);
+    tcase_add_test(tests, a_snapshot_is_due_at_the_first_block_that_is_so_much_log_time_behind_the_last_one);
     tcase_add_test(tests, replicas_take_the_same_snapshots_at_the_same_blocks);
     tcase_add_test(tests, nothing_is_taken_unless_it_is_allowed);
     tcase_add_test(tests, a_machine_without_snapshots_takes_none_and_says_so);

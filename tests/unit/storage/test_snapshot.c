@@ -201,6 +201,35 @@ START_TEST(the_log_behind_a_snapshot_goes_but_for_a_tail) /* J5 */
 }
 END_TEST
 
+START_TEST(blocks_older_than_the_snapshot_by_so_much_go_however_few_they_are) /* J5 */
+{
+    close_store();
+    store.options.keep_bytes = 1 << 20;
+    store.options.keep_ns = 10; /* a block is 1 */
+    open_store();
+    log_grow(30, 1);
+    struct block_base base = ring_last(store.ring);
+    log_grow(5, 1);
+    take(&base, 10000);
+    ck_assert_uint_eq(status().base, 20);
+    ck_assert_int_eq(read_block(20), LOCKSTEP_EGONE);
+    ck_assert_int_eq(read_block(21), 0);
+    reopen();
+    store_run_log(&store, 1000000000);
+    ck_assert_uint_eq(status().base, 20);
+    close_store();
+    store.options.keep_ns = 3; /* asked for at a start: blocks go at once */
+    open_store();
+    store_run_log(&store, 1000000000);
+    ck_assert_uint_eq(status().base, 27);
+    close_store();
+    store.options.keep_ns = 0;
+    store.options.keep_bytes = 2000;
+    open_store();
+    ck_assert_uint_eq(store.recovered.base.index, 27);
+}
+END_TEST
+
 START_TEST(a_snapshot_counts_only_when_the_log_holds_its_block) /* T41, T43 */
 {
     log_grow(5, 1);
@@ -825,6 +854,7 @@ static void add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, the_log_behind_a_snapshot_goes_but_for_a_tail);
+    tcase_add_test(tests, blocks_older_than_the_snapshot_by_so_much_go_however_few_they_are);
     tcase_add_test(tests, a_snapshot_counts_only_when_the_log_holds_its_block);
     tcase_add_test(tests, a_newer_snapshot_takes_the_older_ones_place_and_its_file_goes);
     tcase_add_test(tests, a_snapshot_that_is_broken_off_leaves_nothing);
