@@ -7,7 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Meta pages, size, every page of every tree, and the list of free pages. What the values hold is their readers' to check.
+/* Meta pages, size, every page of every tree, and the list of free pages. What keys and values say is their
+ * readers' to check.
  * path  for people
  * why   on error a sentence with the file, the page and what to do
  * ECORRUPT, EVERSION, EIO, ENOMEM. Cost: reads every page but what large values hold. Allocates a bit a page, gives it back. */
