@@ -48,8 +48,9 @@ void raft_membership_cut(struct raft *r, raft_index first)
     lk_assert(r->configuration_before_index < first);
     struct raft_configuration before = r->configuration_before;
     change(r, &before, r->configuration_before_index);
+    /* It was replaced once, so it is committed: no cut goes below it. Which one it replaced is not known here any more. */
     r->configuration_before = (struct raft_configuration){0};
-    r->configuration_before_index = 0;
+    r->configuration_before_index = r->configuration_index;
 }
 
 void raft_membership_install(struct raft *r, raft_index index, const struct raft_configuration *installed)
@@ -79,7 +80,8 @@ bool raft_membership_is_committed(const struct raft *r)
 
 void raft_configuration_read(const struct raft *r, bool committed, struct raft_configuration *ret)
 {
-    *ret = committed && !raft_membership_is_committed(r) ? r->configuration_before : r->configuration;
+    bool before = committed && !raft_membership_is_committed(r) && r->configuration_before.count > 0;
+    *ret = before ? r->configuration_before : r->configuration;
 }
 
 bool raft_membership_leaves_joint(const struct raft *r)

@@ -953,6 +953,14 @@ START_TEST(a_cut_below_a_replaced_configuration_is_reported) /* it was committed
     struct raft_configuration now;
     raft_configuration_read(lead->raft, false, &now);
     ck_assert_uint_eq(now.members[0].priority, 1);
+    raft_configuration_read(lead->raft, true, &now); /* it was replaced once, so it is the committed one */
+    ck_assert_uint_eq(now.count, 3);
+    ck_assert_uint_eq(now.members[0].priority, 1);
+    flush(1);
+    other = (struct raft_entry){.index = 1, .term = 3, .bytes = 64}; /* and that one stays, also at a second cut */
+    m.term = 3;
+    m.as.append = (struct raft_append){.previous_index = 0, .last_index = 1};
+    ck_assert_int_eq(cluster_inject(lead, &m, &other, 1), LOCKSTEP_EPROTO);
     cluster_close(c);
 }
 END_TEST
