@@ -15,7 +15,16 @@ static_assert((int)NODE_APPEND_BYTES_MAX <= (int)BLOCK_BYTES_MAX, "a load buffer
 
 /* --- receiving ----------------------------------------------------------------------------------------------- */
 
-/* Check an APPEND's blocks into node->entries. Returns their count, or -1: something is wrong with them. */
+static void safety_lost(struct node *node, const struct transport_frame *frame)
+{
+    const struct raft_message *message = &frame->message;
+    node_fail(node, LOCKSTEP_ECORRUPT,
+              "a message from %s (type %u, term %llu) proves that the group's safety is lost: two leaders in a term "
+              "or a committed block contradicted; keep all data directories as they are and find the damaged one",
+              node->options.members[frame->slot].name, message->type, (unsigned long long)message->term);
+}
+
+/* Check an APPEND's blocks into node->entries. Returns their count, or -1: something is wrong with them, or with us. */
 static int entries_read(struct node *node, const struct transport_frame *frame)
 {
     const struct raft_append *append = &frame->message.as.append;
@@ -44,6 +53,12 @@ static int entries_read(struct node *node, const struct transport_frame *frame)
         if (header.index != append->previous_index + 1 + (uint64_t)count) return -1;
         if (chained && block_chain_check(&previous, &header) != 0) return -1;
         if (header.term > frame->message.term || block_body_check(at, &header) != 0) return -1;
+        /* The core takes index and term for the block: one leader made one of them. */
+        if (ring_find(node->ring, header.index, &slot) == 0 && slot.term == header.term &&
+            slot.header_crc != header.header_crc) {
+            safety_lost(node, frame);
+            return -1;
+        }
         const struct raft_configuration *carried = NULL;
         if (header.type == BLOCK_CONFIGURATION) {
             if (configuration_read(at + BLOCK_HEADER_BYTES, header.bytes - BLOCK_HEADER_BYTES, &configuration) != 0)
@@ -116,7 +131,8 @@ static uint64_t room_for(struct node *node, uint64_t bytes)
 static uint64_t room_for_append(struct node *node, const struct raft_append *append, uint64_t bytes)
 {
     uint64_t room = room_for(node, bytes);
-    if (room < bytes || append->previous_index >= raft_last_index(node->raft)) return room;
+    if (append->previous_index >= raft_last_index(node->raft)) return room;
+    if (room < bytes) return 0; /* nor for a part of them, which may cut as well */
     struct ring_status status;
     ring_status_read(node->ring, &status);
     uint64_t need =
@@ -143,6 +159,7 @@ static void raft_frame(struct node *node, const struct transport_frame *frame)
     int count = 0;
     if (message->type == RAFT_APPEND) {
         count = entries_read(node, frame);
+        if (node->failed != 0) return;
         if (count < 0) {
             node->frames_refused++;
             node_log(node, NODE_LOG_WARN, "append refused: damaged or out of chain: from=%s first=%llu",
@@ -157,12 +174,7 @@ static void raft_frame(struct node *node, const struct transport_frame *frame)
     if (count > 0) event.as.message.room_bytes = room_for_append(node, &message->as.append, frame->body_bytes);
     node_step(node, &event, &result);
     if (result.error == LOCKSTEP_EINVAL) node->frames_refused++;
-    if (result.error == LOCKSTEP_EPROTO)
-        node_fail(
-            node, LOCKSTEP_ECORRUPT,
-            "a message from %s (type %u, term %llu) proves that the group's safety is lost: two leaders in a term "
-            "or a committed block contradicted; keep all data directories as they are and find the damaged one",
-            node->options.members[frame->slot].name, message->type, (unsigned long long)message->term);
+    if (result.error == LOCKSTEP_EPROTO) safety_lost(node, frame);
     if (result.accept_first != 0) entries_copy(node, frame, result.accept_first, result.accept_last);
     if (result.install) node_snapshots_piece(node, message, frame->body, frame->body_bytes);
 }

@@ -176,6 +176,53 @@ START_TEST(block_that_is_not_held_under_that_name_is_said_to_be_missing)
 }
 END_TEST
 
+/* An own block is passed over by index and term: what follows would not chain to it. */
+START_TEST(leader_with_another_block_of_the_same_index_and_term_is_the_proof_of_damage)
+{
+    struct asker *a = ask_as_a_member(4, 0);
+    struct node_status status;
+    raft_member asker = 0;
+    ck_assert(cluster_run_until_level(a->cluster, 10 * SECOND));
+    struct node *node = cluster_node(a->cluster, 0);
+    node_status_read(node, &status);
+    struct ring_slot slot;
+    ck_assert_int_eq(ring_find(node->ring, status.raft.last_index, &slot), 0);
+    const struct block_base own = ring_last(node->ring);
+    uint8_t blocks[1024];
+    struct block_header header, next;
+    memcpy(blocks, ring_at(node->ring, slot.pos), slot.bytes);
+    ck_assert_int_eq(block_header_read(blocks, slot.bytes, &header), 0);
+    header.time_ns++;
+    block_seal(blocks, &header);
+    const struct block_base other = block_base_after(&header);
+    next = (struct block_header){.bytes = BLOCK_HEADER_BYTES,
+                                 .type = BLOCK_TERM,
+                                 .index = header.index + 1,
+                                 .term = status.raft.term + 1,
+                                 .time_ns = header.time_ns,
+                                 .first_position = other.next_position,
+                                 .previous_crc = other.crc};
+    block_seal(blocks + slot.bytes, &next);
+    ck_assert_uint_ne(own.crc, other.crc);
+    ck_assert_int_eq(ring_find(node->ring, header.index - 1, &slot), 0);
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++)
+        if (strcmp(node->options.members[i].name, "n3") == 0) asker = node->slot_id[i];
+    const struct raft_message append = {
+        .type = RAFT_APPEND,
+        .from = asker,
+        .to = status.identity.member_id,
+        .term = next.term,
+        .as.append = {.previous_index = slot.index, .previous_term = slot.term, .last_index = next.index}};
+    const struct transport_send send = {
+        .slot = 0, .type = FRAME_RAFT, .message = &append, .blocks = blocks, .blocks_bytes = header.bytes + next.bytes};
+    ck_assert_int_eq(a->transport->ops->send(a->transport, &send), 0);
+    for (unsigned ms = 0; ms < 1000 && cluster_runs(a->cluster, 0); ms++) cluster_run(a->cluster, CLUSTER_MS);
+    ck_assert(!cluster_runs(a->cluster, 0));
+    ck_assert_msg(strstr(cluster_why(a->cluster), "safety is lost") != NULL, "%s", cluster_why(a->cluster));
+    asker_close(a);
+}
+END_TEST
+
 START_TEST(malformed_questions_are_counted_and_many_are_answered_one_by_one)
 {
     struct asker *a = ask_as_a_member(3, 0);
@@ -208,6 +255,7 @@ static void add(TCase *tests)
 {
     tcase_add_test(tests, any_member_gives_any_block_by_its_name_also_without_a_leader);
     tcase_add_test(tests, block_that_is_not_held_under_that_name_is_said_to_be_missing);
+    tcase_add_test(tests, leader_with_another_block_of_the_same_index_and_term_is_the_proof_of_damage);
     tcase_add_test(tests, malformed_questions_are_counted_and_many_are_answered_one_by_one);
 }
 
