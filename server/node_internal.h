@@ -160,6 +160,7 @@ struct node_load {
     uint64_t ret_offset;
     int ret_error;   /* of reading block ret_last + 1, or the piece: damage, or a disk that fails */
     bool on_its_way; /* the buffer belongs to the transport until it says idle */
+    bool dropped;    /* something was asked for meanwhile: when this is done, the core has to ask for it again */
 };
 
 /* A block on the wire: in BLOCK_GET, and in front of what BLOCK gives. */

@@ -261,7 +261,10 @@ void node_peers_send(struct node *node, const struct raft_effects *effects)
         if (slot == RAFT_MEMBERS_MAX) continue;
         struct node_load *load = &node->loads[slot];
         int state = atomic_load_explicit(&load->state, memory_order_acquire); /* pairs with control's release */
-        if (state == NODE_LOAD_READING) continue; /* an older one is still running; the core asks again */
+        if (state == NODE_LOAD_READING) { /* for an earlier leadership, or who had the slot before */
+            load->dropped = true;
+            continue;
+        }
         load->first = l->first;
         load->last = l->last;
         load->bytes_max = l->bytes_max;
@@ -272,7 +275,10 @@ void node_peers_send(struct node *node, const struct raft_effects *effects)
         unsigned slot = node_slot_of(node, effects->pieces[i].peer);
         if (slot == RAFT_MEMBERS_MAX) continue;
         struct node_load *load = &node->loads[slot];
-        if (atomic_load_explicit(&load->state, memory_order_acquire) == NODE_LOAD_READING) continue;
+        if (atomic_load_explicit(&load->state, memory_order_acquire) == NODE_LOAD_READING) {
+            load->dropped = true;
+            continue;
+        }
         load->is_piece = true;
         load->piece = effects->pieces[i];
         atomic_store_explicit(&load->state, NODE_LOAD_WANTED, memory_order_relaxed);
@@ -304,6 +310,29 @@ void node_log_unreadable(struct node *node, raft_index index, int error)
               node->options.data_directory, (unsigned long long)index, lockstep_error_text(error));
 }
 
+/* Blocks that lie ready for the peer in this slot, or none: then the core asks again. */
+static void loaded(struct node *node, unsigned slot, raft_index first, raft_index last, uint64_t bytes)
+{
+    struct raft_event event = {.type = RAFT_EVENT_LOADED, .now_ns = node->now_ns};
+    struct raft_result result;
+    event.as.loaded.peer = node->slot_id[slot];
+    event.as.loaded.first = first;
+    event.as.loaded.last = last;
+    event.as.loaded.bytes = bytes;
+    node_step(node, &event, &result);
+}
+
+/* What was read may be of the other kind than what was asked for meanwhile: neither is on its way. */
+static void ask_again(struct node *node, unsigned slot)
+{
+    struct raft_event event = {.type = RAFT_EVENT_PIECE, .now_ns = node->now_ns};
+    struct raft_result result;
+    node->loads[slot].dropped = false;
+    event.as.piece.peer = node->slot_id[slot];
+    node_step(node, &event, &result);
+    loaded(node, slot, 1, 0, 0);
+}
+
 void node_loads_turn(struct node *node)
 {
     for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++) {
@@ -314,16 +343,11 @@ void node_loads_turn(struct node *node)
         atomic_store_explicit(&load->state, NODE_LOAD_IDLE, memory_order_relaxed);
         if (load->is_piece) {
             node_snapshots_loaded(node, slot);
-            continue;
+        } else {
+            if (load->ret_error != 0) node_log_unreadable(node, load->ret_last + 1, load->ret_error);
+            loaded(node, slot, load->first, load->ret_last, load->ret_bytes);
         }
-        if (load->ret_error != 0) node_log_unreadable(node, load->ret_last + 1, load->ret_error);
-        struct raft_event event = {.type = RAFT_EVENT_LOADED, .now_ns = node->now_ns};
-        struct raft_result result;
-        event.as.loaded.peer = node->slot_id[slot];
-        event.as.loaded.first = load->first;
-        event.as.loaded.last = load->ret_last;
-        event.as.loaded.bytes = load->ret_bytes;
-        node_step(node, &event, &result);
+        if (load->dropped) ask_again(node, slot);
     }
 }
 

@@ -223,6 +223,35 @@ START_TEST(leader_with_another_block_of_the_same_index_and_term_is_the_proof_of_
 }
 END_TEST
 
+/* A piece of a snapshot was read there when leadership began anew: blocks were asked for, for nothing. */
+START_TEST(load_that_found_another_one_running_is_asked_for_again)
+{
+    struct cluster *cluster = cluster_open(
+        &(struct cluster_options){.nodes = 3, .seed = unit_seed(5), .ring_bytes = 1 << 20, .payload_bytes = 4000});
+    for (unsigned i = 0; i < 3; i++) ck_assert(cluster_start(cluster, i));
+    int leader = cluster_run_until_writable(cluster, 10 * SECOND);
+    ck_assert_int_ge(leader, 0);
+    unsigned lagging = ((unsigned)leader + 1) % 3;
+    cluster_crash(cluster, lagging);
+    for (unsigned k = 0; k < 500; k++) { /* 2 MB through a ring of 1 MiB */
+        cluster_propose(cluster, (unsigned)leader, false);
+        if (k % 4 == 3) cluster_run(cluster, CLUSTER_MS);
+    }
+    cluster_run(cluster, SECOND);
+    struct node_load *load = &cluster_node(cluster, (unsigned)leader)->loads[lagging];
+    load->is_piece = true;
+    load->ret_bytes = 0;
+    atomic_store(&load->state, NODE_LOAD_READING);
+    ck_assert(cluster_start(cluster, lagging));
+    for (unsigned ms = 0; ms < 5000 && !load->dropped; ms++) cluster_run(cluster, CLUSTER_MS);
+    ck_assert(load->dropped);
+    atomic_store(&load->state, NODE_LOAD_DONE);
+    ck_assert(cluster_run_until_level(cluster, 20 * SECOND));
+    ck_assert_uint_eq(cluster_applied_count(cluster, lagging), 500);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(malformed_questions_are_counted_and_many_are_answered_one_by_one)
 {
     struct asker *a = ask_as_a_member(3, 0);
@@ -256,6 +285,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, any_member_gives_any_block_by_its_name_also_without_a_leader);
     tcase_add_test(tests, block_that_is_not_held_under_that_name_is_said_to_be_missing);
     tcase_add_test(tests, leader_with_another_block_of_the_same_index_and_term_is_the_proof_of_damage);
+    tcase_add_test(tests, load_that_found_another_one_running_is_asked_for_again);
     tcase_add_test(tests, malformed_questions_are_counted_and_many_are_answered_one_by_one);
 }
 
