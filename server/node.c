@@ -538,10 +538,6 @@ static void alive_turn(struct node *node)
     node_proposals_seal_turn(node);
     node_proposals_sessions_turn(node);
     node_take_and_perform(node);
-    if (node->proposals.term_block_due) { /* leadership began in this very take */
-        node_proposals_seal_turn(node);
-        node_take_and_perform(node);
-    }
     answers(node);
     node_reads_turn(node);
     node_forwards_turn(node);

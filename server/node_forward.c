@@ -2,8 +2,8 @@
 /* node_forward.c - what a follower asks of the leader, once, over the peer link: commands and queries that it sends on, and
  * the index that a read of its own has to wait for.
  * Thread: loop. Owns: the table of forwards that wait for the leader's answer.
- *   request  {id u64, kind u8, consistency u8, flags u16, reserved u32, session u64, seq u64, entity u64,
- *             min_index u64} and the payload
+ *   request  {id u64, kind u8, zero u8, flags u16, command_kind u16, zero u16, session u64, seq u64, entity u64,
+ *             min_index u64} and the payload; there are no flags yet
  *   reply    {id u64, error i32, code i32, index u64, position u64} and the machine's reply
  * A leader that is asked answers every request, also with a refusal; it never forwards again. A forward whose answer
  * cannot come any more is unknown if it is a command, and nothing if it is a query: reading twice harms nobody. That is
@@ -19,10 +19,10 @@ enum { FORWARD_COMMAND = 1, FORWARD_QUERY = 2, FORWARD_INDEX = 3 /* what is comm
 struct forward_request {
     uint64_t id;
     uint8_t kind;
-    uint8_t reserved8;
+    uint8_t zero8;
     uint16_t flags;
     uint16_t command_kind;
-    uint16_t reserved16;
+    uint16_t zero16;
     uint64_t session, seq, entity;
     uint64_t min_index;
 };
@@ -189,6 +189,11 @@ static void requested(struct node *node, const struct transport_frame *frame)
         return;
     }
     memcpy(&request, frame->body, sizeof request);
+    if (request.zero8 != 0 || request.zero16 != 0 ||
+        request.flags != 0) { /* of a version that says more than we know */
+        node->frames_refused++;
+        return;
+    }
     const uint8_t *payload = frame->body + sizeof request;
     size_t bytes = frame->body_bytes - sizeof request;
     int rc;

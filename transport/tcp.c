@@ -629,6 +629,7 @@ static void poll_event(uv_poll_t *poll, int status, int events)
     default: lk_unreachable();
     }
     if (status == 0 || c->state == CONNECTION_CLOSING) return;
+    peer = &c->tcp->peers[c->slot]; /* a stranger has its slot since its hello */
     /* Polling has stopped and the socket knows of no error: it cannot be served any more. */
     if (c->state == CONNECTION_STRANGER) {
         stranger_refuse(c);

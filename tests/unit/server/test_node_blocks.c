@@ -252,6 +252,24 @@ START_TEST(load_that_found_another_one_running_is_asked_for_again)
 }
 END_TEST
 
+START_TEST(forwarded_request_that_says_more_than_is_known_here_is_refused)
+{
+    struct asker *a = ask_as_a_member(6, 0);
+    uint64_t refused = cluster_node(a->cluster, 0)->frames_refused;
+    static const unsigned places[] = {9, 10, 14}; /* the reserved ones, and the flags of a command */
+    for (unsigned i = 0; i < 3; i++) {
+        uint8_t request[48] = {[0] = 1, [8] = 1};
+        request[places[i]] = 1;
+        const struct transport_send send = {
+            .slot = 0, .type = FRAME_FORWARD, .body = request, .body_bytes = sizeof request};
+        ck_assert_int_eq(a->transport->ops->send(a->transport, &send), 0);
+    }
+    cluster_run(a->cluster, SECOND);
+    ck_assert_uint_eq(cluster_node(a->cluster, 0)->frames_refused, refused + 3);
+    asker_close(a);
+}
+END_TEST
+
 START_TEST(malformed_questions_are_counted_and_many_are_answered_one_by_one)
 {
     struct asker *a = ask_as_a_member(3, 0);
@@ -286,6 +304,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, block_that_is_not_held_under_that_name_is_said_to_be_missing);
     tcase_add_test(tests, leader_with_another_block_of_the_same_index_and_term_is_the_proof_of_damage);
     tcase_add_test(tests, load_that_found_another_one_running_is_asked_for_again);
+    tcase_add_test(tests, forwarded_request_that_says_more_than_is_known_here_is_refused);
     tcase_add_test(tests, malformed_questions_are_counted_and_many_are_answered_one_by_one);
 }
 
