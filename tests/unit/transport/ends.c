@@ -155,7 +155,7 @@ static void take_frames(struct end *end)
 
 bool ends_run(struct ends *ends, bool (*condition)(struct ends *ends, const void *context), const void *context)
 {
-    uint64_t end_ns = uv_hrtime() + UINT64_C(5000000000);
+    uint64_t end_ns = uv_hrtime() + UINT64_C(60000000000); /* for what never comes */
     while (uv_hrtime() < end_ns) {
         for (unsigned i = 0; i < ends->count; i++) {
             struct end *end = &ends->end[i];
