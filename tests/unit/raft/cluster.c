@@ -232,6 +232,11 @@ void cluster_start(struct cluster *c, raft_member id)
     cluster_take(core);
 }
 
+void cluster_start_all(struct cluster *c)
+{
+    for (raft_member id = 1; id <= c->count; id++) cluster_start(c, id);
+}
+
 /* One persist reaches the disk. Returns its seq. */
 static uint64_t disk_write_oldest(struct cluster_core *core)
 {
@@ -841,6 +846,27 @@ void cluster_elect(struct cluster *c, raft_member id)
     cluster_settle(c);
     lk_assert(raft_is_leader(core->raft));
     lk_assert(raft_commit_index(core->raft) == core->last);
+}
+
+struct cluster *cluster_open_led(uint32_t count)
+{
+    struct cluster *c = cluster_open(count, 0, 3);
+    cluster_start_all(c);
+    cluster_elect(c, 1);
+    cluster_pass(c, c->options.heartbeat_ns + MS, true);
+    return c;
+}
+
+void cluster_lead_uncommitted(struct cluster *c)
+{
+    c->propose_at_once = false;
+    for (raft_member id = 1; id <= c->count; id++)
+        cluster_lay_log(c, id, (raft_term[]){1}, 1, 0, (struct raft_hard_state){.term = 1});
+    cluster_start_all(c);
+    c->now_ns += 2 * c->options.election_timeout_ns_min;
+    cluster_time(cluster_core(c, 1));
+    cluster_settle(c);
+    lk_assert(raft_is_leader(cluster_core(c, 1)->raft));
 }
 
 void cluster_pass(struct cluster *c, uint64_t ns, bool settle)

@@ -141,6 +141,7 @@ uint32_t cluster_configuration_add(struct cluster *c, const struct raft_configur
                                    uint32_t before);
 const struct raft_configuration *cluster_configuration(const struct cluster *c, uint32_t number);
 void cluster_start(struct cluster *c, raft_member id); /* also after a crash: from the disk */
+void cluster_start_all(struct cluster *c);
 /* The first `persists_done` pending persists reach the disk, the rest and all volatile state are lost. */
 void cluster_crash(struct cluster *c, raft_member id, uint32_t persists_done);
 
@@ -191,6 +192,10 @@ int cluster_inject(struct cluster_core *core, const struct raft_message *message
 void cluster_settle(struct cluster *c);
 /* Let core `id` time out and win, everything settled; its term's first block committed. */
 void cluster_elect(struct cluster *c, raft_member id);
+/* A cluster of `count` voters that core 1 leads; a heartbeat has told all the commit. */
+struct cluster *cluster_open_led(uint32_t count);
+/* All cores start with block 1, of term 1, on their disks; core 1 wins term 2, whose first block it has not proposed yet. */
+void cluster_lead_uncommitted(struct cluster *c);
 /* Move time by ns; cores whose deadline passed are stepped in order; settle after each if `settle`. */
 void cluster_pass(struct cluster *c, uint64_t ns, bool settle);
 

@@ -400,7 +400,7 @@ END_TEST
 START_TEST(a_hang_up_makes_no_learner_and_no_leader_campaign) /* T11 */
 {
     c = cluster_open(4, 1, 1);
-    for (raft_member id = 1; id <= 4; id++) cluster_start(c, id);
+    cluster_start_all(c);
     cluster_elect(c, 1);
     uint64_t deadline = cluster_core(c, 4)->deadline_ns;
     hang_up(4, 1);
@@ -671,7 +671,7 @@ END_TEST
 START_TEST(learners_do_not_keep_a_leader_in_office) /* T17 */
 {
     c = cluster_open(5, 2, 1);
-    for (raft_member id = 1; id <= 5; id++) cluster_start(c, id);
+    cluster_start_all(c);
     cluster_elect(c, 1);
     cluster_crash(c, 2, 0);
     cluster_crash(c, 3, 0);

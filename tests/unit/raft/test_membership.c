@@ -14,7 +14,7 @@ static void open_started(uint32_t members, uint32_t waiting)
 {
     c = cluster_open(members + waiting, 0, 11);
     if (waiting > 0) cluster_leave_out(c, waiting);
-    for (raft_member id = 1; id <= members + waiting; id++) cluster_start(c, id);
+    cluster_start_all(c);
     lead = cluster_core(c, 1);
 }
 
@@ -901,7 +901,7 @@ START_TEST(a_configuration_passes_where_uncommitted_bytes_are_at_their_bound) /*
     c = cluster_open(4, 0, 11);
     cluster_leave_out(c, 1);
     c->options.uncommitted_bytes_max = 1000;
-    for (raft_member id = 1; id <= 4; id++) cluster_start(c, id);
+    cluster_start_all(c);
     lead = cluster_core(c, 1);
     cluster_elect(c, 1);
     cluster_pass(c, 61 * MS, true);

@@ -13,7 +13,7 @@ static void open_started(uint32_t count, uint8_t first, uint8_t second)
     c = cluster_open(count, 0, 5);
     c->configuration.members[0].priority = first;
     if (count > 1) c->configuration.members[1].priority = second;
-    for (raft_member id = 1; id <= count; id++) cluster_start(c, id);
+    cluster_start_all(c);
 }
 
 static void set_up(raft_member id, bool up)
@@ -27,7 +27,7 @@ START_TEST(the_highest_priority_campaigns_before_all_others)
         c = cluster_open(5, 0, seed);
         raft_member preferred = seed % 5 + 1;
         c->configuration.members[preferred - 1].priority = 1;
-        for (raft_member id = 1; id <= 5; id++) cluster_start(c, id);
+        cluster_start_all(c);
         for (raft_member id = 1; id <= 5; id++) {
             uint64_t wait = cluster_core(c, id)->deadline_ns - c->now_ns;
             ck_assert_uint_ge(wait, id == preferred ? 300 * MS : 600 * MS);
@@ -55,7 +55,7 @@ START_TEST(a_learner_of_high_priority_delays_nobody)
 {
     c = cluster_open(3, 1, 5);
     c->configuration.members[2].priority = 9;
-    for (raft_member id = 1; id <= 3; id++) cluster_start(c, id);
+    cluster_start_all(c);
     ck_assert_uint_lt(cluster_core(c, 1)->deadline_ns, c->now_ns + 600 * MS);
     cluster_elect(c, 1);
     cluster_pass(c, 10000 * MS, true);
@@ -165,7 +165,7 @@ START_TEST(nobody_hands_over_while_a_change_of_members_runs)
 {
     c = cluster_open(4, 1, 5);
     c->configuration.members[1].priority = 5;
-    for (raft_member id = 1; id <= 4; id++) cluster_start(c, id);
+    cluster_start_all(c);
     cluster_elect(c, 1);
     cluster_pass(c, 200 * MS, true);
     c->leave_at_once = false;
@@ -183,7 +183,7 @@ START_TEST(among_equals_the_one_of_higher_priority_is_the_target_of_a_transfer)
 {
     c = cluster_open(4, 0, 5);
     c->configuration.members[2].priority = 5;
-    for (raft_member id = 1; id <= 4; id++) cluster_start(c, id);
+    cluster_start_all(c);
     cluster_elect(c, 1);
     cluster_pass(c, 61 * MS, true);
     ck_assert_int_eq(cluster_transfer(cluster_core(c, 1), 0), 0);

@@ -11,27 +11,16 @@ static struct cluster_core *lead;
 
 static void open_led(uint32_t count)
 {
-    c = cluster_open(count, 0, 3);
-    for (raft_member id = 1; id <= count; id++) cluster_start(c, id);
-    cluster_elect(c, 1);
+    c = cluster_open_led(count);
     lead = cluster_core(c, 1);
-    cluster_pass(c, 61 * MS, true);
 }
 
 /* Core 1 of three leads term 2 and its first block is on its way; block 1 of term 1 is on all disks. */
 static void open_leading_uncommitted(void)
 {
     c = cluster_open(3, 0, 1);
-    c->propose_at_once = false;
-    for (raft_member id = 1; id <= 3; id++) {
-        cluster_lay_log(c, id, (raft_term[]){1}, 1, 0, (struct raft_hard_state){.term = 1});
-        cluster_start(c, id);
-    }
+    cluster_lead_uncommitted(c);
     lead = cluster_core(c, 1);
-    c->now_ns += 600 * MS;
-    cluster_time(lead);
-    cluster_settle(c);
-    ck_assert_int_eq(cluster_status(c, 1).role, RAFT_LEADER);
 }
 
 START_TEST(a_read_is_answered_after_a_round_that_left_after_it) /* R5, thesis 6.4 */
@@ -85,7 +74,7 @@ END_TEST
 START_TEST(learners_confirm_no_read) /* T17 */
 {
     c = cluster_open(4, 2, 1);
-    for (raft_member id = 1; id <= 4; id++) cluster_start(c, id);
+    cluster_start_all(c);
     cluster_elect(c, 1);
     lead = cluster_core(c, 1);
     cluster_crash(c, 2, 0);
@@ -330,7 +319,7 @@ END_TEST
 START_TEST(only_another_voter_can_be_a_target_and_one_transfer_runs_at_a_time) /* T15: demoted target */
 {
     c = cluster_open(3, 1, 1);
-    for (raft_member id = 1; id <= 3; id++) cluster_start(c, id);
+    cluster_start_all(c);
     cluster_elect(c, 1);
     lead = cluster_core(c, 1);
     ck_assert_int_eq(cluster_transfer(lead, 3), LOCKSTEP_ENOTFOUND); /* a learner */

@@ -10,11 +10,8 @@ static struct cluster_core *lead;
 
 static void open_led(uint32_t count)
 {
-    c = cluster_open(count, 0, 3);
-    for (raft_member id = 1; id <= count; id++) cluster_start(c, id);
-    cluster_elect(c, 1);
+    c = cluster_open_led(count);
     lead = cluster_core(c, 1);
-    cluster_pass(c, 61 * MS, true); /* a heartbeat: all know the commit */
 }
 
 static void propose(uint32_t count, uint32_t bytes)
@@ -58,7 +55,7 @@ START_TEST(nothing_but_heartbeats_leaves_before_the_terms_first_block) /* T24; o
 {
     c = cluster_open(3, 0, 1);
     c->propose_at_once = false;
-    for (raft_member id = 1; id <= 3; id++) cluster_start(c, id);
+    cluster_start_all(c);
     c->now_ns += 600 * MS;
     cluster_time(cluster_core(c, 1));
     while (cluster_status(c, 1).role != RAFT_LEADER) {
@@ -120,7 +117,7 @@ END_TEST
 START_TEST(learners_hold_blocks_but_commit_none)
 {
     c = cluster_open(3, 1, 3); /* 3 learns */
-    for (raft_member id = 1; id <= 3; id++) cluster_start(c, id);
+    cluster_start_all(c);
     cluster_elect(c, 1);
     lead = cluster_core(c, 1);
     cluster_crash(c, 2, 0);
@@ -145,7 +142,7 @@ START_TEST(older_terms_are_not_committed_by_counting) /* R4; thesis 3.6.2, figur
     cluster_lay_log(c, 3, (raft_term[]){1}, 1, 1, (struct raft_hard_state){.term = 2});
     c->committed[1] = cluster_core(c, 1)->disk[1];
     c->committed_last = 1;
-    for (raft_member id = 1; id <= 3; id++) cluster_start(c, id);
+    cluster_start_all(c);
     c->now_ns += 600 * MS;
     cluster_time(cluster_core(c, 1));
     cluster_settle(c);
@@ -198,7 +195,7 @@ START_TEST(bytes_in_flight_are_bounded_per_peer_and_one_large_block_always_passe
 {
     c = cluster_open(3, 0, 3);
     c->options.append_inflight_bytes_max = 5000;
-    for (raft_member id = 1; id <= 3; id++) cluster_start(c, id);
+    cluster_start_all(c);
     cluster_elect(c, 1);
     lead = cluster_core(c, 1);
     propose(10, 1500);
@@ -220,7 +217,7 @@ START_TEST(uncommitted_bytes_are_bounded_but_a_term_always_gets_its_first_block)
 {
     c = cluster_open(3, 0, 3);
     c->options.uncommitted_bytes_max = 1000;
-    for (raft_member id = 1; id <= 3; id++) cluster_start(c, id);
+    cluster_start_all(c);
     cluster_elect(c, 1);
     lead = cluster_core(c, 1);
     ck_assert_int_eq(cluster_propose(lead, 5000, false), 0); /* one block at all passes */
@@ -542,7 +539,7 @@ START_TEST(a_divergent_tail_is_replaced_in_few_messages) /* T27: async-raft live
     cluster_lay_log(c, 3, old, 300, 100, (struct raft_hard_state){.term = 3});
     for (raft_index i = 1; i <= 100; i++) c->committed[i] = cluster_core(c, 1)->disk[i];
     c->committed_last = 100;
-    for (raft_member id = 1; id <= 3; id++) cluster_start(c, id);
+    cluster_start_all(c);
     c->now_ns += 600 * MS;
     cluster_time(cluster_core(c, 1));
     uint32_t refusals = 0;
@@ -570,7 +567,7 @@ START_TEST(a_restart_with_an_older_commit_finds_it_again) /* T49 */
         cluster_crash(c, id, 99);
         cluster_core(c, id)->disk_commit = 2;
     }
-    for (raft_member id = 1; id <= 3; id++) cluster_start(c, id);
+    cluster_start_all(c);
     ck_assert_uint_eq(cluster_status(c, 2).commit, 2);
     for (uint32_t i = 1; i <= 3; i++) cluster_core(c, i)->commit = 2;
     cluster_elect(c, 2);

@@ -5,10 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/support/cluster.h"
-#include "tests/support/unit.h"
-
-#define SECOND (1000 * CLUSTER_MS)
+#include "tests/unit/server/nodes.h"
 
 enum { COMPACT_AFTER_BYTES = 20000 };
 
@@ -20,8 +17,7 @@ static struct cluster *start_compacting(unsigned nodes, unsigned listed, uint64_
                                       .seed = unit_seed(seed),
                                       .payload_bytes = 100,
                                       .snapshot_after_bytes = snapshot_after_bytes};
-    struct cluster *cluster = cluster_open(&options);
-    for (unsigned i = 0; i < nodes; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    struct cluster *cluster = nodes_start(&options);
     ck_assert_int_ge(cluster_run_until_writable(cluster, 5 * SECOND), 0);
     return cluster;
 }
@@ -29,20 +25,6 @@ static struct cluster *start_compacting(unsigned nodes, unsigned listed, uint64_
 static struct cluster *start(unsigned nodes, unsigned listed, uint64_t seed)
 {
     return start_compacting(nodes, listed, seed, 0); /* the whole log is kept */
-}
-
-static unsigned leader_of(struct cluster *cluster)
-{
-    int leader = cluster_run_until_writable(cluster, 10 * SECOND);
-    ck_assert_int_ge(leader, 0);
-    return (unsigned)leader;
-}
-
-static struct node_status status_of(struct cluster *cluster, unsigned i)
-{
-    static struct node_status status;
-    node_status_read(cluster_node(cluster, i), &status);
-    return status;
 }
 
 static void propose_some(struct cluster *cluster, unsigned count)

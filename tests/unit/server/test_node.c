@@ -3,36 +3,16 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tests/support/cluster.h"
-#include "tests/support/unit.h"
-
-#define SECOND (1000 * CLUSTER_MS)
+#include "tests/unit/server/nodes.h"
 
 static struct cluster *start(unsigned nodes, uint64_t seed)
 {
-    struct cluster *cluster = cluster_open(&(struct cluster_options){.nodes = nodes, .seed = unit_seed(seed)});
-    for (unsigned i = 0; i < nodes; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
-    return cluster;
-}
-
-static unsigned leader_of(struct cluster *cluster)
-{
-    int leader = cluster_run_until_writable(cluster, 20 * SECOND);
-    ck_assert_int_ge(leader, 0);
-    return (unsigned)leader;
+    return nodes_start(&(struct cluster_options){.nodes = nodes, .seed = unit_seed(seed)});
 }
 
 static const char *member_name(struct cluster *cluster, unsigned i)
 {
     return node_options_of(cluster_node(cluster, (i + 1) % 3))->members[i].name; /* any node's file says it */
-}
-
-static void propose_many(struct cluster *cluster, unsigned node, unsigned count)
-{
-    for (unsigned k = 0; k < count; k++) {
-        cluster_propose(cluster, node, false);
-        if (k % 16 == 15) cluster_run(cluster, CLUSTER_MS);
-    }
 }
 
 static unsigned count_state(const struct cluster *cluster, enum cluster_proposal_state state)
@@ -90,7 +70,7 @@ START_TEST(a_wiped_node_is_no_voter_and_is_told_so) /* I2, T52 */
 {
     struct cluster *cluster = start(3, 3);
     unsigned leader = leader_of(cluster), victim = (leader + 1) % 3;
-    propose_many(cluster, leader, 32);
+    propose_many(cluster, leader, 32, 16);
     cluster_run(cluster, SECOND);
     cluster_crash(cluster, victim);
     cluster_wipe(cluster, victim);
@@ -112,7 +92,7 @@ START_TEST(every_replica_applies_the_same_commands_in_the_same_order)
 {
     struct cluster *cluster = start(3, 4);
     unsigned leader = leader_of(cluster);
-    propose_many(cluster, leader, 1000);
+    propose_many(cluster, leader, 1000, 16);
     ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
     ck_assert_uint_eq(count_state(cluster, PROPOSAL_APPLIED), 1000);
     for (unsigned i = 0; i < 3; i++) {
@@ -265,7 +245,7 @@ START_TEST(nothing_acknowledged_is_lost_when_the_leader_dies_under_load)
         unsigned acked = count_state(cluster, PROPOSAL_APPLIED);
         unsigned new = leader_of(cluster);
         ck_assert_uint_ne(old, new);
-        propose_many(cluster, new, 100);
+        propose_many(cluster, new, 100, 16);
         ck_assert(cluster_start(cluster, old));
         ck_assert(cluster_run_until_level(cluster, 10 * SECOND));
         cluster_check(cluster);
@@ -337,7 +317,7 @@ END_TEST
 START_TEST(a_restart_of_all_nodes_replays_the_log)
 {
     struct cluster *cluster = start(3, 10);
-    propose_many(cluster, leader_of(cluster), 500);
+    propose_many(cluster, leader_of(cluster), 500, 16);
     ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
     for (unsigned i = 0; i < 3; i++) cluster_crash(cluster, i);
     for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
@@ -350,9 +330,8 @@ END_TEST
 
 START_TEST(a_node_that_missed_more_than_the_ring_holds_catches_up_from_the_log)
 {
-    struct cluster *cluster = cluster_open(
+    struct cluster *cluster = nodes_start(
         &(struct cluster_options){.nodes = 3, .seed = unit_seed(11), .ring_bytes = 1 << 20, .payload_bytes = 4000});
-    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
     unsigned leader = leader_of(cluster), lagging = (leader + 1) % 3;
     cluster_crash(cluster, lagging);
     for (unsigned k = 0; k < 1500; k++) { /* 6 MB through a ring of 1 MiB */
@@ -372,9 +351,8 @@ END_TEST
 START_TEST(
     a_leader_that_was_cut_off_with_as_much_as_it_may_append_follows_again) /* R10; found by tests/sim: seed 0xf6be5 */
 {
-    struct cluster *cluster = cluster_open(
+    struct cluster *cluster = nodes_start(
         &(struct cluster_options){.nodes = 3, .seed = unit_seed(21), .ring_bytes = 1 << 19, .payload_bytes = 1000});
-    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
     unsigned old = leader_of(cluster);
     for (unsigned i = 0; i < 3; i++) sim_net_cut(cluster_net(cluster), old, i, i != old);
     uint32_t number;
@@ -394,9 +372,8 @@ END_TEST
 /* A first lack of memory is the start's error; what is up reads old blocks for a peer without asking for more. */
 START_TEST(a_node_that_starts_has_all_that_it_needs_to_serve_a_peer_that_lags)
 {
-    struct cluster *cluster = cluster_open(
+    struct cluster *cluster = nodes_start(
         &(struct cluster_options){.nodes = 3, .seed = unit_seed(18), .ring_bytes = 1 << 19, .payload_bytes = 4000});
-    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
     leader_of(cluster);
     for (unsigned i = 0; i < 3; i++) {
         cluster_crash(cluster, i);
@@ -458,11 +435,10 @@ END_TEST
 
 START_TEST(a_leader_that_cannot_read_its_log_names_the_block_and_goes) /* J7: it does not lead with it */
 {
-    struct cluster *cluster = cluster_open(
+    struct cluster *cluster = nodes_start(
         &(struct cluster_options){.nodes = 3, .seed = unit_seed(12), .ring_bytes = 1 << 20, .payload_bytes = 4000});
-    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
     unsigned leader = leader_of(cluster), lagging = (leader + 1) % 3;
-    propose_many(cluster, leader, 4);
+    propose_many(cluster, leader, 4, 16);
     ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
     struct node_status status;
     node_status_read(cluster_node(cluster, lagging), &status);
@@ -500,7 +476,7 @@ START_TEST(a_leader_that_is_cut_off_says_unknown_and_acknowledges_nothing)
     ck_assert_int_eq(cluster_proposal(cluster, p)->state, PROPOSAL_UNKNOWN);
     unsigned new = leader_of(cluster);
     ck_assert_uint_ne(new, old);
-    propose_many(cluster, new, 50);
+    propose_many(cluster, new, 50, 16);
     for (unsigned i = 0; i < 3; i++) {
         sim_net_cut(cluster_net(cluster), old, i, false);
         sim_net_cut(cluster_net(cluster), i, old, false);
@@ -515,7 +491,7 @@ START_TEST(a_linearizable_query_sees_what_was_acknowledged_before_it) /* R5 */
 {
     struct cluster *cluster = start(3, 13);
     unsigned leader = leader_of(cluster);
-    propose_many(cluster, leader, 64);
+    propose_many(cluster, leader, 64, 16);
     cluster_run(cluster, 20 * CLUSTER_MS);
     unsigned acked = count_state(cluster, PROPOSAL_APPLIED);
     ck_assert_uint_eq(acked, 64);
@@ -598,7 +574,7 @@ START_TEST(a_follower_that_hears_nothing_answers_no_follower_read)
 {
     struct cluster *cluster = start(3, 32);
     unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
-    propose_many(cluster, leader, 16);
+    propose_many(cluster, leader, 16, 16);
     ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
     isolate(cluster, follower);
     uint32_t q = cluster_query(cluster, follower, NODE_FOLLOWER, false);
@@ -621,7 +597,7 @@ START_TEST(a_bounded_stale_read_is_answered_by_what_is_known_until_that_is_too_o
     unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
     const struct node_query stale = {.consistency = NODE_BOUNDED_STALE, .max_staleness_ns = 5 * SECOND};
     const struct node_query fresh = {.consistency = NODE_BOUNDED_STALE};
-    propose_many(cluster, leader, 16);
+    propose_many(cluster, leader, 16, 16);
     ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
     uint32_t q = cluster_query_with(cluster, follower, &fresh, false); /* the leader is asked */
     cluster_run(cluster, SECOND);
@@ -649,7 +625,7 @@ START_TEST(the_age_of_what_is_known_counts_from_when_it_was_asked_for) /* R5 */
     struct cluster *cluster = start(3, 35);
     unsigned leader = leader_of(cluster), follower = (leader + 1) % 3;
     const struct node_query stale = {.consistency = NODE_BOUNDED_STALE, .max_staleness_ns = 5 * SECOND};
-    propose_many(cluster, leader, 16);
+    propose_many(cluster, leader, 16, 16);
     ck_assert(cluster_run_until_level(cluster, 5 * SECOND));
     sim_net_faults_set(cluster_net(cluster),
                        &(struct sim_net_faults){.delay_ns_min = 100 * CLUSTER_MS, .delay_ns_max = 100 * CLUSTER_MS});
@@ -844,13 +820,13 @@ START_TEST(five_nodes_go_on_without_two)
 {
     struct cluster *cluster = start(5, 16);
     unsigned leader = leader_of(cluster);
-    propose_many(cluster, leader, 100);
+    propose_many(cluster, leader, 100, 16);
     cluster_crash(cluster, leader);
     leader = leader_of(cluster);
-    propose_many(cluster, leader, 100);
+    propose_many(cluster, leader, 100, 16);
     cluster_crash(cluster, leader);
     leader = leader_of(cluster);
-    propose_many(cluster, leader, 100);
+    propose_many(cluster, leader, 100, 16);
     ck_assert(cluster_run_until_level(cluster, 10 * SECOND));
     cluster_crash(cluster, leader);
     ck_assert_int_eq(cluster_run_until_writable(cluster, 3 * SECOND), -1);

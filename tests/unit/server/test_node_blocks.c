@@ -4,10 +4,7 @@
 #include <string.h>
 
 #include "server/node_internal.h"
-#include "tests/support/cluster.h"
-#include "tests/support/unit.h"
-
-#define SECOND (1000 * CLUSTER_MS)
+#include "tests/unit/server/nodes.h"
 
 enum { ASKER = 2 }; /* whose place at the network the test takes */
 

@@ -3,24 +3,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tests/support/cluster.h"
-#include "tests/support/unit.h"
-
-#define SECOND (1000 * CLUSTER_MS)
+#include "tests/unit/server/nodes.h"
 
 static struct cluster *start(unsigned nodes, uint64_t seed)
 {
-    struct cluster *cluster = cluster_open(&(struct cluster_options){
+    return nodes_start(&(struct cluster_options){
         .nodes = nodes, .seed = unit_seed(seed), .ring_bytes = 1 << 20, .payload_bytes = 8000});
-    for (unsigned i = 0; i < nodes; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
-    return cluster;
-}
-
-static unsigned leader_of(struct cluster *cluster)
-{
-    int leader = cluster_run_until_writable(cluster, 20 * SECOND);
-    ck_assert_int_ge(leader, 0);
-    return (unsigned)leader;
 }
 
 static const char *not_ready(struct cluster *cluster, unsigned i)

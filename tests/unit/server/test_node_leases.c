@@ -4,19 +4,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tests/support/cluster.h"
-#include "tests/support/unit.h"
-
-#define SECOND (1000 * CLUSTER_MS)
+#include "tests/unit/server/nodes.h"
 
 enum { ALL = 7, PERCENT = 10000 /* of a clock, in millionths */ };
 
 static struct cluster *start(uint64_t seed, unsigned nodes_with_leases)
 {
-    struct cluster *cluster =
-        cluster_open(&(struct cluster_options){.nodes = 3, .seed = seed, .lease_reads = nodes_with_leases});
-    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
-    return cluster;
+    return nodes_start(&(struct cluster_options){.nodes = 3, .seed = seed, .lease_reads = nodes_with_leases});
 }
 
 /* The leader, after 16 commands that all have applied. */
@@ -171,8 +165,7 @@ static void expect_no_birth(struct cluster_options options, const char *why)
 {
     options.nodes = 3;
     options.seed = unit_seed(3);
-    struct cluster *cluster = cluster_open(&options);
-    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    struct cluster *cluster = nodes_start(&options);
     cluster_run(cluster, 2 * SECOND);
     struct node_status status;
     node_status_read(cluster_node(cluster, 0), &status);
@@ -197,8 +190,7 @@ END_TEST
 START_TEST(without_leases_every_node_may_have_its_own_election_timeout)
 {
     struct cluster *cluster =
-        cluster_open(&(struct cluster_options){.nodes = 3, .seed = unit_seed(4), .longer_timeouts = 4});
-    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+        nodes_start(&(struct cluster_options){.nodes = 3, .seed = unit_seed(4), .longer_timeouts = 4});
     lead(cluster);
     cluster_close(cluster);
 }

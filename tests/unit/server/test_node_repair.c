@@ -5,24 +5,12 @@
 
 #include "base/random.h"
 #include "storage/frame.h"
-#include "tests/support/cluster.h"
-#include "tests/support/unit.h"
-
-#define SECOND (1000 * CLUSTER_MS)
+#include "tests/unit/server/nodes.h"
 
 static struct cluster *start(uint64_t seed)
 {
-    struct cluster *cluster =
-        cluster_open(&(struct cluster_options){.nodes = 3, .seed = seed, .ring_bytes = 1 << 20, .payload_bytes = 300});
-    for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
-    return cluster;
-}
-
-static unsigned leader_of(struct cluster *cluster)
-{
-    int leader = cluster_run_until_writable(cluster, 20 * SECOND);
-    ck_assert_int_ge(leader, 0);
-    return (unsigned)leader;
+    return nodes_start(
+        &(struct cluster_options){.nodes = 3, .seed = seed, .ring_bytes = 1 << 20, .payload_bytes = 300});
 }
 
 static void propose(struct cluster *cluster, unsigned count)
@@ -33,13 +21,6 @@ static void propose(struct cluster *cluster, unsigned count)
         if (k % 4 == 3) cluster_run(cluster, CLUSTER_MS);
     }
     cluster_run(cluster, 100 * CLUSTER_MS);
-}
-
-static struct node_status status_of(struct cluster *cluster, unsigned i)
-{
-    struct node_status status;
-    node_status_read(cluster_node(cluster, i), &status);
-    return status;
 }
 
 START_TEST(damaged_block_of_the_log_comes_back_from_another_node) /* J7 */

@@ -5,10 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tests/support/cluster.h"
-#include "tests/support/unit.h"
-
-#define SECOND (1000 * CLUSTER_MS)
+#include "tests/unit/server/nodes.h"
 
 static struct cluster *start_with(unsigned nodes, uint64_t seed, uint64_t expiry_ns, uint64_t snapshot_after_bytes)
 {
@@ -19,21 +16,12 @@ static struct cluster *start_with(unsigned nodes, uint64_t seed, uint64_t expiry
                                       .snapshot_after_bytes = snapshot_after_bytes};
     options.sessions.expiry_ns = expiry_ns;
     options.sessions.replies_bytes = 1 << 16;
-    struct cluster *cluster = cluster_open(&options);
-    for (unsigned i = 0; i < nodes; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
-    return cluster;
+    return nodes_start(&options);
 }
 
 static struct cluster *start(unsigned nodes, uint64_t seed, uint64_t expiry_ns)
 {
     return start_with(nodes, unit_seed(seed), expiry_ns, 0);
-}
-
-static unsigned leader_of(struct cluster *cluster)
-{
-    int leader = cluster_run_until_writable(cluster, 20 * SECOND);
-    ck_assert_int_ge(leader, 0);
-    return (unsigned)leader;
 }
 
 static const struct cluster_proposal *ended(struct cluster *cluster, uint32_t number)

@@ -5,41 +5,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tests/support/cluster.h"
-#include "tests/support/unit.h"
-
-#define SECOND (1000 * CLUSTER_MS)
+#include "tests/unit/server/nodes.h"
 
 enum { AFTER_BYTES = 20000 };
 
 static struct cluster *start(unsigned nodes, uint64_t seed)
 {
-    struct cluster *cluster = cluster_open(&(struct cluster_options){
+    return nodes_start(&(struct cluster_options){
         .nodes = nodes, .seed = unit_seed(seed), .snapshot_after_bytes = AFTER_BYTES, .payload_bytes = 100});
-    for (unsigned i = 0; i < nodes; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
-    return cluster;
-}
-
-static unsigned leader_of(struct cluster *cluster)
-{
-    int leader = cluster_run_until_writable(cluster, 20 * SECOND);
-    ck_assert_int_ge(leader, 0);
-    return (unsigned)leader;
-}
-
-static void propose_many(struct cluster *cluster, unsigned node, unsigned count)
-{
-    for (unsigned k = 0; k < count; k++) {
-        cluster_propose(cluster, node, false);
-        if (k % 4 == 3) cluster_run(cluster, CLUSTER_MS);
-    }
-}
-
-static struct node_status status_of(struct cluster *cluster, unsigned i)
-{
-    struct node_status status;
-    node_status_read(cluster_node(cluster, i), &status);
-    return status;
 }
 
 /* Until i was given a snapshot, or time is up. */
@@ -62,7 +35,7 @@ START_TEST(logs_are_compacted_behind_snapshots_and_restarts_start_from_them) /* 
 {
     struct cluster *cluster = start(3, 0x51);
     unsigned leader = leader_of(cluster);
-    propose_many(cluster, leader, 1500);
+    propose_many(cluster, leader, 1500, 4);
     check_level(cluster);
     cluster_run(cluster, SECOND);
     for (unsigned i = 0; i < 3; i++) {
@@ -75,7 +48,7 @@ START_TEST(logs_are_compacted_behind_snapshots_and_restarts_start_from_them) /* 
     for (unsigned i = 0; i < 3; i++) cluster_crash(cluster, i);
     for (unsigned i = 0; i < 3; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
     leader = leader_of(cluster);
-    propose_many(cluster, leader, 100);
+    propose_many(cluster, leader, 100, 4);
     check_level(cluster);
     for (unsigned i = 0; i < 3; i++) ck_assert_uint_ge(cluster_applied_count(cluster, i), 1500);
     cluster_close(cluster);
@@ -86,14 +59,14 @@ START_TEST(a_follower_behind_a_dropped_log_comes_back_by_an_install_while_comman
 {
     struct cluster *cluster = start(3, 0x52);
     unsigned leader = leader_of(cluster), away = (leader + 1) % 3;
-    propose_many(cluster, leader, 50);
+    propose_many(cluster, leader, 50, 4);
     cluster_crash(cluster, away);
-    propose_many(cluster, leader, 1500);
+    propose_many(cluster, leader, 1500, 4);
     ck_assert_uint_gt(status_of(cluster, leader).raft.base_index, 100);
     ck_assert(cluster_start(cluster, away));
-    propose_many(cluster, leader, 400);
+    propose_many(cluster, leader, 400, 4);
     ck_assert(run_until_installed(cluster, away, 5 * SECOND));
-    propose_many(cluster, leader, 100);
+    propose_many(cluster, leader, 100, 4);
     check_level(cluster);
     struct node_status status = status_of(cluster, away), other = status_of(cluster, leader);
     ck_assert_uint_eq(status.storage.installs, 1);
@@ -114,7 +87,7 @@ START_TEST(a_snapshots_writer_rests_as_long_as_it_works)
     cluster_writer_works(cluster, leader, CLUSTER_MS, false);
     cluster_writer_works(cluster, (leader + 1) % 3, CLUSTER_MS / 1000, false);
     cluster_writer_works(cluster, (leader + 2) % 3, 3600 * SECOND, false);
-    propose_many(cluster, leader, 300);
+    propose_many(cluster, leader, 300, 4);
     check_level(cluster);
     uint64_t usual_ns = cluster_writer_rested_ns(cluster, leader);
     uint64_t long_ns = cluster_writer_rested_ns(cluster, (leader + 2) % 3), rest_max_ns = 100 * CLUSTER_MS;
@@ -133,7 +106,7 @@ START_TEST(a_node_that_ends_gives_its_snapshot_up_and_takes_one_when_it_runs_aga
     struct cluster *cluster = start(3, 0x62);
     unsigned leader = leader_of(cluster), ends = (leader + 1) % 3;
     cluster_writer_works(cluster, ends, CLUSTER_MS, true);
-    propose_many(cluster, leader, 300);
+    propose_many(cluster, leader, 300, 4);
     check_level(cluster);
     ck_assert_uint_gt(status_of(cluster, leader).storage.snapshot, 0);
     ck_assert_uint_eq(status_of(cluster, ends).storage.snapshot, 0);
@@ -141,7 +114,7 @@ START_TEST(a_node_that_ends_gives_its_snapshot_up_and_takes_one_when_it_runs_aga
     cluster_crash(cluster, ends);
     cluster_writer_works(cluster, ends, 0, false);
     ck_assert_msg(cluster_start(cluster, ends), "%s", cluster_why(cluster));
-    propose_many(cluster, leader, 300);
+    propose_many(cluster, leader, 300, 4);
     check_level(cluster);
     ck_assert_uint_gt(status_of(cluster, ends).storage.snapshot, 0);
     cluster_close(cluster);
@@ -155,7 +128,7 @@ START_TEST(an_install_goes_on_where_it_was_after_the_follower_crashed) /* resume
         struct cluster *cluster = start(3, 0x53 + round);
         unsigned leader = leader_of(cluster), away = (leader + 1) % 3;
         cluster_crash(cluster, away);
-        propose_many(cluster, leader, 2000); /* some 8,000 bytes of state: 30 pieces */
+        propose_many(cluster, leader, 2000, 4); /* some 8,000 bytes of state: 30 pieces */
         ck_assert(cluster_start(cluster, away));
         unsigned lives = 0;
         while (!run_until_installed(cluster, away,
@@ -183,12 +156,12 @@ START_TEST(another_leader_in_the_middle_takes_the_install_over) /* T39, T63 */
         struct cluster *cluster = start(5, 0x530 + round);
         unsigned leader = leader_of(cluster), away = (leader + 1) % 5;
         cluster_crash(cluster, away);
-        propose_many(cluster, leader, 1500);
+        propose_many(cluster, leader, 1500, 4);
         ck_assert(cluster_start(cluster, away));
         cluster_run(cluster, random_below(cluster_random(cluster), 400 * CLUSTER_MS));
         if (cluster_runs(cluster, leader)) cluster_crash(cluster, leader);
         unsigned next = leader_of(cluster);
-        propose_many(cluster, next, 200);
+        propose_many(cluster, next, 200, 4);
         ck_assert(cluster_start(cluster, leader));
         check_level(cluster);
         ck_assert(cluster_runs(cluster, away));
@@ -209,7 +182,7 @@ START_TEST(installs_survive_loss_cuts_and_crashes_on_every_side)
                                                                           .duplicate_per_1000 = 30});
         for (unsigned act = 0; act < 60; act++) {
             int leader = cluster_run_until_writable(cluster, 100 * CLUSTER_MS);
-            if (leader >= 0) propose_many(cluster, (unsigned)leader, (unsigned)random_below(dice, 120));
+            if (leader >= 0) propose_many(cluster, (unsigned)leader, (unsigned)random_below(dice, 120), 4);
             unsigned i = (unsigned)random_below(dice, 3);
             uint64_t face = random_below(dice, 10);
             if (face < 4 && cluster_runs(cluster, i)) {

@@ -4,18 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tests/support/cluster.h"
-#include "tests/support/unit.h"
-
-#define SECOND (1000 * CLUSTER_MS)
+#include "tests/unit/server/nodes.h"
 
 static struct cluster *start_with(struct cluster_options options)
 {
     options.seed = unit_seed(options.seed);
     options.level = DURABILITY_LEVEL_MEMORY;
     options.payload_bytes = 100;
-    struct cluster *cluster = cluster_open(&options);
-    for (unsigned i = 0; i < options.nodes; i++) ck_assert_msg(cluster_start(cluster, i), "%s", cluster_why(cluster));
+    struct cluster *cluster = nodes_start(&options);
     ck_assert_int_ge(cluster_run_until_writable(cluster, 5 * SECOND), 0);
     return cluster;
 }
@@ -23,20 +19,6 @@ static struct cluster *start_with(struct cluster_options options)
 static struct cluster *start(unsigned nodes, uint64_t seed)
 {
     return start_with((struct cluster_options){.nodes = nodes, .seed = seed});
-}
-
-static unsigned leader_of(struct cluster *cluster)
-{
-    int leader = cluster_run_until_writable(cluster, 20 * SECOND);
-    ck_assert_int_ge(leader, 0);
-    return (unsigned)leader;
-}
-
-static struct node_status status_of(struct cluster *cluster, unsigned i)
-{
-    static struct node_status status;
-    node_status_read(cluster_node(cluster, i), &status);
-    return status;
 }
 
 static raft_member id_of(struct cluster *cluster, unsigned i)
