@@ -41,6 +41,7 @@ struct server {
     struct node *node;
     struct transport *transport;
     struct threads *threads;
+    bool journal_folder_made; /* by this start */
     bool stopping, signalled;
     uint64_t stop_deadline_ns;
     uint64_t recover_id; /* the cluster's, after a stop that was begun for it; 0 = none was */
@@ -182,8 +183,10 @@ static int machine_open(struct server *server, char *why, size_t why_room)
     int rc = plugin_find(o->machine, o->base_directory, path, sizeof path, why, why_room);
     if (rc != 0) return rc;
     rc = folder_make("data directory", data, why, why_room);
-    if (rc == 0 && o->node.journal_directory[0] != 0)
+    if (rc == 0 && o->node.journal_directory[0] != 0) {
+        server->journal_folder_made = access(o->node.journal_directory, F_OK) != 0;
         rc = folder_make("journal directory", o->node.journal_directory, why, why_room);
+    }
     if (rc != 0) return rc;
     (void)snprintf(copies, sizeof copies, "%s/plugins", data);
     return plugin_load(path, copies, NULL, &server->plugin, why, why_room);
@@ -287,6 +290,8 @@ static void parts_close(struct server *server)
 static int failed_to_start(struct server *server, int code, const char *why)
 {
     parts_close(server);
+    if (server->journal_folder_made) /* a disk that is not mounted gets nothing; a journal stays */
+        (void)rmdir(server->options.node.journal_directory);
     log_close(server->log);
     (void)fprintf(stderr, "lockstep: %s\n", why);
     free(server);

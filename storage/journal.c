@@ -85,7 +85,8 @@ int journal_open(struct journal *journal, const struct disk *disk, const char *d
     *journal = (struct journal){.disk = disk};
     int rc = storage_path(path, directory, "journal");
     if (rc != 0) return rc;
-    rc = disk->open(disk->context, path, read_only ? DISK_READ_ONLY : 0, &journal->file);
+    /* Its directory is locked; but a copy of that one would name the same journal, where it lies elsewhere. */
+    rc = disk->open(disk->context, path, read_only ? DISK_READ_ONLY : DISK_LOCK, &journal->file);
     if (rc != 0) return rc;
     rc = disk->flush(journal->file, true);
     if (rc != 0) goto fail;

@@ -325,8 +325,19 @@ static int journal_find(struct opening *o)
     switch (rc) {
     case 0: break;
     case LOCKSTEP_ENOTFOUND:
-        return refuse(o, LOCKSTEP_ECORRUPT, "its journal is gone from %s: promises were lost; %s", o->journal_directory,
-                      ADVICE_LOST);
+        if (o->journal_directory != o->options->directory)
+            return refuse(
+                o, LOCKSTEP_ECORRUPT,
+                "there is no journal in %s: mount its disk, or name the right journal_dir; if it is lost, so is "
+                "what was promised: give the node an empty directory and run member replace",
+                o->journal_directory);
+        return refuse(o, LOCKSTEP_ECORRUPT, "its journal is gone: promises were lost; %s", ADVICE_LOST);
+    case LOCKSTEP_ELOCKED:
+        return refuse(
+            o, rc,
+            "its journal in %s is in use by another process, which runs in a copy of this directory; stop that "
+            "one first, and keep one of the two",
+            o->journal_directory);
     case LOCKSTEP_ECORRUPT: return refuse(o, rc, "the first page of its journal is damaged; %s", ADVICE_LOST);
     case LOCKSTEP_EVERSION: return refuse_format(o, "its journal is", s->journal.version, JOURNAL_VERSION);
     default:

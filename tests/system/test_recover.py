@@ -2,6 +2,8 @@
 """A majority is lost for good, and a survivor that runs is told to go on alone: `lockstep recover --online`."""
 import json
 
+import grpc
+
 from harness import process, settings
 from harness.case import Case, main
 from harness.cluster import until
@@ -13,11 +15,19 @@ class RecoverOnline(Case):
         for node in cluster.nodes:
             node.environment = {"LOCKSTEP_DURABILITY": level}
         cluster.start()
-        client = cluster.leader().client
         for number in range(50):
-            client.propose(b"put key%d value%d" % (number, number))
+            self.ask(cluster.leader, lambda client: client.propose(b"put key%d value%d" % (number, number)))
         cluster.wait_equal()
         return cluster
+
+    def ask(self, whom, what):
+        """Again, if that fails: each of these may be asked twice."""
+        def asked():
+            try:
+                return what(whom().client)
+            except grpc.RpcError:
+                return None
+        return until(asked, settings.patience(60), "an answer")
 
     def recover(self, node, *flags, to=None):
         """lockstep recover --online: exit code, standard output, standard error."""
@@ -47,7 +57,8 @@ class RecoverOnline(Case):
 
     def values(self, node):
         for number in (0, 17, 49):
-            self.assertEqual(node.client.query(b"get key%d" % number).reply, b"value%d" % number)
+            answer = self.ask(lambda: node, lambda client: client.query(b"get key%d" % number))
+            self.assertEqual(answer.reply, b"value%d" % number)
 
     def admit(self, cluster, done):
         """What it said is next."""
@@ -58,7 +69,7 @@ class RecoverOnline(Case):
             code, out, errors = process.run([settings.PROGRAM, *words[1:], "--timeout", "60s"],
                                             seconds=settings.patience(90))
             self.assertEqual(code, 0, f"{out}{errors}\n{cluster.tails()}")
-        cluster.leader().client.propose(b"put more 1")
+        self.ask(cluster.leader, lambda client: client.propose(b"put more 1"))
         cluster.wait_equal(settings.patience(60))
         cluster.wait_hashes()
 
@@ -85,12 +96,12 @@ class RecoverOnline(Case):
         keep, *others = [*cluster.followers(cluster.leader()), cluster.leader()]
         self.lose(others, keep)
         self.recovered(cluster, keep)
-        keep.client.propose(b"put alone 1")
+        self.ask(lambda: keep, lambda client: client.propose(b"put alone 1"))
         self.assertEqual(keep.terminate(), 0)
         keep.start()
         until(lambda: (s := keep.status()) is not None and s.role == "leader", settings.patience(20), keep.tail)
         self.values(keep)
-        self.assertEqual(keep.client.query(b"get alone").reply, b"1")
+        self.assertEqual(self.ask(lambda: keep, lambda client: client.query(b"get alone")).reply, b"1")
         others[0].start()  # with its directory of the cluster before: it is refused
         until(lambda: b"was born in cluster" in keep.output.read_bytes(), settings.patience(20), keep.tail)
         self.assertEqual(until(keep.status, settings.patience(20), keep.tail).role, "leader")
@@ -101,7 +112,8 @@ class RecoverOnline(Case):
         before = until(keep.status, settings.patience(20), keep.tail).cluster_id
         code, _, errors = self.recover(keep, "--confirm", cluster.name)
         self.assertEqual(code, 5, errors)
-        self.assertIn("nothing was changed: the cluster has a leader", errors)
+        self.assertIn("nothing was changed: ", errors)
+        self.assertRegex(errors, "has a leader|connected to a majority")
         self.lose(others, keep)
         code, out, errors = self.recover(keep)  # nobody is there to type it
         self.assertEqual(code, 5, errors)
