@@ -201,22 +201,22 @@ int cli_connect(const struct cli *cli, struct lockstep_client **ret)
     return EXIT_OK;
 }
 
-static uint64_t now_ms(void)
+uint64_t cli_now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 void cli_wait(const struct cli *cli, struct lockstep_client *client)
 {
-    uint64_t say_ms = now_ms() + 900;
+    uint64_t say_ns = cli_now_ns() + 900 * UINT64_C(1000000);
     while (lockstep_client_running(client) > 0) {
-        if (lockstep_client_poll(client, say_ms == UINT64_MAX ? -1 : 100) != 0) break;
-        if (now_ms() < say_ms || lockstep_client_running(client) == 0) continue;
+        if (lockstep_client_poll(client, say_ns == UINT64_MAX ? -1 : 100) != 0) break;
+        if (cli_now_ns() < say_ns || lockstep_client_running(client) == 0) continue;
         const char *trouble = lockstep_client_trouble(client);
         if (trouble[0] == 0) continue;
         fprintf(stderr, "lockstep: %s: still trying: %s\n", cli->command->name, trouble);
-        say_ms = UINT64_MAX;
+        say_ns = UINT64_MAX;
     }
 }

@@ -106,9 +106,9 @@ static uint64_t measure_flush(const char *directory)
     if (fsync(fd) != 0) goto done;
     memset(page, 0xa5, sizeof page);
     for (int i = 0; i < BENCH_FLUSHES; i++) {
-        uint64_t begin_ns = cluster_now_ns();
+        uint64_t begin_ns = cli_now_ns();
         if (pwrite(fd, page, PAGE, (off_t)i * PAGE) != PAGE || fdatasync(fd) != 0) goto done;
-        took_ns[i] = cluster_now_ns() - begin_ns;
+        took_ns[i] = cli_now_ns() - begin_ns;
     }
     qsort(took_ns, BENCH_FLUSHES, sizeof took_ns[0], compare_u64);
     median_ns = took_ns[BENCH_FLUSHES / 2];

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "cli/cli.h"
 #include "cli/cluster.h"
 #include "lockstep/client.h"
 
@@ -129,7 +130,7 @@ static void unary_ended(void *context, const struct lockstep_result *result)
     struct load *load = connection->load;
     load->running--;
     if (result->error == 0)
-        count_applied(load, result, cluster_now_ns() - slot->sent_ns);
+        count_applied(load, result, cli_now_ns() - slot->sent_ns);
     else
         count_failed(load, result);
     /* After a failure the main loop sends the next one: a cluster that refuses at once must not become a busy loop. */
@@ -143,7 +144,7 @@ static void propose_next(struct slot *slot)
 {
     struct connection *connection = slot->connection;
     next_key(connection, 0);
-    slot->sent_ns = cluster_now_ns();
+    slot->sent_ns = cli_now_ns();
     if (lockstep_propose(connection->client, connection->proposals, unary_ended, slot) == 0)
         connection->load->running++;
     else
@@ -157,7 +158,7 @@ static void fill_stream(struct connection *connection)
     const struct bench_options *o = connection->load->options;
     while (lockstep_stream_room(connection->stream) > 0) {
         for (uint32_t i = 0; i < o->batch; i++) next_key(connection, i);
-        connection->sent_ns[connection->next_tag % LOAD_STREAM_MESSAGES_MAX] = cluster_now_ns();
+        connection->sent_ns[connection->next_tag % LOAD_STREAM_MESSAGES_MAX] = cli_now_ns();
         if (lockstep_stream_send(connection->stream, connection->proposals, o->batch, connection->next_tag) != 0)
             return;
         connection->next_tag++;
@@ -172,7 +173,7 @@ static void stream_answered(void *context, uint64_t tag, const struct lockstep_r
     lk_assert(tag == connection->answered_tags); /* in the order sent: the library's promise */
     connection->answered_tags++;
     load->running -= count;
-    uint64_t took_ns = cluster_now_ns() - connection->sent_ns[tag % LOAD_STREAM_MESSAGES_MAX];
+    uint64_t took_ns = cli_now_ns() - connection->sent_ns[tag % LOAD_STREAM_MESSAGES_MAX];
     for (uint32_t i = 0; i < count; i++) {
         if (results[i].error == 0)
             count_applied(load, &results[i], took_ns);
@@ -283,7 +284,7 @@ static int turn(struct load *load, int epoll_fd, int wait_ms)
 static int run(struct load *load, int epoll_fd)
 {
     const struct bench_options *o = load->options;
-    uint64_t began_ns = cluster_now_ns(), phase_ns = began_ns, shown_ns = began_ns, shown_applied = 0;
+    uint64_t began_ns = cli_now_ns(), phase_ns = began_ns, shown_ns = began_ns, shown_applied = 0;
     if (o->warmup_ns == 0) {
         load->phase = PHASE_MEASURING;
         o->window(o->window_context, true);
@@ -291,11 +292,11 @@ static int run(struct load *load, int epoll_fd)
     for (;;) {
         int rc = turn(load, epoll_fd, 20);
         if (rc != 0) return rc;
-        uint64_t now_ns = cluster_now_ns();
+        uint64_t now_ns = cli_now_ns();
         if (load->phase == PHASE_WARMING && now_ns >= phase_ns + o->warmup_ns) {
             o->window(o->window_context, true);
             load->phase = PHASE_MEASURING;
-            phase_ns = cluster_now_ns();
+            phase_ns = cli_now_ns();
         } else if (load->phase == PHASE_MEASURING && (now_ns >= phase_ns + o->duration_ns || cluster_interrupted())) {
             load->result->window_ns = now_ns - phase_ns;
             o->window(o->window_context, false);

@@ -107,4 +107,7 @@ int cli_connect(const struct cli *cli, struct lockstep_client **ret);
 /* Poll until all operations have ended. Says on standard error what is wrong, once, when that takes over 900 ms. */
 void cli_wait(const struct cli *cli, struct lockstep_client *client);
 
+/* Time that only grows. */
+uint64_t cli_now_ns(void);
+
 #endif

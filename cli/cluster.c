@@ -19,21 +19,14 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/config.h"
+#include "cli/cli.h"
 #include "statemachine/plugin.h"
 
 enum { PORT_DEFAULT = 7401, PORT_ANY_FIRST = 10000, PORT_ANY_LAST = 14500, NODES_DEFAULT = 3 };
-
-uint64_t cluster_now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static volatile sig_atomic_t interrupted;
 
@@ -334,14 +327,14 @@ int cluster_start(struct cluster *cluster, uint32_t at)
     if (pid == 0) become_node(cluster, node, parent);
     node->pid = pid;
     node->lives++;
-    node->started_ns = cluster_now_ns();
+    node->started_ns = cli_now_ns();
     return 0;
 }
 
 static void ended(struct cluster_node *node, int status)
 {
     node->pid = 0;
-    node->ended_ns = cluster_now_ns();
+    node->ended_ns = cli_now_ns();
     node->exit_code = WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
 }
 
@@ -370,7 +363,7 @@ void cluster_kill(struct cluster *cluster, uint32_t at)
 
 int cluster_stop(struct cluster *cluster, int which, uint32_t timeout_ms)
 {
-    uint64_t until_ns = cluster_now_ns() + timeout_ms * 1000000ull;
+    uint64_t until_ns = cli_now_ns() + timeout_ms * 1000000ull;
     int rc = 0;
     bool told[CLUSTER_NODES_MAX] = {false};
     for (uint32_t i = 0; i < cluster->count; i++) {
@@ -386,7 +379,7 @@ int cluster_stop(struct cluster *cluster, int which, uint32_t timeout_ms)
             if (waitpid(node->pid, &status, WNOHANG) == node->pid) {
                 ended(node, status);
                 if (node->exit_code != 0 && rc == 0) rc = LOCKSTEP_EIO;
-            } else if (cluster_now_ns() > until_ns) {
+            } else if (cli_now_ns() > until_ns) {
                 cluster_kill(cluster, i);
                 rc = LOCKSTEP_ETIMEDOUT;
             } else {
@@ -459,10 +452,10 @@ int cluster_wait_writable(struct cluster *cluster, uint32_t timeout_ms, uint32_t
                           char why[CLUSTER_WHY_BYTES_MAX])
 {
     struct lockstep_client *clients[CLUSTER_NODES_MAX] = {NULL};
-    uint64_t until_ns = cluster_now_ns() + timeout_ms * 1000000ull;
+    uint64_t until_ns = cli_now_ns() + timeout_ms * 1000000ull;
     int rc = LOCKSTEP_ETIMEDOUT;
     COMPLAIN("no leader within %" PRIu32 " s; the nodes' logs are in %s", timeout_ms / 1000, cluster->directory);
-    while (rc == LOCKSTEP_ETIMEDOUT && cluster_now_ns() < until_ns && !cluster_interrupted()) {
+    while (rc == LOCKSTEP_ETIMEDOUT && cli_now_ns() < until_ns && !cluster_interrupted()) {
         int gone = cluster_reap(cluster);
         if (gone >= 0) {
             char words[600];

@@ -91,6 +91,4 @@ void cluster_remove(const char *directory);
 void cluster_catch_signals(void);
 bool cluster_interrupted(void);
 
-uint64_t cluster_now_ns(void);
-
 #endif

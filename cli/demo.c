@@ -72,7 +72,7 @@ static void say(struct demo *demo, const char *format, ...)
     json_object(&json, NULL);
     json_number(&json, "line", (uint64_t)demo->line);
     json_text(&json, "text", text);
-    json_decimal(&json, "seconds", (double)(cluster_now_ns() - demo->began_ns) / 1e9, 3);
+    json_decimal(&json, "seconds", (double)(cli_now_ns() - demo->began_ns) / 1e9, 3);
     json_end(&json);
 }
 
@@ -135,10 +135,10 @@ static int start(struct demo *demo)
 /* Send until so many are acknowledged. */
 static int load_until(struct demo *demo, uint64_t acknowledged)
 {
-    uint64_t until_ns = cluster_now_ns() + DEMO_WAIT_MS * 1000000ull;
+    uint64_t until_ns = cli_now_ns() + DEMO_WAIT_MS * 1000000ull;
     while (demo_load_counts(demo->load).acknowledged < acknowledged) {
         if (demo_load_turn(demo->load, true, 20) != 0 || cluster_interrupted()) return LOCKSTEP_EIO;
-        if (cluster_now_ns() > until_ns) return LOCKSTEP_ETIMEDOUT;
+        if (cli_now_ns() > until_ns) return LOCKSTEP_ETIMEDOUT;
     }
     return 0;
 }
@@ -146,11 +146,11 @@ static int load_until(struct demo *demo, uint64_t acknowledged)
 static int load_before(struct demo *demo)
 {
     if (demo_load_open(demo->cluster.endpoints, demo->total, &demo->load) != 0) return untrue(demo, "out of memory");
-    uint64_t begin_ns = cluster_now_ns();
+    uint64_t begin_ns = cli_now_ns();
     if (load_until(demo, demo->total / 2) != 0)
         return untrue(demo, "only %s commands were acknowledged in time: %s",
                       show_count(demo_load_counts(demo->load).acknowledged), demo_load_trouble(demo->load));
-    uint64_t took_ns = cluster_now_ns() - begin_ns;
+    uint64_t took_ns = cli_now_ns() - begin_ns;
     struct demo_counts counts = demo_load_counts(demo->load);
     if (counts.unknown + counts.not_appended + counts.refused > 0)
         return untrue(demo, "a command failed while nothing was broken: %s", demo_load_trouble(demo->load));
@@ -163,7 +163,7 @@ static int load_before(struct demo *demo)
 
 static int kill_leader(struct demo *demo)
 {
-    uint64_t until_ns = cluster_now_ns() + DEMO_WAIT_MS * 1000000ull;
+    uint64_t until_ns = cli_now_ns() + DEMO_WAIT_MS * 1000000ull;
     /* Leadership may have moved by itself since the beginning: it is the present leader that has to go. */
     if (ask_members(demo) != 0 || demo->members.leader == NULL) return untrue(demo, "nobody leads before the kill");
     int leader = cluster_find(&demo->cluster, demo->members.leader->listed.name);
@@ -174,18 +174,18 @@ static int kill_leader(struct demo *demo)
      * the streams. What is in flight then is on its way to the leader or through it. */
     uint64_t in_flight;
     do {
-        if (demo_load_turn(demo->load, true, 0) != 0 || cluster_now_ns() > until_ns)
+        if (demo_load_turn(demo->load, true, 0) != 0 || cli_now_ns() > until_ns)
             return untrue(demo, "there are never %d commands in flight", DEMO_IN_FLIGHT_MIN);
         in_flight = demo_load_counts(demo->load).in_flight;
     } while (in_flight < DEMO_IN_FLIGHT_MIN);
     demo_load_mark(demo->load);
-    uint64_t killed_ns = cluster_now_ns();
+    uint64_t killed_ns = cli_now_ns();
     cluster_kill(&demo->cluster, demo->first_leader);
     say(demo, "kill -9 of %s, the leader, with %s commands in flight", name_of(demo, demo->first_leader),
         show_count(in_flight));
 
     while (demo_load_marked_ns(demo->load) == 0) {
-        if (demo_load_turn(demo->load, true, 5) != 0 || cluster_interrupted() || cluster_now_ns() > until_ns)
+        if (demo_load_turn(demo->load, true, 5) != 0 || cluster_interrupted() || cli_now_ns() > until_ns)
             return untrue(demo, "no command was acknowledged after the kill: %s", demo_load_trouble(demo->load));
     }
     demo->writable_again_ns = demo_load_marked_ns(demo->load) - killed_ns;
@@ -204,9 +204,9 @@ static int load_after(struct demo *demo)
     if (load_until(demo, demo->total) != 0)
         return untrue(demo, "only %s commands were acknowledged in time: %s",
                       show_count(demo_load_counts(demo->load).acknowledged), demo_load_trouble(demo->load));
-    uint64_t until_ns = cluster_now_ns() + DEMO_WAIT_MS * 1000000ull;
+    uint64_t until_ns = cli_now_ns() + DEMO_WAIT_MS * 1000000ull;
     while (demo_load_counts(demo->load).in_flight > 0)
-        if (demo_load_turn(demo->load, false, 20) != 0 || cluster_now_ns() > until_ns)
+        if (demo_load_turn(demo->load, false, 20) != 0 || cli_now_ns() > until_ns)
             return untrue(demo, "%" PRIu64 " commands were never answered", demo_load_counts(demo->load).in_flight);
     struct demo_counts counts = demo_load_counts(demo->load);
     if (counts.refused > 0) return untrue(demo, "the machine refused %" PRIu64 " commands", counts.refused);
@@ -235,7 +235,7 @@ static bool are_level(const struct members *members)
 
 static int take_back(struct demo *demo)
 {
-    uint64_t begin_ns = cluster_now_ns(), until_ns = begin_ns + DEMO_WAIT_MS * 1000000ull;
+    uint64_t begin_ns = cli_now_ns(), until_ns = begin_ns + DEMO_WAIT_MS * 1000000ull;
     int rc = cluster_start(&demo->cluster, demo->first_leader);
     if (rc != 0) return untrue(demo, "%s cannot be started again", name_of(demo, demo->first_leader));
     do {
@@ -245,13 +245,13 @@ static int take_back(struct demo *demo)
             cluster_last_words(&demo->cluster, (uint32_t)gone, words, sizeof words);
             return untrue(demo, "%s ended: %s", name_of(demo, (uint32_t)gone), words);
         }
-        if (cluster_now_ns() > until_ns || cluster_interrupted()) {
+        if (cli_now_ns() > until_ns || cluster_interrupted()) {
             if (!demo->cli->json) members_print(&demo->members, stderr);
             return untrue(demo, "%s does not catch up", name_of(demo, demo->first_leader));
         }
     } while (ask_members(demo) != 0 || !are_level(&demo->members));
     say(demo, "%s is back as a follower, and has caught up after %s", name_of(demo, demo->first_leader),
-        show_duration(cluster_now_ns() - begin_ns));
+        show_duration(cli_now_ns() - begin_ns));
     return EXIT_OK;
 }
 
@@ -399,7 +399,7 @@ static int play(struct demo *demo)
         if (rc != EXIT_OK) return rc;
     }
     struct demo_counts counts = demo_load_counts(demo->load);
-    uint64_t took_ns = cluster_now_ns() - demo->began_ns;
+    uint64_t took_ns = cli_now_ns() - demo->began_ns;
     if (!demo->cli->json) {
         printf("\nEvery line above was checked. %s in all.\n", show_duration(took_ns));
         return EXIT_OK;
@@ -430,7 +430,7 @@ static int demo_run(struct cli *cli)
     if (cluster_temporary(cli->values[DIR], "demo", directory, sizeof directory, why) != 0)
         return cli_fail(cli, EXIT_USAGE, "demo", "", "%s", why);
     cluster_catch_signals();
-    demo.began_ns = cluster_now_ns();
+    demo.began_ns = cli_now_ns();
     struct cluster_options options = {
         .directory = directory,
         .name = "demo",

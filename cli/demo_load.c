@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "cli/cluster.h"
+#include "cli/cli.h"
 
 /* What is known of a command; anything else is the position that its answer named. */
 #define DEMO_SENT         UINT64_C(0)
@@ -119,8 +119,7 @@ static void answered(void *context, uint64_t tag, const struct lockstep_result *
             stream->newest = number;
             load->counts.acknowledged++;
             if (result->code != 0) load->counts.refused++;
-            if (load->marked && load->marked_ns == 0 && number >= stream->marked_next)
-                load->marked_ns = cluster_now_ns();
+            if (load->marked && load->marked_ns == 0 && number >= stream->marked_next) load->marked_ns = cli_now_ns();
         } else if (result->fate == LOCKSTEP_NOT_APPENDED) {
             stream->said[number] = DEMO_NOT_APPENDED;
             load->counts.not_appended++;

@@ -123,7 +123,7 @@ static int watch(const struct cli *cli, struct cluster *cluster, int signals)
         }
         uint32_t alive = 0;
         for (uint32_t i = 0; i < cluster->count; i++) {
-            if (is_due[i] && cluster_now_ns() >= cluster->nodes[i].ended_ns + CLUSTER_RESTART_MS * 1000000ull) {
+            if (is_due[i] && cli_now_ns() >= cluster->nodes[i].ended_ns + CLUSTER_RESTART_MS * 1000000ull) {
                 is_due[i] = false;
                 int rc = start(cli, cluster, i);
                 if (rc != EXIT_OK) return rc;
@@ -154,14 +154,14 @@ static int run_cluster(const struct cli *cli, struct cluster *cluster, int signa
         if (rc != EXIT_OK) return rc;
     }
     fflush(stdout);
-    uint64_t began_ns = cluster_now_ns();
+    uint64_t began_ns = cli_now_ns();
     char why[CLUSTER_WHY_BYTES_MAX];
     uint32_t leader;
     int rc = cluster_wait_writable(cluster, LOCAL_WRITABLE_MS, &leader, why);
     if (rc == LOCKSTEP_ETIMEDOUT && cluster_interrupted()) return EXIT_OK;
     if (rc == LOCKSTEP_EIO) return cli_fail(cli, exit_of(cluster), "local", "", "%s", why);
     if (rc != 0) return cli_fail(cli, EXIT_NOT_READY, "local", "", "%s", why);
-    print_ready(cli, cluster, leader, cluster_now_ns() - began_ns);
+    print_ready(cli, cluster, leader, cli_now_ns() - began_ns);
     return watch(cli, cluster, signals);
 }
 

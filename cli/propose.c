@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -114,13 +113,6 @@ struct lines {
     struct lockstep_proposal proposals[LINES_COMMANDS_MAX];
 };
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static void line_ended(struct lines *lines, const struct lockstep_result *result)
 {
     uint64_t line = ++lines->answered;
@@ -158,7 +150,7 @@ static void lines_answered(void *context, uint64_t tag, const struct lockstep_re
     struct lines *lines = context;
     for (uint32_t i = 0; i < count; i++) line_ended(lines, &results[i]);
     (void)fflush(stdout); /* who writes the next line may wait for this answer; errors are met at the end */
-    lines->heard_ns = now_ns();
+    lines->heard_ns = cli_now_ns();
 }
 
 static void lines_lost(void *context, int error, const char *text)
@@ -219,7 +211,7 @@ static void send_some(struct lines *lines, struct lockstep_stream *stream)
         if (count == 0 || lockstep_stream_send(stream, lines->proposals, count, 0) != 0) return;
         lines->first += bytes;
         lines->sent += count;
-        lines->heard_ns = now_ns();
+        lines->heard_ns = cli_now_ns();
     }
 }
 
@@ -229,7 +221,7 @@ static bool in_vain(struct lines *lines, const struct lockstep_stream *stream, s
     if (lines->sent > lines->answered || !has_line(lines) || lockstep_stream_room(stream) > 0) return false;
     bool unreachable = lines->lost_error == LOCKSTEP_EUNREACHABLE;
     uint64_t timeout_ms = lines->cli->timeout_ms != 0 ? lines->cli->timeout_ms : LOCKSTEP_DEADLINE_MS_DEFAULT;
-    if (!unreachable && now_ns() < lines->heard_ns + timeout_ms * 1000000) return false;
+    if (!unreachable && cli_now_ns() < lines->heard_ns + timeout_ms * 1000000) return false;
     struct lockstep_result result = {.error = unreachable ? LOCKSTEP_EUNREACHABLE : LOCKSTEP_EUNAVAILABLE,
                                      .fate = LOCKSTEP_NOT_APPENDED,
                                      .text = unreachable ? lines->lost_text : lockstep_client_trouble(client)};
@@ -265,7 +257,7 @@ static int lines_loop(struct lines *lines, struct lockstep_stream *stream, struc
 static int propose_lines(const struct cli *cli, struct lockstep_client *client, uint64_t entity)
 {
     static struct lines lines;
-    lines = (struct lines){.cli = cli, .entity = entity, .heard_ns = now_ns()};
+    lines = (struct lines){.cli = cli, .entity = entity, .heard_ns = cli_now_ns()};
     lines.text = malloc(LINES_BYTES + 1);
     struct lockstep_stream_options options = {
         .size = sizeof options,

@@ -16,13 +16,6 @@ enum { DEADLINE_MS = 60000, LOOK_MS = 100, ANSWER_MS = 5000 };
 
 static const char *const WHAT = "recover";
 
-static uint64_t now_ms(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 static bool is_other(const struct lockstep_status *s, const struct lockstep_member *m)
 {
     return m->role[0] != 0 && m->id != s->member_id;
@@ -103,11 +96,11 @@ static void next_show(const struct cli *cli, struct json *json, const struct loc
 }
 
 /* Until the node leads its new cluster. False: not in time. */
-static bool wait_done(struct lockstep_client *client, uint64_t cluster_id, uint64_t end_ms,
+static bool wait_done(struct lockstep_client *client, uint64_t cluster_id, uint64_t end_ns,
                       struct lockstep_status *status)
 {
     struct lockstep_result result;
-    while (now_ms() < end_ms) {
+    while (cli_now_ns() < end_ns) {
         const struct timespec pause = {.tv_nsec = LOOK_MS * 1000000};
         int rc = lockstep_status_wait(client, ANSWER_MS, &result, status);
         if (rc == 0 && status->cluster_id == cluster_id && strcmp(status->role, "leader") == 0) return true;
@@ -121,7 +114,7 @@ static int recover(const struct cli *cli, struct lockstep_client *client)
     static struct lockstep_status before, after;
     struct lockstep_result result;
     char endpoint[sizeof before.leader_client];
-    uint64_t end_ms = now_ms() + (cli->timeout_ms != 0 ? cli->timeout_ms : DEADLINE_MS);
+    uint64_t end_ns = cli_now_ns() + (cli->timeout_ms != 0 ? cli->timeout_ms : DEADLINE_MS) * UINT64_C(1000000);
     if (lockstep_status_wait(client, cli->timeout_ms, &result, &before) != 0)
         return cli_fail_result(cli, WHAT, &result);
     snprintf(endpoint, sizeof endpoint, "%s", result.endpoint);
@@ -148,7 +141,7 @@ static int recover(const struct cli *cli, struct lockstep_client *client)
         return cli_fail_result(cli, WHAT, &result);
     }
     uint64_t cluster_id = result.index;
-    if (!wait_done(client, cluster_id, end_ms, &after))
+    if (!wait_done(client, cluster_id, end_ns, &after))
         return cli_fail(cli, EXIT_UNKNOWN, WHAT, "look at its log and at 'lockstep status'",
                         "%s was told to, and does not lead cluster %016" PRIx64 " yet", before.name, cluster_id);
     if (cli->json) {
