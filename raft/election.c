@@ -95,7 +95,7 @@ bool raft_may_campaign(const struct raft *r)
         (!raft_membership_is_committed(r) && raft_configuration_is_voter(&r->configuration_before, r->options.self));
     /* the term's first block takes a term run: without one left a leader could do nothing */
     return r->installing == 0 && /* T13, T40 */
-           !r->abstains && voter && raft_log_has_room(&r->log, r->hard.term + 1);
+           !r->abstains && !r->stands_back && voter && raft_log_has_room(&r->log, r->hard.term + 1);
 }
 
 static void ask_all(struct raft *r)

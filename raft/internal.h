@@ -76,7 +76,8 @@ struct raft {
     uint64_t now_ns; /* never falls */
     struct random random;
     bool disk_failed;
-    bool abstains; /* RAFT_EVENT_ABSTAIN */
+    bool abstains;    /* RAFT_EVENT_ABSTAIN */
+    bool stands_back; /* RAFT_EVENT_STAND_BACK */
 
     enum raft_role role;
     struct raft_hard_state hard; /* in memory; persists.durable is what may be promised */
@@ -228,7 +229,7 @@ void raft_read_fail_all(struct raft *r);
 /* transfer.c */
 void raft_transfer_lead_start(struct raft *r);
 int raft_transfer_start(struct raft *r, raft_member target);
-/* A leader that is no voter any more, for sure: it has to go (T35). */
+/* A leader that has to go: no voter any more, for sure (T35), or one that stands back. */
 bool raft_transfer_is_retired(const struct raft *r);
 void raft_transfer_acked(struct raft *r);
 void raft_transfer_time(struct raft *r);

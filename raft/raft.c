@@ -157,6 +157,14 @@ static void step_abstain(struct raft *r, bool abstains)
     r->grant_to = 0;
 }
 
+/* What it would lead with is behind the others (M5): its vote is as good as theirs. A leader goes with the next passing of
+ * time. */
+static void step_stand_back(struct raft *r, bool stands_back)
+{
+    r->stands_back = stands_back;
+    if (stands_back && r->role != RAFT_LEADER) raft_become_follower(r, r->hard.term, r->leader);
+}
+
 void raft_step(struct raft *r, const struct raft_event *event, struct raft_result *ret)
 {
     lk_assert(!r->must_take);
@@ -200,6 +208,7 @@ void raft_step(struct raft *r, const struct raft_event *event, struct raft_resul
     case RAFT_EVENT_INSTALL: ret->error = raft_install_begin(r, event); break;
     case RAFT_EVENT_INSTALLED: raft_install_end(r, event); break;
     case RAFT_EVENT_ABSTAIN: step_abstain(r, event->as.abstain.abstains); break;
+    case RAFT_EVENT_STAND_BACK: step_stand_back(r, event->as.stand_back.stands_back); break;
     case RAFT_EVENT_DISK_FAILED: step_disk_failed(r); break;
     default: lk_unreachable();
     }
@@ -421,6 +430,7 @@ void raft_check(const struct raft *r)
     lk_assert((r->role == RAFT_LEADER) == (r->leader == r->options.self));
     if (r->grant_to != 0) lk_assert(r->hard.vote == r->grant_to);
     if (r->abstains) lk_assert(r->role == RAFT_FOLLOWER && r->grant_to == 0);                           /* J7 */
+    if (r->stands_back) lk_assert(r->role == RAFT_FOLLOWER || r->role == RAFT_LEADER);                  /* M5 */
     if (r->disk_failed) lk_assert(r->role == RAFT_FOLLOWER && r->grant_to == 0 && r->reply_count == 0); /* R8 */
     switch (r->role) {
     case RAFT_FOLLOWER: break;

@@ -135,6 +135,7 @@ enum raft_event_type {
     RAFT_EVENT_INSTALL,   /* it is complete, checked and restorable: result.error says whether it is still wanted */
     RAFT_EVENT_INSTALLED, /* it is durable as the beginning of the log: the log is empty behind it */
     RAFT_EVENT_ABSTAIN, /* J7, J8: from now on it neither leads, campaigns nor grants; it follows and acks. Or it does again */
+    RAFT_EVENT_STAND_BACK, /* M5: from now on it hands leadership over and campaigns no more; it votes. Or it leads again */
     RAFT_EVENT_DISK_FAILED, /* R8: no more leading, granting, acking; for the rest of this process */
 };
 
@@ -184,6 +185,9 @@ struct raft_event {
         struct {
             bool abstains;
         } abstain;
+        struct {
+            bool stands_back;
+        } stand_back;
         struct {
             raft_index index;
             raft_term term;

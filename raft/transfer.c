@@ -8,7 +8,8 @@
  *                     [raft_transfer_end]
  *
  * A leader starts one by itself:
- *   - when a configuration is committed in which it is no voter; if nobody takes over it stops all the same (T35);
+ *   - when a configuration is committed in which it is no voter, or it is told to stand back; if nobody takes over it stops
+ *     all the same (T35);
  *   - when a voter of higher priority is caught up and was heard for STABLE_TIMEOUTS election timeouts without a silence. Each
  *     attempt of a leadership is followed by a longer wait: what keeps failing costs an ever smaller part of the time.
  * A leadership begins with its first block committed, not with being handed on. No proposal is taken meanwhile (T15). The wait ends after one election timeout, so that a dead target wedges nothing
@@ -95,8 +96,9 @@ void raft_transfer_lead_start(struct raft *r)
 
 bool raft_transfer_is_retired(const struct raft *r)
 {
-    return r->role == RAFT_LEADER && raft_membership_is_committed(r) &&
-           !raft_configuration_is_voter(&r->configuration, r->options.self);
+    if (r->role != RAFT_LEADER) return false;
+    return r->stands_back ||
+           (raft_membership_is_committed(r) && !raft_configuration_is_voter(&r->configuration, r->options.self));
 }
 
 static void hand_over(struct raft *r)

@@ -519,6 +519,18 @@ static void promise_turn(struct node *node)
     node->env.wake(node->env.context, NODE_CONTROL);
 }
 
+/* M5: who cannot apply what is committed does not lead: nobody would be answered. It votes on. */
+static void parked_turn(struct node *node, bool parked)
+{
+    if (parked == node->stands_back) return;
+    struct raft_event event = {.type = RAFT_EVENT_STAND_BACK, .now_ns = node->now_ns};
+    struct raft_result result;
+    node->stands_back = event.as.stand_back.stands_back = parked;
+    node_step(node, &event, &result);
+    node->env.wake(node->env.context, NODE_LOOP); /* the next turn hands over */
+    node->changed = true;
+}
+
 static void alive_turn(struct node *node)
 {
     struct raft_result result;
@@ -545,6 +557,7 @@ static void alive_turn(struct node *node)
     storage_reclaim(node->storage);
     struct host_status host;
     host_status_read(node->host, &host);
+    parked_turn(node, host.parked);
     if (host.error == LOCKSTEP_ECORRUPT)
         node_fail(node, host.error,
                   "%s: block %llu of the log is damaged, machine %s cannot go on behind it; start the node again: it "

@@ -329,6 +329,8 @@ struct node {
     uint64_t promise_over_ns;  /* then the promise of the process before is; 0 = there is nothing to say of it */
     _Atomic bool promise_over; /* loop: false -> true (release); control: true -> false */
 
+    bool stands_back; /* told to the core: the machine is parked (M5) */
+
     bool transfer_waits;
     bool transfer_left;          /* leadership was given up for it, and the new leader is not known yet */
     raft_member transfer_target; /* 0 = whoever is best */

@@ -307,8 +307,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
             load.peer = 0;
             break;
         case 8:
-            event.type = draw(64) == 0 ? RAFT_EVENT_DISK_FAILED : RAFT_EVENT_ABSTAIN;
+            event.type = draw(64) == 0  ? RAFT_EVENT_DISK_FAILED
+                         : draw(2) == 0 ? RAFT_EVENT_ABSTAIN
+                                        : RAFT_EVENT_STAND_BACK;
             if (event.type == RAFT_EVENT_ABSTAIN) event.as.abstain.abstains = draw(4) == 0;
+            if (event.type == RAFT_EVENT_STAND_BACK) event.as.stand_back.stands_back = draw(4) == 0;
             break;
         case 16:
             if (!draw_change(r, now_ns, &event)) continue;

@@ -790,6 +790,47 @@ START_TEST(who_abstains_grants_nothing_not_even_what_is_on_its_way_to_the_disk) 
 }
 END_TEST
 
+static void stand_back(struct cluster_core *core, bool stands_back)
+{
+    struct raft_event event = {.type = RAFT_EVENT_STAND_BACK, .as.stand_back.stands_back = stands_back};
+    cluster_step(core, &event, false);
+}
+
+START_TEST(who_stands_back_hands_over_and_votes_and_campaigns_no_more) /* M5 */
+{
+    open_started(3, 3);
+    cluster_elect(c, 1);
+    cluster_pass(c, 100 * MS, true);
+    stand_back(cluster_core(c, 1), true);
+    cluster_pass(c, 100 * MS, true); /* no timeout: it was handed over */
+    raft_member next = cluster_leader(c), other = next == 2 ? 3 : 2;
+    ck_assert(next == 2 || next == 3);
+    cluster_crash(c, next, 0);
+    cluster_pass(c, 5000 * MS, true);
+    ck_assert_uint_eq(cluster_leader(c), other); /* by its vote */
+    cluster_crash(c, other, 0);
+    cluster_start(c, next);
+    cluster_pass(c, 5000 * MS, true);
+    ck_assert_uint_ne(cluster_leader(c), 1);
+    cluster_close(c);
+}
+END_TEST
+
+START_TEST(who_stands_back_and_finds_no_successor_stops_leading_all_the_same) /* M5 */
+{
+    open_started(3, 3);
+    cluster_elect(c, 1);
+    cluster_pass(c, 100 * MS, true);
+    for (raft_member id = 1; id <= 3; id++) stand_back(cluster_core(c, id), true);
+    cluster_pass(c, 5000 * MS, true);
+    ck_assert_uint_eq(cluster_leader(c), 0);
+    stand_back(cluster_core(c, 1), false);
+    cluster_pass(c, 5000 * MS, true);
+    ck_assert_uint_eq(cluster_leader(c), 1);
+    cluster_close(c);
+}
+END_TEST
+
 START_TEST(malformed_messages_are_refused_and_change_nothing)
 {
     open_started(3, 1);
@@ -886,6 +927,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, nothing_is_promised_once_the_disk_has_failed);
     tcase_add_test(tests, a_disk_that_fails_under_a_grant_keeps_it_for_ever);
     tcase_add_test(tests, who_abstains_stops_leading_and_the_others_elect_another);
+    tcase_add_test(tests, who_stands_back_hands_over_and_votes_and_campaigns_no_more);
+    tcase_add_test(tests, who_stands_back_and_finds_no_successor_stops_leading_all_the_same);
     tcase_add_test(tests, who_abstains_grants_nothing_not_even_what_is_on_its_way_to_the_disk);
     tcase_add_test(tests, malformed_messages_are_refused_and_change_nothing);
     tcase_add_test(tests, cores_cut_off_in_one_direction_do_not_disturb_the_others);
