@@ -43,11 +43,11 @@ def fate(error):
 OUTCOMES = {pb.OUTCOME_APPLIED: APPLIED, pb.OUTCOME_NOT_APPENDED: NOT_APPENDED, pb.OUTCOME_UNKNOWN: UNKNOWN}
 
 
-BETWEEN_LEADERS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED)
+PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
-def again(call, seconds=30, codes=BETWEEN_LEADERS):
-    """Call it until it is answered, bounded, over changes of the leader: what it asks for may happen twice."""
+def again(call, seconds=30, codes=PASSING):
+    """Call it until it is answered, bounded, over changes of the leader and full rings: what it asks for may happen twice."""
     end = time.monotonic() + settings.patience(seconds)
     while True:
         try:
