@@ -51,7 +51,7 @@ class Pauses(Case):
         self.judge(cluster, load)
 
     def test_a_follower_that_the_ring_has_lapped_several_times_catches_up_from_the_log(self):
-        cluster = self.cluster(nodes=3, ring=8 << 20, journal=32 << 20).start()
+        cluster = self.cluster(nodes=3, ring=8 << 20, journal=32 << 20, sections=STEADY).start()
         leader = cluster.leader()
         follower = cluster.followers(leader)[0]
         with self.load(cluster, unary=16, streams=4, per_message=4, bytes_min=8 << 10, bytes_max=200 << 10) as load:

@@ -2,8 +2,6 @@
 """A majority is lost for good, and a survivor that runs is told to go on alone: `lockstep recover --online`."""
 import json
 
-import grpc
-
 from harness import process, settings
 from harness.case import Case, main
 from harness.cluster import until
@@ -15,19 +13,11 @@ class RecoverOnline(Case):
         for node in cluster.nodes:
             node.environment = {"LOCKSTEP_DURABILITY": level}
         cluster.start()
+        leader = cluster.leader()
         for number in range(50):
-            self.ask(cluster.leader, lambda client: client.propose(b"put key%d value%d" % (number, number)))
+            leader.write(b"put key%d value%d" % (number, number))
         cluster.wait_equal()
         return cluster
-
-    def ask(self, whom, what):
-        """Again, if that fails: each of these may be asked twice."""
-        def asked():
-            try:
-                return what(whom().client)
-            except grpc.RpcError:
-                return None
-        return until(asked, settings.patience(60), "an answer")
 
     def recover(self, node, *flags, to=None):
         """lockstep recover --online: exit code, standard output, standard error."""
@@ -41,13 +31,13 @@ class RecoverOnline(Case):
 
     def recovered(self, cluster, keep):
         """Told to, it does it; the process stays. What its output said, line by line."""
-        before, pid = until(keep.status, settings.patience(20), keep.tail), keep.pid
+        before, pid = keep.status_now(), keep.pid
         code, out, errors = self.recover(keep, "--confirm", cluster.name, "-o", "json")
         self.assertEqual(code, 0, f"{out}{errors}\n{keep.tail()}")
         plan, done = map(json.loads, out.splitlines())
         self.assertEqual((plan["step"], done["step"], keep.pid), ("plan", "done", pid))
         self.assertEqual(plan["last"], before.last_index)
-        after = until(keep.status, settings.patience(20), keep.tail)  # its connections were closed
+        after = keep.status_now()  # its connections were closed
         self.assertEqual(f"{after.cluster_id:016x}", done["cluster_id"])
         self.assertNotEqual(after.cluster_id, before.cluster_id)
         self.assertEqual((after.role, after.member_id), ("leader", before.member_id))
@@ -57,8 +47,7 @@ class RecoverOnline(Case):
 
     def values(self, node):
         for number in (0, 17, 49):
-            answer = self.ask(lambda: node, lambda client: client.query(b"get key%d" % number))
-            self.assertEqual(answer.reply, b"value%d" % number)
+            self.assertEqual(node.read(b"get key%d" % number).reply, b"value%d" % number)
 
     def admit(self, cluster, done):
         """What it said is next."""
@@ -69,13 +58,14 @@ class RecoverOnline(Case):
             code, out, errors = process.run([settings.PROGRAM, *words[1:], "--timeout", "60s"],
                                             seconds=settings.patience(90))
             self.assertEqual(code, 0, f"{out}{errors}\n{cluster.tails()}")
-        self.ask(cluster.leader, lambda client: client.propose(b"put more 1"))
+        cluster.leader().write(b"put more 1")
         cluster.wait_equal(settings.patience(60))
         cluster.wait_hashes()
 
     def test_at_level_memory_a_survivor_of_restarts_goes_on_with_all_that_it_has(self):
         cluster = self.make("memory")
-        keep, *others = [cluster.leader(), *cluster.followers(cluster.leader())]
+        keep = cluster.leader()
+        others = cluster.followers(keep)
         self.lose(others, keep)
         for node in others:
             node.start()
@@ -93,23 +83,25 @@ class RecoverOnline(Case):
 
     def test_at_level_fsync_it_goes_on_and_is_there_after_a_restart(self):
         cluster = self.make("fsync")
-        keep, *others = [*cluster.followers(cluster.leader()), cluster.leader()]
+        leader = cluster.leader()
+        keep, *others = [*cluster.followers(leader), leader]
         self.lose(others, keep)
         self.recovered(cluster, keep)
-        self.ask(lambda: keep, lambda client: client.propose(b"put alone 1"))
+        keep.write(b"put alone 1")
         self.assertEqual(keep.terminate(), 0)
         keep.start()
         until(lambda: (s := keep.status()) is not None and s.role == "leader", settings.patience(20), keep.tail)
         self.values(keep)
-        self.assertEqual(self.ask(lambda: keep, lambda client: client.query(b"get alone")).reply, b"1")
+        self.assertEqual(keep.read(b"get alone").reply, b"1")
         others[0].start()  # with its directory of the cluster before: it is refused
         until(lambda: b"was born in cluster" in keep.output.read_bytes(), settings.patience(20), keep.tail)
-        self.assertEqual(until(keep.status, settings.patience(20), keep.tail).role, "leader")
+        self.assertEqual(keep.status_now().role, "leader")
 
     def test_nothing_is_changed_where_nothing_is_lost_or_nobody_confirmed_it(self):
         cluster = self.make("os")
-        keep, *others = [*cluster.followers(cluster.leader()), cluster.leader()]
-        before = until(keep.status, settings.patience(20), keep.tail).cluster_id
+        leader = cluster.leader()
+        keep, *others = [*cluster.followers(leader), leader]
+        before = keep.status_now().cluster_id
         code, _, errors = self.recover(keep, "--confirm", cluster.name)
         self.assertEqual(code, 5, errors)
         self.assertIn("nothing was changed: ", errors)
@@ -127,7 +119,7 @@ class RecoverOnline(Case):
         code, _, errors = process.run([settings.PROGRAM, "recover", "--online", "--node", "n1", "--to",
                                        keep.client_endpoint])
         self.assertEqual(code, 2, errors)
-        self.assertEqual(until(keep.status, settings.patience(20), keep.tail).cluster_id, before)
+        self.assertEqual(keep.status_now().cluster_id, before)
         for node in others:
             node.start()
         cluster.leader()
