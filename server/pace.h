@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pace.h - long work that nobody waits for gives way to what somebody waits for: it rests as long as it worked, in small
- * steps. Measured with snapshots of 206 MiB on two nodes and two processors: p99 of commands 0.9 to 1.1 times that at rest,
- * and 4 to 7 times without rests, with a low priority alone: a thread that wakes waits for the end of another's time slice,
- * however low that one's priority is. */
+ * steps. A thread that wakes waits for the end of another's time slice, however low that one's priority is, so a low priority
+ * alone was not enough: tests/bench/README.md has the figures. */
 #ifndef LOCKSTEP_SERVER_PACE_H
 #define LOCKSTEP_SERVER_PACE_H
 
