@@ -248,7 +248,7 @@ static int disk_pwritev(struct disk_file *file, const struct iovec *parts, int c
         inode_reserve(inode, offset + bytes);
         uint64_t at = offset;
         for (int i = 0; i < count; i++) {
-            memcpy(inode->now + at, parts[i].iov_base, parts[i].iov_len);
+            if (parts[i].iov_len > 0) memcpy(inode->now + at, parts[i].iov_base, parts[i].iov_len);
             at += parts[i].iov_len;
         }
         if (at > inode->bytes) inode->bytes = at;
