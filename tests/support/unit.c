@@ -2,9 +2,16 @@
 /* unit.c - see unit.h. */
 #include "tests/support/unit.h"
 
+#include <arpa/inet.h>
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 int unit_main(const char *suite_name, void (*add)(TCase *tests))
 {
@@ -35,4 +42,35 @@ uint64_t unit_rounds(uint64_t usual)
     if (getenv("LOCKSTEP_FULL") != NULL) return usual * 10;
     if (getenv("LOCKSTEP_SHORT") != NULL) return usual < 10 ? 1 : usual / 10;
     return usual;
+}
+
+static bool port_reserve(int port)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
+    int on = 1, bytes = snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "lockstep-test-port-%d", port);
+    socklen_t name_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)bytes);
+    int mark = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_ge(mark, 0);
+    ck_assert_int_ge(probe, 0);
+    ck_assert_int_eq(setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0); /* as the server does */
+    bool ours =
+        bind(mark, (struct sockaddr *)&name, name_bytes) == 0 && bind(probe, (struct sockaddr *)&at, sizeof at) == 0;
+    close(probe);
+    if (!ours) close(mark); /* else it stays open: it is the mark */
+    return ours;
+}
+
+int unit_free_port(void)
+{
+    enum { FIRST = 20000, COUNT = 9000 };
+    static unsigned next;
+    if (next == 0) next = (unsigned)getpid() * 37;
+    for (int i = 0; i < COUNT; i++) {
+        int port = (int)(FIRST + next++ % COUNT);
+        if (port_reserve(port)) return port;
+    }
+    ck_abort_msg("no free port from %d to %d", FIRST, FIRST + COUNT - 1);
+    return -1;
 }

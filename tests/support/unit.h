@@ -20,4 +20,8 @@ uint64_t unit_seed(uint64_t usual);
  * LOCKSTEP_FULL, which beats LOCKSTEP_SHORT. */
 uint64_t unit_rounds(uint64_t usual);
 
+/* A port of 127.0.0.1 that is this process's until it ends, also while nobody listens there: from below the range that the
+ * kernel takes ports from, and marked as tests/system/harness/ports.py marks its own. */
+int unit_free_port(void);
+
 #endif

@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/support/unit.h"
+
 static void before_sleep(uv_prepare_t *prepare)
 {
     struct rig *rig = prepare->data;
@@ -27,18 +29,6 @@ static void log_nothing(void *context, enum node_log_level level, const char *pa
     (void)level;
     (void)part;
     (void)text;
-}
-
-static int free_port(void)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    ck_assert_int_ge(fd, 0);
-    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, length), 0);
-    ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&address, &length), 0);
-    close(fd);
-    return ntohs(address.sin_port);
 }
 
 static uint64_t recover(void *context)
@@ -55,7 +45,7 @@ void rig_init(struct rig *rig)
     ck_assert_int_eq(uv_loop_init(&rig->loop), 0);
     uv_prepare_init(&rig->loop, &rig->prepare);
     rig->prepare.data = rig;
-    rig->port = free_port();
+    rig->port = unit_free_port();
     snprintf(rig->address, sizeof rig->address, "127.0.0.1:%d", rig->port);
     rig->options = (struct front_options){.loop = &rig->loop,
                                           .listen = rig->address,

@@ -107,17 +107,6 @@ void front_close(struct front *front)
 static char folder[64];
 static struct server_options options;
 
-static int free_port(void)
-{
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof at;
-    ck_assert_int_eq(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
-    ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&at, &bytes), 0);
-    close(fd);
-    return ntohs(at.sin_port);
-}
-
 static void set_up(void)
 {
     char path[128], why[SERVER_WHY_BYTES_MAX];
@@ -129,7 +118,7 @@ static void set_up(void)
             "cluster = \"test\"\nmachine = \"kv\"\n"
             "[node.n1]\nclient = \"127.0.0.1:%d\"\npeer = \"127.0.0.1:%d\"\ndata = \"n1\"\n"
             "[limits]\nring = \"8MiB\"\n[storage]\njournal = \"32MiB\"\nmap = \"1GiB\"\n",
-            free_port(), free_port());
+            unit_free_port(), unit_free_port());
     fclose(file);
     int rc = server_options_read(path, "n1", NULL, 0, &options, why);
     ck_assert_msg(rc == 0, "%s", why);

@@ -21,17 +21,6 @@ raft_member end_member(unsigned slot)
     return 0x1000 + slot;
 }
 
-static int free_port(void)
-{
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof at;
-    ck_assert_int_eq(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
-    ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&at, &bytes), 0);
-    close(fd);
-    return ntohs(at.sin_port);
-}
-
 static void nothing(uv_timer_t *timer)
 {
     (void)timer;
@@ -49,7 +38,7 @@ void ends_open(struct ends *ends, unsigned count)
         struct end *end = &ends->end[i];
         end->ends = ends;
         end->slot = i;
-        end->port = free_port();
+        end->port = unit_free_port();
         end->next_position = 1;
         const struct ring_options options = {.bytes = 1 << 20, .block_bytes_max = ENDS_BLOCK_BYTES_MAX};
         ck_assert_int_eq(ring_open(&options, &end->ring), 0);
