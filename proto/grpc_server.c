@@ -619,11 +619,6 @@ size_t grpc_conn_send(struct grpc_conn *conn, uint8_t *to, size_t room)
     return used;
 }
 
-bool grpc_conn_wants_write(const struct grpc_conn *conn)
-{
-    return conn->rest.bytes > 0 || (!conn->failed && nghttp2_session_want_write(conn->session));
-}
-
 void grpc_conn_drain(struct grpc_conn *conn)
 {
     submitted(conn,

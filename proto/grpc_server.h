@@ -67,7 +67,6 @@ void grpc_conn_close(struct grpc_conn *conn);
 int grpc_conn_receive(struct grpc_conn *conn, const uint8_t *bytes, size_t n);
 /* Bytes for the socket: fills up to room bytes and returns how many; 0 = nothing to send now. */
 size_t grpc_conn_send(struct grpc_conn *conn, uint8_t *to, size_t room);
-bool grpc_conn_wants_write(const struct grpc_conn *conn);
 
 /* Take no new calls (GOAWAY), let the open ones finish. */
 void grpc_conn_drain(struct grpc_conn *conn);

@@ -194,7 +194,6 @@ struct node_birth {
     char waits[NODE_WHY_BYTES_MAX];
     struct {
         bool answered;
-        enum identity_state state;
         raft_member id;
         bool stored; /* has our pending record durably */
     } peers[RAFT_MEMBERS_MAX];

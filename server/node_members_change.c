@@ -25,20 +25,6 @@ enum change_step { CHANGE_NONE, CHANGE_DIAL, CHANGE_LEARN, CHANGE_CATCH_UP, CHAN
 
 /* --- proposing ----------------------------------------------------------------------------------------------- */
 
-/* What a joint configuration leads to: the same that the core says of roles. */
-static void leave(const struct configuration *joint, struct configuration *ret)
-{
-    *ret = *joint;
-    ret->member_count = 0;
-    for (uint32_t i = 0; i < joint->member_count; i++) {
-        struct configuration_member member = joint->members[i];
-        if (member.role == CONFIGURATION_LEAVING) continue;
-        if (member.role == CONFIGURATION_INCOMING) member.role = CONFIGURATION_VOTER;
-        if (member.role == CONFIGURATION_OUTGOING) member.role = CONFIGURATION_LEARNER;
-        ret->members[ret->member_count++] = member;
-    }
-}
-
 /* Names and addresses of `target`, and of those who leave from `now`, under the ids and roles of the core's plan. */
 static void dress(const struct raft_configuration *plan, const struct configuration *target,
                   const struct configuration *now, struct configuration *ret)
@@ -57,10 +43,13 @@ static void dress(const struct raft_configuration *plan, const struct configurat
 void node_members_lead_turn(struct node *node)
 {
     const struct storage_configuration *newest = node_configuration(node);
+    struct raft_configuration joint, plan;
     struct configuration next;
     if (!node->effects.leave_joint || !raft_is_leader(node->raft)) return;
     if (newest->index > raft_commit_index(node->raft) || !configuration_is_joint(&newest->configuration)) return;
-    leave(&newest->configuration, &next);
+    node_configuration_core(&newest->configuration, &joint);
+    raft_configuration_leave(&joint, &plan);
+    dress(&plan, &newest->configuration, &newest->configuration, &next);
     if (node_proposals_clear(node) == 0) (void)node_propose_configuration(node, &next); /* no room: next turn */
 }
 
