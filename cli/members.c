@@ -43,16 +43,17 @@ static bool differ(const uint8_t *a, uint32_t a_bytes, const uint8_t *b, uint32_
     return a_bytes != b_bytes || memcmp(a, b, a_bytes) != 0;
 }
 
+static void set_aside_if_foreign(struct member_view *m, uint64_t cluster_id)
+{
+    if (!m->reachable || m->status.cluster_id == cluster_id || m->status.cluster_id == 0 || cluster_id == 0) return;
+    m->reachable = false;
+    snprintf(m->trouble, sizeof m->trouble, "%s answers for another cluster, %s (%016" PRIx64 ")", m->listed.client,
+             m->status.cluster, m->status.cluster_id);
+}
+
 void members_judge(struct members *members, uint64_t cluster_id)
 {
-    for (uint32_t i = 0; i < members->count; i++) {
-        struct member_view *m = &members->members[i];
-        if (!m->reachable || m->status.cluster_id == cluster_id || m->status.cluster_id == 0 || cluster_id == 0)
-            continue;
-        m->reachable = false;
-        snprintf(m->trouble, sizeof m->trouble, "%s answers for another cluster, %s (%016" PRIx64 ")", m->listed.client,
-                 m->status.cluster, m->status.cluster_id);
-    }
+    for (uint32_t i = 0; i < members->count; i++) set_aside_if_foreign(&members->members[i], cluster_id);
     members->leader = find_leader(members);
     members->may_lose = count_may_lose(members);
     members->diverged[0] = 0;
