@@ -310,7 +310,7 @@ static int noting_pread(struct disk_file *file, void *to, size_t bytes, uint64_t
 static int noting_open(void *context, const char *path, int flags, struct disk_file **ret)
 {
     int rc = disk_posix()->open(context, path, flags, ret);
-    if (rc == 0 && flags == 0) memset(&noted, 0, sizeof noted); /* a file that will be read starts anew */
+    if (rc == 0 && (flags & ~DISK_LOCK) == 0) memset(&noted, 0, sizeof noted); /* a file to read starts anew */
     return rc;
 }
 
