@@ -163,6 +163,7 @@ int node_come_alive(struct node *node, char *why, size_t why_room)
         .journal_bytes = o->journal_bytes,
         .map_bytes = o->map_bytes,
         .block_bytes_max = BLOCK_BYTES_MAX,
+        .cluster_id = birth->cluster_id,
         .member_id = node->identity.member_id,
         .random_id = node->env.random(node->env.context),
         .level = (enum durability_level)birth->configuration.level,

@@ -538,11 +538,21 @@ static int check_options(struct opening *o)
     return 0;
 }
 
+/* The boot that begins here, before it is stored. */
+static uint64_t boot_of_this(const struct opening *o)
+{
+    return o->has_table ? o->boot.boot + 1 : o->boot.boot;
+}
+
 static int memory_open(struct opening *o, uint32_t block_bytes_max)
 {
     struct storage *s = o->storage;
-    const struct ring_options ring_options = {
-        .bytes = o->options->ring_bytes, .block_bytes_max = block_bytes_max, .group = o->options->group};
+    const struct ring_options ring_options = {.bytes = o->options->ring_bytes,
+                                              .block_bytes_max = block_bytes_max,
+                                              .group = o->options->group,
+                                              .cluster_id = o->options->cluster_id,
+                                              .member_id = o->options->member_id,
+                                              .boot = boot_of_this(o)};
     int rc = ring_open(&ring_options, &s->ring);
     if (rc == LOCKSTEP_EINVAL)
         return refuse(o, rc, "a ring of %" PRIu64 " bytes is no power of two from 64KiB on; change [limits] ring",
@@ -641,7 +651,7 @@ static int open_steps(struct opening *o, struct storage_recovered *ret)
     rc = configuration_stored(o);
     if (rc == 0) rc = ring_fill(o);
     if (rc == 0) rc = journal_reserve(o);
-    if (rc == 0) rc = boot_store(o, o->has_table ? o->boot.boot + 1 : o->boot.boot, o->boot.complete);
+    if (rc == 0) rc = boot_store(o, boot_of_this(o), o->boot.complete);
     if (rc != 0) return rc;
     journal_start(&s->journal, &s->shape, &o->recovery.end, o->boot.boot);
     s->journal.unflushed = options->level != DURABILITY_LEVEL_FSYNC;

@@ -1,14 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ring.c - see ring.h.
+/* ring.c - see ring.h; the layout of what other processes map is proto/ring_segment.h.
  * Thread: the loop writes; any thread reads under a pin. Owns: the segment and its mappings.
- *
- * The segment, as another process will map it (without the second mapping of the bytes):
- *     0            struct segment: one page
- *     4096         index map: slot_count slots of 32 bytes, block i in slot i % slot_count
- *     bytes_at     the bytes, `bytes` of them, a power of two
- *     (bytes_at + bytes: the same bytes once more, in this process's address space only)
- * Why mapped twice: a block, and any range of blocks, is contiguous at every place; there is no padding at the end, and
- * a range is one iovec for the socket and one for the disk.
  *
  * Head and pins (S6: the writer never waits). The head moves only when a claim needs room, so that old blocks stay
  * readable as long as possible. Writer: store head (seq_cst), then look at the pins. Reader: store pin (seq_cst), then
@@ -24,8 +16,11 @@
  *
  * The gap needs no padding frame: every reader finds blocks by their index, and a cut leaves such gaps, too.
  *
+ * Readers in other processes hold no pin: they copy, and look at the head again behind it (ring_copy() says why that is
+ * enough).
+ *
  * Slots off the loop: a reader takes the index, the fields, and the index again; the writer clears the index, writes
- * the fields and sets the index, release; so a slot that is being overwritten shows another index.
+ * the fields and sets the index; so a slot that is being overwritten shows another index.
  * Source: Aeron's log buffers (positions, never pointers), LMAX (sequence claims), io_uring (mapped rings). */
 #include "storage/ring.h"
 
@@ -39,47 +34,19 @@
 #include "base/assert.h"
 #include "lockstep/errors.h"
 
-enum {
-    SEGMENT_MAGIC = 0x4752534c, /* "LSRG" */
-    SEGMENT_VERSION = 1,
-    SEGMENT_HEADER_BYTES = 4096,
-    RING_BYTES_MIN = 65536,
-    BYTES_PER_SLOT = 256, /* 1/8 of the ring for the map: 2^18 slots of 32 bytes for 64 MiB */
-};
-
-/* The header page. What stands before `epoch` never changes. */
-struct segment {
-    uint32_t magic, version;
-    uint32_t group, slot_count;
-    uint64_t bytes, bytes_at;
-    _Atomic uint64_t epoch;
-    _Atomic uint64_t term;
-    _Atomic uint64_t leads;
-    _Atomic uint64_t head, tail;
-    _Atomic uint64_t commit;
-};
-static_assert(sizeof(struct segment) <= SEGMENT_HEADER_BYTES, "one page");
-
-struct map_slot {
-    _Atomic uint64_t index; /* 0 = empty or being written */
-    _Atomic uint64_t term;
-    _Atomic uint64_t pos;
-    _Atomic uint64_t bytes_crc; /* bytes in the low half, header_crc in the high half */
-};
-static_assert(sizeof(struct map_slot) == 32, "as documented");
-
 /* A pin holds everything at and above its position; this value holds nothing. */
 static const ring_pos PIN_NONE = UINT64_MAX;
 
 struct ring {
     uint8_t *mapping;
     size_t mapping_bytes;
-    struct segment *segment;
-    struct map_slot *slots;
+    struct ring_segment *segment;
+    struct ring_map_slot *slots;
     uint8_t *bytes_at;
     int fd;
     uint64_t bytes;
-    uint32_t slot_count, block_bytes_max, group;
+    uint32_t slot_count, block_bytes_max;
+    bool sealed; /* may be handed out */
 
     /* The loop's own. Blocks first..last.index are held; those up to released may go when room is needed. */
     ring_pos head, tail;
@@ -98,75 +65,42 @@ struct ring {
     _Atomic uint64_t batch_end; /* of the machine's pin */
 };
 
-static struct map_slot *slot_of(const struct ring *ring, raft_index index)
+static struct ring_map_slot *slot_of(const struct ring *ring, raft_index index)
 {
     return &ring->slots[index % ring->slot_count];
-}
-
-static void slot_clear(struct map_slot *slot)
-{
-    atomic_store_explicit(&slot->index, 0, memory_order_relaxed);
-}
-
-static void slot_write(struct map_slot *slot, const struct ring_slot *from)
-{
-    slot_clear(slot);
-    /* release: a reader that sees a new field (acquire) also sees that the index was cleared. */
-    atomic_store_explicit(&slot->term, from->term, memory_order_release);
-    atomic_store_explicit(&slot->pos, from->pos, memory_order_release);
-    atomic_store_explicit(&slot->bytes_crc, (uint64_t)from->header_crc << 32 | from->bytes, memory_order_release);
-    /* release: pairs with the first acquire load in slot_read(); fields and block bytes before the index. */
-    atomic_store_explicit(&slot->index, from->index, memory_order_release);
-}
-
-static bool slot_read(const struct map_slot *slot, raft_index index, struct ring_slot *ret)
-{
-    if (atomic_load_explicit(&slot->index, memory_order_acquire) != index) return false;
-    ret->index = index;
-    ret->term = atomic_load_explicit(&slot->term, memory_order_acquire);
-    ret->pos = atomic_load_explicit(&slot->pos, memory_order_acquire);
-    uint64_t bytes_crc = atomic_load_explicit(&slot->bytes_crc, memory_order_acquire);
-    ret->bytes = (uint32_t)bytes_crc;
-    ret->header_crc = (uint32_t)(bytes_crc >> 32);
-    /* The loads above are acquire, so this one comes after them: an overwrite in between shows here. */
-    return atomic_load_explicit(&slot->index, memory_order_relaxed) == index;
 }
 
 /* A block that the loop knows to be held. */
 static struct ring_slot held_slot(const struct ring *ring, raft_index index)
 {
     struct ring_slot slot;
-    bool found = slot_read(slot_of(ring, index), index, &slot);
+    bool found = ring_map_read(slot_of(ring, index), index, &slot);
     lk_assert(found);
     return slot;
 }
 
-static int reserve_memory(struct ring *ring, size_t map_bytes)
+static int reserve_memory(struct ring *ring, uint64_t bytes_at)
 {
     ring->fd = memfd_create("lockstep-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (ring->fd < 0) return LOCKSTEP_ENOMEM;
-    size_t segment_bytes = map_bytes + ring->bytes;
+    uint64_t segment_bytes = bytes_at + ring->bytes;
     /* Reserved now: ftruncate alone succeeds also where there is no memory, and a later touch is a SIGBUS (T58). */
     if (ftruncate(ring->fd, (off_t)segment_bytes) != 0) return LOCKSTEP_ENOMEM;
     if (posix_fallocate(ring->fd, 0, (off_t)segment_bytes) != 0) return LOCKSTEP_ENOMEM;
-    /* Nobody who is handed the descriptor can take memory away under a reader. */
-    if (fcntl(ring->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) return LOCKSTEP_ENOMEM;
-    size_t mapping_bytes = segment_bytes + ring->bytes;
-    void *mapping = mmap(NULL, mapping_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapping == MAP_FAILED) return LOCKSTEP_ENOMEM;
-    ring->mapping = mapping;
-    ring->mapping_bytes = mapping_bytes;
-    void *once = mmap(mapping, segment_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, ring->fd, 0);
-    if (once == MAP_FAILED) return LOCKSTEP_ENOMEM;
-    void *twice = mmap(ring->mapping + segment_bytes, ring->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-                       ring->fd, (off_t)map_bytes);
-    return twice == MAP_FAILED ? LOCKSTEP_ENOMEM : 0;
+    ring->mapping = ring_segment_map(ring->fd, bytes_at, ring->bytes, true);
+    if (ring->mapping == NULL) return LOCKSTEP_ENOMEM;
+    ring->mapping_bytes = ring_segment_map_bytes(bytes_at, ring->bytes);
+    /* What is mapped for writing stays so; nobody who is handed the descriptor can write, or take memory away under a reader.
+     * A kernel before 5.1 knows no FUTURE_WRITE: then nobody is handed it. */
+    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
+    ring->sealed = fcntl(ring->fd, F_ADD_SEALS, seals) == 0;
+    return 0;
 }
 
 int ring_open(const struct ring_options *options, struct ring **ret)
 {
     bool power_of_two = options->bytes != 0 && (options->bytes & (options->bytes - 1)) == 0;
-    if (!power_of_two || options->bytes < RING_BYTES_MIN || options->bytes > (uint64_t)1 << 40) return LOCKSTEP_EINVAL;
+    if (!power_of_two || options->bytes < RING_BYTES_MIN || options->bytes > RING_BYTES_MAX) return LOCKSTEP_EINVAL;
     if (options->block_bytes_max < BLOCK_HEADER_BYTES || options->block_bytes_max > options->bytes / 2) {
         return LOCKSTEP_EINVAL;
     }
@@ -175,21 +109,23 @@ int ring_open(const struct ring_options *options, struct ring **ret)
     ring->fd = -1;
     ring->bytes = options->bytes;
     ring->block_bytes_max = options->block_bytes_max;
-    ring->group = options->group;
-    ring->slot_count = (uint32_t)(options->bytes / BYTES_PER_SLOT);
-    size_t map_bytes = SEGMENT_HEADER_BYTES + (size_t)ring->slot_count * sizeof(struct map_slot);
-    map_bytes = (map_bytes + SEGMENT_HEADER_BYTES - 1) & ~(size_t)(SEGMENT_HEADER_BYTES - 1);
-    int rc = reserve_memory(ring, map_bytes);
+    ring->slot_count = ring_segment_slots(options->bytes);
+    uint64_t bytes_at = ring_segment_bytes_at(ring->slot_count);
+    int rc = reserve_memory(ring, bytes_at);
     if (rc != 0) goto fail;
-    ring->segment = (struct segment *)(void *)ring->mapping;
-    ring->slots = (struct map_slot *)(void *)(ring->mapping + SEGMENT_HEADER_BYTES);
-    ring->bytes_at = ring->mapping + map_bytes;
-    ring->segment->magic = SEGMENT_MAGIC;
-    ring->segment->version = SEGMENT_VERSION;
-    ring->segment->group = ring->group;
+    ring->segment = (struct ring_segment *)(void *)ring->mapping;
+    ring->slots = (struct ring_map_slot *)(void *)(ring->mapping + RING_SEGMENT_PAGE_BYTES);
+    ring->bytes_at = ring->mapping + bytes_at;
+    ring->segment->magic = RING_SEGMENT_MAGIC;
+    ring->segment->version = RING_SEGMENT_VERSION;
+    ring->segment->group = options->group;
     ring->segment->slot_count = ring->slot_count;
     ring->segment->bytes = ring->bytes;
-    ring->segment->bytes_at = map_bytes;
+    ring->segment->bytes_at = bytes_at;
+    ring->segment->cluster_id = options->cluster_id;
+    ring->segment->member_id = options->member_id;
+    ring->segment->boot = options->boot;
+    ring_word_store(&ring->segment->epoch, 2); /* 0 is a reader's for "none" */
     for (unsigned i = 0; i < RING_PINS; i++) atomic_init(&ring->pins[i], PIN_NONE);
     ring_start(ring, &(struct block_base){.next_position = 1});
     *ret = ring;
@@ -240,7 +176,8 @@ void ring_start(struct ring *ring, const struct block_base *base)
     ring->released = base->index;
     ring->commit = base->index;
     look_at_pins(ring);
-    atomic_store_explicit(&ring->segment->commit, base->index, memory_order_release);
+    ring_word_store(&ring->segment->last_index, base->index);
+    ring_word_store(&ring->segment->commit, base->index);
 }
 
 /* While bytes of cut blocks lie among the uncommitted ones, room is kept to publish those once more (R10): else blocks
@@ -266,7 +203,7 @@ static void drop_first(struct ring *ring)
     struct block_header header;
     memcpy(&header, ring_at(ring, slot.pos), sizeof header);
     ring->before_first = block_base_after(&header);
-    slot_clear(slot_of(ring, ring->first));
+    ring_map_clear(slot_of(ring, ring->first));
     ring->held_bytes -= slot.bytes;
     ring->first++;
     ring->head = first_held_pos(ring);
@@ -307,7 +244,7 @@ static void make_room(struct ring *ring, uint64_t bytes)
         while (ring->first <= ring->released && (ring->tail + span - ring->head > ring->bytes || slots_full(ring))) {
             drop_first(ring);
         }
-        atomic_store(&ring->segment->head, ring->head); /* seq_cst, before the pins are read */
+        ring_word_store(&ring->segment->head, ring->head); /* seq_cst, before the pins are read */
         look_at_pins(ring);
         room = free_bytes(ring);
         bool pins_are_lower = ring->limit < ring->head + ring->bytes;
@@ -346,9 +283,10 @@ static void publish_at(struct ring *ring, ring_pos pos, const struct block_heade
     ring->held_bytes += header->bytes;
     ring->live_bytes += header->bytes;
     ring->uncommitted_bytes += header->bytes;
-    slot_write(slot_of(ring, header->index), &slot);
-    /* release: pairs with the acquire load of a reader in another process; block and slot before the tail. */
-    atomic_store_explicit(&ring->segment->tail, ring->tail, memory_order_release);
+    ring_map_write(slot_of(ring, header->index), &slot);
+    /* The block and its slot, then the tail, then the index: whoever loads it finds all that it speaks of. */
+    ring_word_store(&ring->segment->tail, ring->tail);
+    ring_word_store(&ring->segment->last_index, header->index);
 }
 
 void ring_publish(struct ring *ring, const struct block_header *header)
@@ -390,7 +328,7 @@ uint64_t ring_room(struct ring *ring, uint64_t bytes)
 
 static void assert_epoch_odd(const struct ring *ring)
 {
-    lk_assert(atomic_load_explicit(&ring->segment->epoch, memory_order_relaxed) % 2 == 1);
+    lk_assert(ring_word_own(&ring->segment->epoch) % 2 == 1);
 }
 
 void ring_cut(struct ring *ring, raft_index index)
@@ -401,12 +339,13 @@ void ring_cut(struct ring *ring, raft_index index)
     ring->cut_end = ring->tail;
     for (raft_index i = ring->last.index; i >= index; i--) {
         struct ring_slot slot = held_slot(ring, i);
-        slot_clear(slot_of(ring, i));
+        ring_map_clear(slot_of(ring, i));
         ring->held_bytes -= slot.bytes;
         ring->live_bytes -= slot.bytes;
         ring->uncommitted_bytes -= slot.bytes;
     }
     if (index > ring->last.index) return;
+    ring_word_store(&ring->segment->last_index, index - 1);
     if (index == ring->first) {
         ring->last = ring->before_first;
         return;
@@ -421,13 +360,14 @@ void ring_restart(struct ring *ring, const struct block_base *base)
     assert_epoch_odd(ring);
     lk_assert(ring->claimed_bytes == 0);
     lk_assert(base->index > ring->commit);
-    for (raft_index i = ring->first; i <= ring->last.index; i++) slot_clear(slot_of(ring, i));
+    for (raft_index i = ring->first; i <= ring->last.index; i++) ring_map_clear(slot_of(ring, i));
     ring->before_first = ring->last = *base;
     ring->first = base->index + 1;
     ring->released = ring->commit = base->index;
     ring->held_bytes = ring->live_bytes = ring->uncommitted_bytes = 0;
     ring->cut_end = ring->tail;
-    atomic_store_explicit(&ring->segment->commit, base->index, memory_order_release);
+    ring_word_store(&ring->segment->last_index, base->index);
+    ring_word_store(&ring->segment->commit, base->index);
 }
 
 int ring_republish(struct ring *ring, raft_index first)
@@ -456,18 +396,43 @@ int ring_republish(struct ring *ring, raft_index first)
 
 void ring_epoch_begin(struct ring *ring)
 {
-    uint64_t epoch = atomic_load_explicit(&ring->segment->epoch, memory_order_relaxed);
+    uint64_t epoch = ring_epoch(ring);
     lk_assert(epoch % 2 == 0);
-    /* seq_cst, as all of the epoch: readers in other processes compare two loads of it around what they read (S3). */
-    atomic_store(&ring->segment->epoch, epoch + 1);
+    ring_word_store(&ring->segment->epoch, epoch + 1);
 }
 
 void ring_epoch_end(struct ring *ring, raft_term term, bool leads)
 {
     assert_epoch_odd(ring);
-    atomic_store(&ring->segment->term, term);
-    atomic_store(&ring->segment->leads, leads);
-    atomic_fetch_add(&ring->segment->epoch, 1);
+    struct ring_segment *segment = ring->segment;
+    /* Rounds are counted anew where somebody else begins to lead. */
+    if (term != ring_word_own(&segment->term) || leads != ring_word_own(&segment->leads)) {
+        ring_word_store(&segment->round, 0);
+    }
+    ring_word_store(&segment->term, term);
+    ring_word_store(&segment->leads, leads);
+    ring_word_store(&segment->epoch, ring_epoch(ring) + 1);
+}
+
+uint64_t ring_epoch(const struct ring *ring)
+{
+    return ring_word_own(&ring->segment->epoch);
+}
+
+void ring_beat(struct ring *ring, uint64_t round)
+{
+    ring_word_store(&ring->segment->round, round);
+    ring_word_store(&ring->segment->beat, ring_word_own(&ring->segment->beat) + 1);
+}
+
+void ring_sleeps(struct ring *ring, bool asleep)
+{
+    ring_sleeps_store(&ring->segment->sleeps, asleep);
+}
+
+int ring_fd(const struct ring *ring)
+{
+    return ring->sealed ? ring->fd : -1;
 }
 
 void ring_commit(struct ring *ring, raft_index commit)
@@ -478,7 +443,7 @@ void ring_commit(struct ring *ring, raft_index commit)
         ring->commit++;
         ring->uncommitted_bytes -= held_slot(ring, ring->commit).bytes;
     }
-    atomic_store_explicit(&ring->segment->commit, commit, memory_order_release);
+    ring_word_store(&ring->segment->commit, commit);
 }
 
 void ring_release(struct ring *ring, raft_index stored)
@@ -492,10 +457,7 @@ void ring_release(struct ring *ring, raft_index stored)
 
 int ring_find(const struct ring *ring, raft_index index, struct ring_slot *ret)
 {
-    struct ring_slot slot;
-    if (index == 0 || !slot_read(slot_of(ring, index), index, &slot)) return LOCKSTEP_ENOTFOUND;
-    *ret = slot;
-    return 0;
+    return ring_map_read(slot_of(ring, index), index, ret) ? 0 : LOCKSTEP_ENOTFOUND;
 }
 
 struct block_base ring_last(const struct ring *ring)
@@ -540,7 +502,7 @@ int ring_pin(struct ring *ring, unsigned owner, ring_pos pos)
      * owner's reads of them come before the writer, who loads the pin, overwrites them. */
     atomic_store(&ring->pins[owner], pos);
     if (before <= pos) return 0; /* held all along */
-    if (atomic_load(&ring->segment->head) <= pos) return 0;
+    if (ring_word_load(&ring->segment->head) <= pos) return 0;
     atomic_store(&ring->pins[owner], before);
     return LOCKSTEP_ELAPPED;
 }
@@ -555,7 +517,7 @@ int ring_pin_batch(struct ring *ring, ring_pos pos, ring_pos end)
     /* The end first: a writer that sees this pin sees an end that covers it. All seq_cst, as in ring_pin(). */
     atomic_store(&ring->batch_end, end);
     if (before == PIN_NONE) atomic_store(&ring->pins[RING_PIN_MACHINE], pos);
-    if (atomic_load(&ring->segment->head) <= new_from) return 0;
+    if (ring_word_load(&ring->segment->head) <= new_from) return 0;
     if (before == PIN_NONE) {
         ring_unpin(ring, RING_PIN_MACHINE);
     } else {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ring.h - the hot end of the log: blocks, each written once, held by position by everyone else.
  * Thread: the loop is the only writer (claim, publish, cut, release). Any thread reads under a pin.
- * Owns: a sealed memfd, reserved at start and laid out as it will be handed to other processes: a header page (epoch,
- * term, leads, head, tail, commit), the index map, the bytes.
+ * Owns: a sealed memfd, reserved at start, that other processes of the host may map and read: proto/ring_segment.h says
+ * what lies where, proto/ring_reader.h reads it.
  *
  *   head                          tail
  *    |  committed, stored | live  |  claim (invisible) |
@@ -23,6 +23,7 @@
 
 #include "base/ids.h"
 #include "proto/block.h"
+#include "proto/ring_segment.h" /* struct ring_slot */
 
 struct ring;
 
@@ -30,15 +31,10 @@ struct ring_options {
     uint64_t bytes;           /* a power of two */
     uint32_t block_bytes_max; /* largest claim */
     uint32_t group;
-};
-
-/* Where a block lies. */
-struct ring_slot {
-    raft_index index;
-    raft_term term;
-    ring_pos pos;
-    uint32_t bytes;
-    uint32_t header_crc;
+    /* For readers in other processes: whose ring it is. 0 = not known. */
+    uint64_t cluster_id;
+    raft_member member_id;
+    uint64_t boot;
 };
 
 /* Who may hold bytes in place. */
@@ -83,7 +79,14 @@ int ring_republish(struct ring *ring, raft_index first);
 
 void ring_epoch_begin(struct ring *ring);                           /* odd */
 void ring_epoch_end(struct ring *ring, raft_term term, bool leads); /* even, with the new term and role */
-void ring_commit(struct ring *ring, raft_index commit);             /* for readers in other processes */
+uint64_t ring_epoch(const struct ring *ring);                       /* never 0. Loop */
+void ring_commit(struct ring *ring, raft_index commit);
+
+/* For readers in other processes. Loop, each O(1). */
+int ring_fd(const struct ring *ring); /* stays the ring's; -1: this kernel cannot seal it, it is handed to nobody */
+void ring_beat(struct ring *ring, uint64_t round); /* a round of heartbeats, instead of sending it */
+/* S7: after `true` the loop looks at everything once more, and only then sleeps. */
+void ring_sleeps(struct ring *ring, bool asleep);
 
 /* Blocks up to index are flushed and in LMDB: the head may pass them. Loop. */
 void ring_release(struct ring *ring, raft_index stored);

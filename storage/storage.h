@@ -49,6 +49,7 @@ struct storage_options {
     uint64_t keep_bytes;      /* of blocks stay in front of a snapshot, for peers that are a little behind */
     uint64_t keep_ns;         /* but none that is older than it by so much log time; 0 = however old */
     uint32_t group;
+    uint64_t cluster_id; /* said in the ring's header */
     raft_member member_id;
     uint64_t
         random_id; /* names the journal when it is first made: nobody can write a payload that looks like a frame */

@@ -25,7 +25,7 @@ FOLDERS = {
     "base": ["lockstep/"],
     "raft": ["base/"],
     "proto": ["base/"],
-    "storage": ["base/", "proto/block.h"],
+    "storage": ["base/", "proto/block.h", "proto/ring_segment.h"],
     "transport": ["base/", "proto/", "raft/message.h", "storage/ring.h", "storage/log.h"],
     "statemachine/machines": ["lockstep/"],
     "statemachine": ["base/", "lockstep/", "proto/block.h", "storage/ring.h", "storage/log.h"],
