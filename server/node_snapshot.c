@@ -20,7 +20,7 @@
 #include "server/pace.h"
 
 enum { HOLD_MAX = 4 };
-static_assert((int)SNAPSHOT_PIECE_BYTES <= (int)BLOCK_BYTES_MAX, "a load buffer holds a piece");
+static_assert((int)SNAPSHOT_PIECE_BYTES_MAX <= (int)BLOCK_BYTES_MAX, "a load buffer holds a piece");
 
 /* --- a snapshot's content ----------------------------------------------------------------------------------------- */
 
@@ -66,12 +66,17 @@ static int write_pieces(struct lockstep_writer *writer, const void *bytes, size_
 {
     struct piece_writer *pieces = (struct piece_writer *)(void *)writer;
     const struct node_env *env = &pieces->node->env;
-    int rc = storage_snapshot_write(pieces->node->storage, bytes, count);
-    uint64_t rest_ns = pace_rest_ns(env->now_ns(env->context) - pieces->since_ns);
-    if (rc != 0 || rest_ns == 0) return rc;
-    pieces->stopped = !env->pause(env->context, rest_ns);
-    pieces->since_ns = env->now_ns(env->context);
-    return pieces->stopped ? LOCKSTEP_EUNAVAILABLE : 0;
+    for (size_t at = 0, step; at < count; at += step) {
+        step = count - at < SNAPSHOT_STEP_BYTES ? count - at : SNAPSHOT_STEP_BYTES;
+        int rc = storage_snapshot_write(pieces->node->storage, (const uint8_t *)bytes + at, step);
+        if (rc != 0) return rc;
+        uint64_t rest_ns = pace_rest_ns(env->now_ns(env->context) - pieces->since_ns);
+        if (rest_ns == 0) continue;
+        pieces->stopped = !env->pause(env->context, rest_ns);
+        pieces->since_ns = env->now_ns(env->context);
+        if (pieces->stopped) return LOCKSTEP_EUNAVAILABLE;
+    }
+    return 0;
 }
 
 static void take(struct node *node)

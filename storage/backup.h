@@ -23,7 +23,7 @@
 #include "storage/inspect.h"
 #include "storage/snapshot.h"
 
-enum { BACKUP_VERSION = 1, BACKUP_SNAPSHOT_PIECE_BYTES_MAX = SNAPSHOT_PIECE_BYTES };
+enum { BACKUP_VERSION = 1, BACKUP_SNAPSHOT_PIECE_BYTES_MAX = SNAPSHOT_PIECE_BYTES_MAX };
 
 struct backup_head {
     uint32_t version;                   /* with EVERSION it alone is set */

@@ -15,6 +15,7 @@ enum { LEVEL = 1, WINDOW_LOG = 19 };
 
 struct compress {
     ZSTD_CCtx *context;
+    size_t block_bytes; /* taken since the last whole block */
 };
 
 struct expand {
@@ -52,15 +53,23 @@ void compress_close(struct compress *stream)
 
 int compress_work(struct compress *stream, struct compress_in *in, struct compress_out *out, bool end, bool *ret_ended)
 {
-    ZSTD_inBuffer from = {.src = in->bytes, .size = in->count, .pos = in->done};
+    ZSTD_inBuffer from = {.src = in->bytes, .pos = in->done};
     ZSTD_outBuffer to = {.dst = out->bytes, .size = out->room, .pos = out->done};
+    ZSTD_EndDirective then;
     size_t rc;
     do {
-        rc = ZSTD_compressStream2(stream->context, &to, &from, end ? ZSTD_e_end : ZSTD_e_continue);
-    } while (!ZSTD_isError(rc) && to.pos < to.size && (from.pos < from.size || (end && rc > 0)));
+        size_t before = from.pos, left = COMPRESS_BLOCK_BYTES - stream->block_bytes;
+        bool all = in->count - before < left;
+        from.size = all ? in->count : before + left;
+        then = !all ? ZSTD_e_flush : end ? ZSTD_e_end : ZSTD_e_continue;
+        rc = ZSTD_compressStream2(stream->context, &to, &from, then);
+        stream->block_bytes += from.pos - before;
+        if (then == ZSTD_e_flush && rc == 0) stream->block_bytes = 0;
+        *ret_ended = then == ZSTD_e_end && rc == 0;
+    } while (!ZSTD_isError(rc) && to.pos < to.size &&
+             (from.pos < in->count || (then != ZSTD_e_continue && rc > 0) || (end && !*ret_ended)));
     in->done = from.pos;
     out->done = to.pos;
-    *ret_ended = end && rc == 0;
     return from_zstd(rc);
 }
 

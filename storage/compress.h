@@ -21,6 +21,10 @@ struct compress_out {
     size_t room, done;
 };
 
+/* What comes in is compressed in blocks of so much: no call costs more than its bytes and one such, so who is in nobody's way
+ * with short calls stays so. */
+enum { COMPRESS_BLOCK_BYTES = 16 << 10 };
+
 int compress_open(struct compress **ret); /* ENOMEM */
 void compress_close(struct compress *stream);
 /* Go on until `in` is taken or `out` is full. end: nothing comes behind `in`; *ret_ended says that all is out. ENOMEM */

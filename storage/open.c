@@ -704,7 +704,7 @@ int storage_open(const struct storage_options *options, struct storage **ret, st
     o.storage->piece_bytes = options->piece_bytes != 0 ? options->piece_bytes : SNAPSHOT_PIECE_BYTES;
     o.storage->keep_bytes = options->keep_bytes;
     o.storage->keep_ns = options->keep_ns;
-    lk_assert(o.storage->piece_bytes <= SNAPSHOT_PIECE_BYTES);
+    lk_assert(o.storage->piece_bytes <= SNAPSHOT_PIECE_BYTES_MAX);
     int rc = open_steps(&o, ret_recovered);
     if (o.txn != NULL) options->kv->abort(o.txn);
     recovery_free(&o.recovery);

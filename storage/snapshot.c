@@ -33,7 +33,7 @@ enum {
 
 int storage_snapshot_open(struct storage *s)
 {
-    s->install.bytes = malloc(SNAPSHOT_PIECE_BYTES);
+    s->install.bytes = malloc(SNAPSHOT_PIECE_BYTES_MAX);
     return s->install.bytes != NULL ? 0 : LOCKSTEP_ENOMEM;
 }
 
@@ -97,7 +97,7 @@ static int taken_piece(struct storage *s)
     s->taking.is.checksum = crc32c_extend(s->taking.is.checksum, s->taking.piece, s->taking.count);
     s->taking.is.bytes += s->taking.count;
     s->taking.count = 0;
-    return rc == 0 ? snapshot_file_flush_due(s->taking.file) : rc;
+    return rc == 0 ? snapshot_file_flush(s->taking.file) : rc;
 }
 
 /* The machine's next bytes, smaller, into pieces. end: there are no more. */
@@ -176,7 +176,7 @@ int storage_install_piece(struct storage *s, const struct storage_snapshot *snap
     uint64_t held_offset = same ? held->offset : 0;
     if (offset != held_offset || count == 0) return LOCKSTEP_EEXIST;
     uint64_t left = snapshot->bytes - offset, piece_bytes = offset == 0 ? count : s->install.piece_bytes;
-    if (count > SNAPSHOT_PIECE_BYTES || count != (left < piece_bytes ? left : piece_bytes)) return LOCKSTEP_EINVAL;
+    if (count > SNAPSHOT_PIECE_BYTES_MAX || count != (left < piece_bytes ? left : piece_bytes)) return LOCKSTEP_EINVAL;
     if (snapshot->base.index == 0 || (snapshot->bytes - 1) / piece_bytes > UINT32_MAX) return LOCKSTEP_EINVAL;
     s->install.piece_bytes = (uint32_t)piece_bytes;
     s->install.snapshot = *snapshot;
@@ -379,7 +379,7 @@ static int piece_count(struct storage *s)
         s->incoming_shown.discarded++;
         return incoming_drop(s);
     }
-    int rc = whole ? snapshot_file_flush(in->file) : snapshot_file_flush_due(in->file);
+    int rc = snapshot_file_flush(in->file);
     if (rc != 0) {
         (void)incoming_drop(s);
         return rc;

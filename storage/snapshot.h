@@ -18,7 +18,11 @@
 struct storage;
 struct storage_reader;
 
-enum { SNAPSHOT_PIECE_BYTES = 1 << 20 }; /* the most, and the usual; the last piece of a snapshot is shorter */
+/* The last piece of a snapshot is shorter. The usual size is also what is flushed at once, and what a commit's flush may have to
+ * wait for. */
+enum { SNAPSHOT_PIECE_BYTES = 128 << 10, SNAPSHOT_PIECE_BYTES_MAX = 1 << 20 };
+/* What storage_snapshot_write() is given at once by who works in short steps. */
+enum { SNAPSHOT_STEP_BYTES = 16 << 10 };
 
 /* Equal records mean equal bytes. */
 struct storage_snapshot {
@@ -44,7 +48,7 @@ bool storage_snapshot_busy(const struct storage *storage);
 enum storage_which { STORAGE_SNAPSHOT_NEWEST, STORAGE_SNAPSHOT_INCOMING };
 
 /* The piece at `offset`, checked.
- * to            room for SNAPSHOT_PIECE_BYTES
+ * to            room for SNAPSHOT_PIECE_BYTES_MAX
  * ret_snapshot  which one is there now: a newer one may have taken the place of the one that the caller is reading
  * ENOTFOUND: there is none, or `offset` is not where a piece of it begins; ECORRUPT: damaged or missing, also where the
  * incoming one is not complete; EVERSION; EIO. Any thread. Opens the file each time: what is replaced is held by nobody. */

@@ -16,7 +16,7 @@ struct storage_content {
     uint64_t next; /* offset of the piece behind this one */
     struct compress_in in;
     bool ended;
-    uint8_t piece[SNAPSHOT_PIECE_BYTES];
+    uint8_t piece[SNAPSHOT_PIECE_BYTES_MAX];
 };
 
 int storage_content_open(struct storage_reader *reader, enum storage_which which, struct storage_content **ret)

@@ -31,7 +31,6 @@ static_assert(sizeof(struct piece_head) == SNAPSHOT_PIECE_HEAD_BYTES, "as docume
 struct snapshot_file {
     const struct disk *disk;
     struct disk_file *file;
-    uint32_t unflushed; /* pieces */
 };
 
 /* --- as bytes ------------------------------------------------------------------------------------------------------ */
@@ -146,7 +145,7 @@ static int head_read(struct snapshot_file *file, struct snapshot_file_head *ret)
     ret->piece_bytes = bytes.piece_bytes;
     ret->is = snapshot_from_bytes(&bytes.is);
     if (ret->is.base.index == 0 || ret->is.bytes == 0 || ret->piece_bytes == 0) return LOCKSTEP_ECORRUPT;
-    if (ret->piece_bytes > SNAPSHOT_PIECE_BYTES || ret->piece_bytes > ret->is.bytes) return LOCKSTEP_ECORRUPT;
+    if (ret->piece_bytes > SNAPSHOT_PIECE_BYTES_MAX || ret->piece_bytes > ret->is.bytes) return LOCKSTEP_ECORRUPT;
     return (ret->is.bytes - 1) / ret->piece_bytes > UINT32_MAX ? LOCKSTEP_ECORRUPT : 0;
 }
 
@@ -191,18 +190,11 @@ int snapshot_file_write(struct snapshot_file *file, uint32_t piece_bytes, uint32
     const struct iovec parts[] = {{.iov_base = &head, .iov_len = sizeof head},
                                   {.iov_base = (void *)(uintptr_t)bytes, .iov_len = count}};
     int rc = file->disk->pwritev(file->file, parts, 2, piece_place(piece_bytes, number));
-    file->unflushed += rc == 0;
     return rc;
-}
-
-int snapshot_file_flush_due(struct snapshot_file *file)
-{
-    return file->unflushed >= SNAPSHOT_FLUSH_PIECES ? snapshot_file_flush(file) : 0;
 }
 
 int snapshot_file_flush(struct snapshot_file *file)
 {
-    file->unflushed = 0;
     return file->disk->flush(file->file, true);
 }
 

@@ -27,8 +27,7 @@ enum {
     SNAPSHOT_FILE_VERSION = 1,
     SNAPSHOT_FILE_HEAD_BYTES = 4096,
     SNAPSHOT_PIECE_HEAD_BYTES = 16,
-    SNAPSHOT_FLUSH_PIECES = 4, /* so many are written between two flushes: others on this disk wait for no more */
-    SNAPSHOT_NAME_BYTES = 32,  /* with the final 0 */
+    SNAPSHOT_NAME_BYTES = 32, /* with the final 0 */
 };
 
 #define SNAPSHOT_NAME_TAKEN    "snapshot.taken"
@@ -73,15 +72,14 @@ int snapshot_file_open(const struct disk *disk, const char *directory, const cha
                        struct snapshot_file **ret, struct snapshot_file_head *ret_head);
 void snapshot_file_close(struct snapshot_file *file); /* takes NULL */
 
-/* Write the head, or piece `number` of a file with such pieces. After ENOSPC it can be written again. EIO, ENOSPC. */
+/* Write the head, or piece `number` of a file with such pieces. After ENOSPC it can be written again. Flush behind each piece:
+ * a commit's flush waits for all that others have written to this disk. EIO, ENOSPC. */
 int snapshot_file_write_head(struct snapshot_file *file, const struct snapshot_file_head *head);
 int snapshot_file_write(struct snapshot_file *file, uint32_t piece_bytes, uint32_t number, const void *bytes,
                         uint32_t count);
 /* All of it, and its size. EIO, ENOSPC: whatever it was, the file holds no more what was written, and another flush would
  * not say so (R8): remove it. */
 int snapshot_file_flush(struct snapshot_file *file);
-/* The same, once SNAPSHOT_FLUSH_PIECES were written since the last one. */
-int snapshot_file_flush_due(struct snapshot_file *file);
 /* Give it its name for good, durably. It was flushed. ENOSPC: it has the name that it had. EIO. */
 int snapshot_file_publish(const struct disk *disk, const char *directory, const char *name, raft_index index);
 /* ENOTFOUND is no error here. EIO. */

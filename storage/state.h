@@ -131,7 +131,7 @@ struct storage {
         struct storage_snapshot snapshot;
         uint64_t offset;
         size_t count;
-        uint8_t *bytes; /* SNAPSHOT_PIECE_BYTES */
+        uint8_t *bytes; /* SNAPSHOT_PIECE_BYTES_MAX */
         struct storage_install_configuration configuration;
         bool begun; /* the loop's own: from storage_install to storage_install_done */
         struct block_base base;

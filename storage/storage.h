@@ -45,7 +45,7 @@ struct storage_options {
     uint64_t journal_bytes; /* at least 4 rings */
     uint64_t map_bytes;
     uint32_t block_bytes_max; /* largest accepted, BLOCK_BYTES_MAX */
-    uint32_t piece_bytes;     /* of snapshots taken here; 0 = SNAPSHOT_PIECE_BYTES, which is also the most */
+    uint32_t piece_bytes;     /* of snapshots taken here; 0 = SNAPSHOT_PIECE_BYTES; at most SNAPSHOT_PIECE_BYTES_MAX */
     uint64_t keep_bytes;      /* of blocks stay in front of a snapshot, for peers that are a little behind */
     uint64_t keep_ns;         /* but none that is older than it by so much log time; 0 = however old */
     uint32_t group;

@@ -63,7 +63,7 @@ static void there_and_back(const uint8_t *bytes, size_t count)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
 {
-    static uint8_t piece[SNAPSHOT_PIECE_BYTES];
+    static uint8_t piece[SNAPSHOT_PIECE_BYTES_MAX];
     struct snapshot_file *file = NULL;
     struct snapshot_file_head head = {.version = SNAPSHOT_FILE_VERSION, .piece_bytes = PIECE_MAX};
     if (count < 8) return 0;

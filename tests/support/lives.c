@@ -184,7 +184,7 @@ static void check_snapshot(const struct store *store, struct storage_reader *rea
     require(is->bytes == content_bytes(is->base.crc), "a snapshot of another length");
     for (uint64_t offset = 0; offset < is->bytes;) {
         struct storage_snapshot seen;
-        static uint8_t bytes[SNAPSHOT_PIECE_BYTES];
+        static uint8_t bytes[SNAPSHOT_PIECE_BYTES_MAX];
         size_t count;
         int rc = storage_piece_read(reader, STORAGE_SNAPSHOT_NEWEST, offset, &seen, bytes, &count);
         require(rc == 0, "snapshot of block %lu, byte %lu: %s", (unsigned long)is->base.index, (unsigned long)offset,

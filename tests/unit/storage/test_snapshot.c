@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/crc32c.h"
+#include "base/random.h"
 #include "lockstep/errors.h"
 #include "storage/state.h"
 #include "tests/support/sim_disk.h"
@@ -136,7 +137,7 @@ static struct storage_status status(void)
     return status;
 }
 
-static uint8_t piece[SNAPSHOT_PIECE_BYTES];
+static uint8_t piece[SNAPSHOT_PIECE_BYTES_MAX];
 
 static void check_content(enum storage_which which, size_t bytes)
 {
@@ -604,6 +605,64 @@ START_TEST(figures_of_taking_and_installing) /* printed, not asserted */
 }
 END_TEST
 
+/* What is written between two flushes is what a commit's flush may have to wait for. */
+struct between {
+    uint64_t unflushed, most;
+};
+
+static void note_unflushed(void *context, enum sim_disk_operation_kind kind, uint64_t offset, uint64_t bytes)
+{
+    struct between *between = context;
+    (void)offset;
+    between->unflushed = kind == SIM_DISK_WRITE ? between->unflushed + bytes : 0;
+    if (between->unflushed > between->most) between->most = between->unflushed;
+}
+
+START_TEST(no_more_than_a_piece_is_written_between_two_flushes)
+{
+    struct sim_disk *disk = sim_disk_open(1);
+    struct sim_kv *kv = sim_kv_open(disk);
+    struct store small;
+    struct between between = {0};
+    struct random random;
+    static uint8_t noise[4 * SNAPSHOT_PIECE_BYTES];
+    random_seed(&random, 1);
+    random_fill(&random, noise, sizeof noise);
+    store_options(&small, "d", sim_disk(disk), sim_kv(kv));
+    small.options.piece_bytes = 0;
+    ck_assert_int_eq(sim_disk(disk)->make_directory(sim_disk(disk)->context, "d"), 0);
+    ck_assert_int_eq(store_open(&small), 0);
+    small.hard_state.term = 1;
+    store_persist(&small, 0, true);
+    ck_assert(store_append(&small, 1, 300, 7));
+    store_persist(&small, 1, false);
+    store_run_journal(&small, 0);
+    struct block_base base = ring_last(small.ring);
+    sim_disk_watch_set(disk, &(struct sim_disk_watch){.context = &between, .operation = note_unflushed});
+    ck_assert_int_eq(storage_snapshot_begin(small.storage, &base), 0);
+    ck_assert_int_eq(storage_snapshot_write(small.storage, noise, sizeof noise), 0);
+    ck_assert_int_eq(storage_snapshot_end(small.storage, true), 0);
+    uint64_t piece_bytes = SNAPSHOT_PIECE_HEAD_BYTES + SNAPSHOT_PIECE_BYTES;
+    ck_assert_uint_ge(between.most, piece_bytes);
+    ck_assert_uint_le(between.most, piece_bytes + SNAPSHOT_FILE_HEAD_BYTES); /* the last piece, and the head */
+    between.most = 0;
+    /* A leader's. */
+    struct storage_snapshot is = {.base = {.index = 9, .term = 1, .crc = 5, .next_position = 9, .time_ns = 99999},
+                                  .bytes = sizeof noise,
+                                  .checksum = crc32c(noise, sizeof noise)};
+    for (size_t at = 0; at < sizeof noise; at += SNAPSHOT_PIECE_BYTES) {
+        ck_assert_int_eq(storage_install_piece(small.storage, &is, at, noise + at, SNAPSHOT_PIECE_BYTES), 0);
+        store_run_log(&small, 0);
+    }
+    ck_assert_uint_ge(between.most, piece_bytes);
+    ck_assert_uint_le(between.most, piece_bytes + SNAPSHOT_FILE_HEAD_BYTES);
+    sim_disk_watch_set(disk, &(struct sim_disk_watch){.context = NULL});
+    store_close(&small);
+    sim_kv_close(kv);
+    sim_disk_close(disk);
+}
+END_TEST
+
 START_TEST(no_space_ends_the_snapshot_and_nothing_else) /* J8, T43, T55 */
 {
     struct sim_disk *disk = sim_disk_open(1);
@@ -869,6 +928,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_snapshot_being_taken_while_another_is_installed_is_forgotten);
     tcase_add_test(tests, the_configuration_of_an_install_is_the_newest_one);
     tcase_add_test(tests, figures_of_taking_and_installing);
+    tcase_add_test(tests, no_more_than_a_piece_is_written_between_two_flushes);
     tcase_add_test(tests, no_space_ends_the_snapshot_and_nothing_else);
     tcase_add_test(tests, no_space_at_a_flush_throws_a_leaders_snapshot_away);
     tcase_add_test(tests, an_install_that_finds_no_space_for_a_name_is_tried_again);
