@@ -104,6 +104,18 @@ static void member_json(struct json *json, const struct members *members, const 
     json_hash(json, "reply_hash", s->reply_hash, s->reply_hash_bytes);
     json_number(json, "hash_index", s->hash_index);
     json_text(json, "version", s->version);
+    json_array(json, "peers"); /* as this node sees them */
+    for (uint32_t i = 0; i < s->member_count; i++) {
+        const struct lockstep_member *peer = &s->members[i];
+        if (strcmp(peer->name, s->name) == 0) continue;
+        json_object(json, NULL);
+        json_text(json, "name", peer->name);
+        json_text(json, "path", peer->path);
+        json_number(json, "lag_bytes", peer->lag_bytes);
+        json_number(json, "lapped", peer->lapped);
+        json_end(json);
+    }
+    json_end(json);
     json_array(json, "warnings");
     for (uint32_t i = 0; i < s->warning_count; i++) json_text(json, NULL, s->warnings[i]);
     json_end(json);
@@ -158,13 +170,20 @@ static void print_json(const struct lockstep_status *from, const struct members 
     json_end(&json);
 }
 
+/* As the asked node sees it: the leader, if it is one. */
+static const char *path_of(const struct member_view *m)
+{
+    if (m->listed.path[0] == 0) return "-";
+    return strcmp(m->listed.path, "shared memory") == 0 ? "memory" : m->listed.path;
+}
+
 void members_print(const struct members *members, FILE *to)
 {
     static struct table table;
-    table_clear(&table, 11);
+    table_clear(&table, 12);
     table_row(&table);
-    static const char *const heads[] = {"",       "NODE",    "CLIENT",  "MEMBER",     "ROLE",      "TERM",
-                                        "COMMIT", "APPLIED", "DURABLE", "STATE HASH", "REPLY HASH"};
+    static const char *const heads[] = {"",       "NODE",    "CLIENT",  "MEMBER", "ROLE",       "TERM",
+                                        "COMMIT", "APPLIED", "DURABLE", "PATH",   "STATE HASH", "REPLY HASH"};
     for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) table_cell(&table, "%s", i == 0 ? " " : heads[i]);
     for (uint32_t i = 0; i < members->count; i++) {
         const struct member_view *m = &members->members[i];
@@ -176,13 +195,14 @@ void members_print(const struct members *members, FILE *to)
         table_cell(&table, "%s", m->listed.role[0] != 0 ? m->listed.role : "-");
         table_cell(&table, "%s", m->reachable ? s->role : "unreachable");
         if (!m->reachable) {
-            for (int rest = 0; rest < 6; rest++) table_cell(&table, "-");
+            for (int rest = 0; rest < 7; rest++) table_cell(&table, "-");
             continue;
         }
         table_cell(&table, "%" PRIu64, s->term);
         table_cell(&table, "%" PRIu64, s->commit_index);
         table_cell(&table, "%" PRIu64, s->applied_index);
         table_cell(&table, "%" PRIu64, s->durable_index);
+        table_cell(&table, "%s", path_of(m));
         /* Eight digits tell nodes apart for a person; -o json has them all. */
         char at[24] = "";
         snprintf(at, sizeof at, "@%" PRIu64, s->hash_index);
@@ -211,6 +231,9 @@ static void print_people(const struct lockstep_status *from, const struct member
         const struct member_view *m = &members->members[i];
         if (!m->reachable) printf("%s: %s\n", m->listed.name, m->trouble);
         if (m->listed.note[0] != 0 && m->reachable) printf("%s: %s\n", m->listed.name, m->listed.note);
+        if (m->listed.lag_bytes > 0 || m->listed.lapped > 0)
+            printf("%s: %" PRIu64 " bytes behind in shared memory, lapped %" PRIu64 " times\n", m->listed.name,
+                   m->listed.lag_bytes, m->listed.lapped);
         for (uint32_t w = 0; w < m->status.warning_count; w++)
             printf("%s: %s\n", m->listed.name, m->status.warnings[w]);
     }

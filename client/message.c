@@ -262,6 +262,9 @@ static int read_member(const uint8_t *bytes, size_t n, struct lockstep_member *r
         case 8: TEXT(field, ret->note); break;
         case 9: TEXT(field, ret->role); break;
         case 10: ret->priority = (uint32_t)number(&field); break;
+        case 11: TEXT(field, ret->path); break;
+        case 12: ret->lag_bytes = number(&field); break;
+        case 13: ret->lapped = number(&field); break;
         default: break;
         }
     }

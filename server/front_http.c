@@ -67,6 +67,54 @@ static void member_metrics(struct front *front, struct buffer *to)
                          front->status.members[slot].connected);
 }
 
+static void peer_metric(struct front *front, struct buffer *to, const char *type, const char *name, const char *help,
+                        uint64_t (*value)(const struct node_status *status, unsigned slot))
+{
+    const struct node_options *options = node_options_of(front->node);
+    buffer_print(to, "# HELP lockstep_%s %s\n# TYPE lockstep_%s %s\n", name, help, name, type);
+    for (unsigned slot = 0; slot < options->member_count; slot++)
+        if (slot != options->self && options->members[slot].name[0] != 0)
+            buffer_print(to, "lockstep_%s{peer=\"%s\"} %" PRIu64 "\n", name, options->members[slot].name,
+                         value(&front->status, slot));
+}
+
+static uint64_t peer_shares(const struct node_status *status, unsigned slot)
+{
+    return status->members[slot].shared_memory;
+}
+
+static uint64_t peer_lag(const struct node_status *status, unsigned slot)
+{
+    return status->members[slot].lag_bytes;
+}
+
+static uint64_t peer_lapped(const struct node_status *status, unsigned slot)
+{
+    return status->members[slot].lapped;
+}
+
+static uint64_t peer_bells(const struct node_status *status, unsigned slot)
+{
+    return status->members[slot].bells;
+}
+
+static uint64_t peer_bells_spared(const struct node_status *status, unsigned slot)
+{
+    return status->members[slot].bells_spared;
+}
+
+static void shared_memory_metrics(struct front *front, struct buffer *to)
+{
+    peer_metric(front, to, "gauge", "peer_shared_memory", "1 while one of the two reads the other's ring.",
+                peer_shares);
+    peer_metric(front, to, "gauge", "peer_lag_bytes", "Bytes of the ring that its reader has not read.", peer_lag);
+    peer_metric(front, to, "counter", "peer_lapped_total", "Times that the reader came too late for the ring.",
+                peer_lapped);
+    peer_metric(front, to, "counter", "peer_bells_total", "Bells rung, to wake the peer.", peer_bells);
+    peer_metric(front, to, "counter", "peer_bells_spared_total", "Bells not rung, because the peer was awake.",
+                peer_bells_spared);
+}
+
 static void front_metrics(struct front *front, struct buffer *to)
 {
     const struct front_counters *c = &front->counters;
@@ -111,6 +159,7 @@ static int body_of(struct front *front, const struct http1_request *request, str
         node_status_read(front->node, &front->status);
         node_metrics(front, body);
         member_metrics(front, body);
+        shared_memory_metrics(front, body);
         front_metrics(front, body);
         return 200;
     }

@@ -228,6 +228,8 @@ struct node_status {
         bool voter, connected;
         bool joining; /* it is being asked whether it may be admitted */
         raft_index match;
+        bool shared_memory; /* the rest: transport_peer_status */
+        uint64_t lag_bytes, lapped, bells, bells_spared;
         char note[TRANSPORT_REASON_BYTES_MAX];
     } members[RAFT_MEMBERS_MAX];    /* by slot */
     raft_term last_term;            /* of the last block */

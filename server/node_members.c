@@ -678,6 +678,11 @@ void node_members_status(struct node *node, struct node_status *ret)
         }
         node->transport->ops->peer_status(node->transport, slot, &peer);
         ret->members[slot].connected = peer.connected_in && peer.connected_out;
+        ret->members[slot].shared_memory = peer.shared_memory;
+        ret->members[slot].lag_bytes = peer.lag_bytes;
+        ret->members[slot].lapped = peer.lapped;
+        ret->members[slot].bells = peer.bells;
+        ret->members[slot].bells_spared = peer.bells_spared;
         snprintf(ret->members[slot].note, sizeof ret->members[slot].note, "%s", peer.reason);
         for (uint32_t i = 0; i < ret->raft.peer_count; i++)
             if (ret->raft.peers[i].id == node->slot_id[slot]) peer_status(ret, slot, i);

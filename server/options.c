@@ -19,7 +19,17 @@
 #include "lockstep/errors.h"
 #include "transport/tcp.h"
 
-enum kind { KIND_TEXT, KIND_NAME, KIND_ADDRESS, KIND_LEVEL, KIND_BYTES, KIND_DURATION, KIND_COUNT, KIND_SWITCH };
+enum kind {
+    KIND_TEXT,
+    KIND_NAME,
+    KIND_ADDRESS,
+    KIND_LEVEL,
+    KIND_BYTES,
+    KIND_DURATION,
+    KIND_COUNT,
+    KIND_SWITCH,
+    KIND_AUTO
+};
 
 /* A setting: TABLE.KEY, or KEY for what stands before the first table. */
 struct setting {
@@ -58,6 +68,8 @@ enum {
     JOURNAL_DIR,
     SNAPSHOT_AFTER,
     SNAPSHOT_AGE,
+    SHARED_MEMORY,
+    SPIN,
     DATA,
     LISTEN_CLIENT,
     LISTEN_PEER,
@@ -90,6 +102,8 @@ static const struct setting settings[SETTINGS] = {
                         "64MiB"},
     [SNAPSHOT_AGE] = {"storage.snapshot_age", KIND_DURATION, PLACE(node.snapshot_age_ns), 1000 * MS,
                       UINT64_C(365) * 86400000 * MS, "24h"},
+    [SHARED_MEMORY] = {"transport.shared_memory", KIND_AUTO, PLACE(shared_memory), 0, 1, "off"},
+    [SPIN] = {"transport.spin", KIND_DURATION, PLACE(spin_ns), 0, MS, "0us"},
     [DATA] = {"data", KIND_TEXT, PLACE(node.data_directory), 0, 0, NULL},
     [LISTEN_CLIENT] = {"listen_client", KIND_ADDRESS, PLACE(listen_client), 0, 0, NULL},
     [LISTEN_PEER] = {"listen_peer", KIND_ADDRESS, PLACE(listen_peer), 0, 0, NULL},
@@ -267,6 +281,13 @@ static int switch_store(struct reader *reader, const struct source *source, cons
     return complain(reader, source, "%s is \"%s\"; write true or false", key, text);
 }
 
+static int auto_store(struct reader *reader, const struct source *source, const char *key, const char *text, bool *to)
+{
+    *to = strcmp(text, "auto") == 0;
+    if (*to || strcmp(text, "off") == 0) return 0;
+    return complain(reader, source, "%s is \"%s\"; write \"auto\" or \"off\"", key, text);
+}
+
 static int setting_apply(struct reader *reader, unsigned number, const char *text, struct source source)
 {
     const struct setting *setting = &settings[number];
@@ -287,6 +308,7 @@ static int setting_apply(struct reader *reader, unsigned number, const char *tex
         rc = text_store(reader, &source, setting->key, text, to, setting->room);
         break;
     case KIND_LEVEL: rc = level_store(reader, &source, text, to); break;
+    case KIND_AUTO: rc = auto_store(reader, &source, setting->key, text, to); break;
     case KIND_SWITCH: rc = switch_store(reader, &source, setting->key, text, to); break;
     default: rc = number_store(reader, &source, setting, text, to); break;
     }
@@ -425,17 +447,18 @@ static int node_read(struct reader *reader, const struct config_value *table)
 
 static int file_read(struct reader *reader)
 {
-    static const char *const tables[] = {"node", "raft", "limits", "storage"};
+    static const char *const tables[] = {"node", "raft", "limits", "storage", "transport"};
+    const size_t table_count = sizeof tables / sizeof *tables;
     const struct config_value *root = config_root(reader->config);
     for (const struct config_value *value = root->as.children.first; value != NULL; value = value->next) {
         struct source source = in_file(value->key_place);
         int rc = 0;
         if (value->type == CONFIG_TABLE) {
             size_t i = 0;
-            while (i < 4 && strcmp(tables[i], value->key) != 0) i++;
-            if (i == 4)
+            while (i < table_count && strcmp(tables[i], value->key) != 0) i++;
+            if (i == table_count)
                 return complain(reader, &source, "there is no table [%.64s]; %s", value->key,
-                                hint_of(value->key, tables, 4).text);
+                                hint_of(value->key, tables, table_count).text);
             if (i > 0)
                 rc = table_read(reader, value);
             else

@@ -2,7 +2,7 @@
 /* server.c - one node as a process: everything that the node knows only as doors, opened around it and closed again.
  * Thread: the loop's, which is the process's first.
  *
- *   log -> machine -> loop -> client port -> node -> peer port (-> fault filter) -> threads -> turns
+ *   log -> machine -> loop -> client port -> node -> peer port (-> fault filter | shared memory) -> threads -> turns
  *
  * Start: an error is one line on stderr, `lockstep: what: why; what to do`, and everything opened is closed again.
  * Stop (SIGTERM, SIGINT): the node hands leadership over and lets what is appended finish, the front answers it; then
@@ -28,6 +28,8 @@
 #include "server/front.h"
 #include "server/loop.h"
 #include "transport/fault.h"
+#include "transport/local.h"
+#include "transport/local_unix.h"
 #include "transport/tcp.h"
 
 enum { STOP_MS = 8000, FILES_BESIDES_CONNECTIONS = 256 };
@@ -155,7 +157,7 @@ static uint64_t work(void *context, enum node_part part)
     return node_work(context, part);
 }
 
-static void report_faults(void *context, const char *text)
+static void report_transport(void *context, const char *text)
 {
     log_line(context, NODE_LOG_WARN, "transport", text);
 }
@@ -220,6 +222,25 @@ static int node_start(struct server *server, char *why, size_t why_room)
     return node_open(o, loop_env(server->loop), &owner, &server->node, why, why_room);
 }
 
+/* Peers of the same host follow through memory; everything else goes by the transport that is there. */
+static int shared_memory_open(struct server *server, const struct tcp_options *tcp, char *why, size_t why_room)
+{
+    struct local_options local = {
+        .owner = tcp->owner,
+        .inner = server->transport,
+        .hello = tcp->hello,
+        .self = tcp->self,
+        .spin_ns = server->options.spin_ns,
+        .report_context = server->log,
+        .report = report_transport,
+    };
+    int rc = local_unix_open(tcp->loop, &local.link);
+    if (rc == 0) rc = local_open(&local, &server->transport);
+    if (rc != 0 && local.link != NULL) local.link->ops->close(local.link);
+    if (rc != 0) (void)snprintf(why, why_room, "shared memory: %s", lockstep_error_text(rc));
+    return rc;
+}
+
 static int peer_port_open(struct server *server, char *why, size_t why_room)
 {
     const struct server_options *o = &server->options;
@@ -239,7 +260,7 @@ static int peer_port_open(struct server *server, char *why, size_t why_room)
         .rules = o->faults,
         .seed = loop_env(server->loop)->random(loop_env(server->loop)->context),
         .report_context = server->log,
-        .report = report_faults,
+        .report = report_transport,
     };
     node_transport_hello(server->node, &tcp.hello);
     for (unsigned i = 0; i < tcp.peer_count; i++) {
@@ -247,10 +268,13 @@ static int peer_port_open(struct server *server, char *why, size_t why_room)
         tcp.peers[i].address = node->members[i].peer;
     }
     int rc = tcp_open(&tcp, &server->transport, why, why_room);
-    if (rc != 0 || o->faults[0] == 0) return rc;
+    if (rc != 0) return rc;
+    if (o->faults[0] == 0) return o->shared_memory ? shared_memory_open(server, &tcp, why, why_room) : 0;
     fault.inner = server->transport;
     rc = fault_open(&fault, &server->transport, why, why_room);
-    if (rc == 0) log_format(server->log, NODE_LOG_WARN, "transport", "faults are being made: rules=%s", o->faults);
+    if (rc == 0)
+        log_format(server->log, NODE_LOG_WARN, "transport", "faults are being made, no shared memory: rules=%s",
+                   o->faults);
     return rc;
 }
 

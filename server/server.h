@@ -21,7 +21,9 @@ struct server_options {
     char listen_peer[NODE_ADDRESS_BYTES_MAX];
     uint32_t grpc_message_bytes_max;
     uint32_t connections_max;
-    char faults[4096]; /* rules of the fault filter, or @FILE; "" = no filter. LOCKSTEP_FAULTS, for tests */
+    bool shared_memory; /* peers of this host follow through it; not where faults are made */
+    uint64_t spin_ns;   /* looks at the shared memory so long before it sleeps; 0 = not at all */
+    char faults[4096];  /* rules of the fault filter, or @FILE; "" = no filter. LOCKSTEP_FAULTS, for tests */
 };
 
 /* A setting that beats the environment and the file: `--limits.ring 32MiB` is {"limits.ring", "32MiB"}.

@@ -64,6 +64,13 @@ static const char *member_role_text(const struct node_status *status, unsigned s
     }
 }
 
+static const char *path_text(const struct front *front, unsigned slot)
+{
+    if (slot == node_options_of(front->node)->self) return "";
+    if (front->status.members[slot].shared_memory) return "shared memory";
+    return front->status.members[slot].connected ? "tcp" : "";
+}
+
 static void fill_member(struct front *front, unsigned slot, Lockstep__V1__MemberStatus *ret)
 {
     const struct node_options *options = node_options_of(front->node);
@@ -79,6 +86,9 @@ static void fill_member(struct front *front, unsigned slot, Lockstep__V1__Member
     ret->note = unconst(status->members[slot].note);
     ret->role = unconst(member_role_text(status, slot));
     ret->priority = status->members[slot].priority;
+    ret->path = unconst(path_text(front, slot));
+    ret->lag_bytes = status->members[slot].lag_bytes;
+    ret->lapped = status->members[slot].lapped;
 }
 
 static void hash_bytes(struct lockstep_hash hash, uint8_t to[16])

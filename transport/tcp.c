@@ -432,6 +432,7 @@ static void greeted(struct peer *peer)
         peer->out->state = CONNECTION_OUT;
         peer->status.connected_out = true;
         peer->status.member_id = reply.hello.member_id;
+        peer->status.boot = reply.hello.boot;
         peer->status.refused = 0;
         peer->status.reason[0] = 0;
         peer->backoff_ms = BACKOFF_MS_MIN;
@@ -581,6 +582,7 @@ static void stranger_hello(struct connection *c)
     receive_reset(&peer->receive);
     peer->status.connected_in = true;
     peer->status.member_id = hello.member_id;
+    peer->status.boot = hello.boot;
     peer->status.received_bytes += HELLO_FRAME_BYTES;
     if (peer_dialled(tcp, peer) && peer->out == NULL) { /* it lives: do not wait for the back-off to end */
         peer->backoff_ms = BACKOFF_MS_MIN;

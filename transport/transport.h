@@ -89,9 +89,14 @@ struct transport_peer_status {
     bool connected_out; /* our hello was accepted */
     bool connected_in;
     raft_member member_id;                   /* 0 = no hello seen */
+    uint64_t boot;                           /* of that hello; 0 = not known */
     int refused, refuses;                    /* the code with which our hello was refused, or we did; 0 = not so */
     char reason[TRANSPORT_REASON_BYTES_MAX]; /* why not connected: dial error, or the refusal's words */
     uint64_t sent_bytes, received_bytes, frames_dropped;
+    bool shared_memory;           /* one of us reads the other's ring: appends, heartbeats and acks go that way */
+    uint64_t lag_bytes;           /* of the ring that the reader has not read; 0 without shared memory */
+    uint64_t lapped;              /* how often the reader was too late, and went on by TCP */
+    uint64_t bells, bells_spared; /* rung; not rung, because the other side was awake */
 };
 
 struct transport;

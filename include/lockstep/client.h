@@ -217,6 +217,9 @@ struct lockstep_member {
     char note[LOCKSTEP_TEXT_BYTES_MAX];
     char role[16]; /* voter, learner, joining, leaving, demoted, dialled; "" = no member */
     uint32_t priority;
+    char path[16]; /* how the answering node and it replicate: "shared memory", "tcp"; "" = itself, or not connected */
+    uint64_t lag_bytes; /* of the ring that the reader of the two has not read; shared memory only */
+    uint64_t lapped;    /* how often it was too late for the ring, and went on by tcp */
 };
 
 struct lockstep_counters {

@@ -78,6 +78,8 @@ START_TEST(defaults_are_as_documented)
     ck_assert_str_eq(options.listen_client, "127.0.0.1:7401");
     ck_assert_str_eq(options.listen_peer, "127.0.0.1:7501");
     ck_assert_str_eq(options.faults, "");
+    ck_assert(!options.shared_memory);
+    ck_assert_uint_eq(options.spin_ns, 0);
 }
 END_TEST
 
@@ -103,7 +105,8 @@ START_TEST(all_keys_are_read)
             "[limits]\ncommand = \"64KiB\"\nblock = \"128KiB\"\ngrpc_message = \"256KiB\"\n"
             "ring = \"8MiB\"\nappend_inflight = \"1MiB\"\nconnections = 50\nsessions = 7\nsession_expiry = \"5s\"\n"
             "[storage]\nmap = \"1GiB\"\njournal = \"32MiB\"\njournal_dir = \"fast\"\nsnapshot_after = \"8KiB\"\n"
-            "snapshot_age = \"1h\"\n") == 0,
+            "snapshot_age = \"1h\"\n"
+            "[transport]\nshared_memory = \"auto\"\nspin = \"20us\"\n") == 0,
         "%s", why);
     ck_assert_uint_eq(options.node.election_timeout_ns, 1000000000);
     ck_assert_uint_eq(options.node.heartbeat_ns, 200000000);
@@ -120,6 +123,8 @@ START_TEST(all_keys_are_read)
     ck_assert_uint_eq(options.node.journal_bytes, 32 << 20);
     ck_assert_uint_eq(options.node.snapshot_after_bytes, 8 << 10);
     ck_assert_uint_eq(options.node.snapshot_age_ns, 3600 * UINT64_C(1000000000));
+    ck_assert(options.shared_memory);
+    ck_assert_uint_eq(options.spin_ns, 20000);
     ck_assert_str_eq(options.node.journal_directory, "/tmp/fast/n1"); /* nodes of one host do not share a journal */
 }
 END_TEST
@@ -238,6 +243,11 @@ START_TEST(wrong_values_are_named_with_what_to_write)
          "storage.journal_dir is \"fast\", but durability \"memory\" keeps no journal; leave it out"},
         {HEAD "durability = \"fast\"\n" NODES, ":3:14",
          "durability is \"fast\"; write \"fsync\", \"os\" or \"memory\""},
+        {HEAD NODES "[transport]\nshared_memory = \"on\"\n", ":14:17",
+         "transport.shared_memory is \"on\"; write \"auto\" or \"off\""},
+        {HEAD NODES "[transport]\nshared_memory = true\n", ":14:17",
+         "transport.shared_memory is a boolean; write a string"},
+        {HEAD NODES "[transport]\nspin = \"2ms\"\n", ":14:8", "transport.spin is 2ms; it can be 0s to 1ms"},
         {"cluster = \"a b\"\nmachine = \"kv\"\n" NODES, ":1:11",
          "cluster is \"a b\"; use 1 to 63 letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_'"},
         {"cluster = \"demo\"\nmachine = \"\"\n" NODES, ":2:11", "machine is empty; leave it out or give it a value"},
