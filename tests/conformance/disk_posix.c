@@ -2,7 +2,6 @@
 /* disk_posix.c - the disk suite against the real one. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "tests/conformance/disk.h"
 #include "tests/support/unit.h"
@@ -19,15 +18,7 @@ const struct disk *conformance_disk_begin(char directory[256])
 
 void conformance_disk_end(void)
 {
-    static const char *const names[] = {"f", "old", "new", "lock"};
-    char path[128];
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        snprintf(path, sizeof path, "%s/%s", at, names[i]);
-        unlink(path);
-    }
-    snprintf(path, sizeof path, "%s/sub", at);
-    rmdir(path);
-    rmdir(at);
+    unit_folder_remove(at);
 }
 
 int main(void)

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "lockstep/errors.h"
 #include "tests/conformance/kv.h"
@@ -29,9 +28,7 @@ static const char *path_of(const char *name)
 
 void conformance_kv_end(void)
 {
-    unlink(path_of("data.mdb"));
-    unlink(path_of("data.mdb-lock"));
-    rmdir(at);
+    unit_folder_remove(at);
 }
 
 START_TEST(file_is_grown_ahead_and_the_map_bounds_it) /* J6 */

@@ -3,12 +3,14 @@
 #include "tests/support/unit.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -73,4 +75,23 @@ int unit_free_port(void)
     }
     ck_abort_msg("no free port from %d to %d", FIRST, FIRST + COUNT - 1);
     return -1;
+}
+
+void unit_folder_empty(const char *folder)
+{
+    DIR *list = opendir(folder);
+    if (list == NULL) return;
+    for (struct dirent *entry; (entry = readdir(list)) != NULL;) {
+        char path[1024];
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        if (unlink(path) != 0) unit_folder_remove(path);
+    }
+    closedir(list);
+}
+
+void unit_folder_remove(const char *folder)
+{
+    unit_folder_empty(folder);
+    rmdir(folder);
 }

@@ -24,4 +24,9 @@ uint64_t unit_rounds(uint64_t usual);
  * kernel takes ports from, and marked as tests/system/harness/ports.py marks its own. */
 int unit_free_port(void);
 
+/* Delete all that is in a folder, folders too; remove deletes the folder itself as well. A folder that is not there is
+ * none: a teardown may call it twice. */
+void unit_folder_empty(const char *folder);
+void unit_folder_remove(const char *folder);
+
 #endif

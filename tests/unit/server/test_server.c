@@ -126,9 +126,7 @@ static void set_up(void)
 
 static void tear_down(void)
 {
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    ck_assert_int_eq(system(command), 0);
+    unit_folder_remove(folder);
 }
 
 /* A child that runs the server, stderr in folder/NAME. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_host_storage.c - host, kv and the real storage together: ring, journal and LMDB on the real disk. The machine runs
  * on its own thread and is lapped by the ring; after a restart it comes to the same hashes (T51, T62). */
-#include <dirent.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -9,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/random.h"
@@ -36,14 +34,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-    DIR *folder = opendir(directory);
-    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
-        char path[512];
-        snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
-        if (entry->d_name[0] != '.') unlink(path);
-    }
-    closedir(folder);
-    rmdir(directory);
+    unit_folder_remove(directory);
     sem_destroy(&machine_bell);
 }
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_epoch.c - backups, and clusters that begin again, on the real disk and LMDB: what was committed is there, configurations
  * lead from the old members to one by legal steps, a damaged backup makes nothing, and a directory in use stays as it was. */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,20 +29,6 @@ static const char *path_of(const char *name)
     return path;
 }
 
-static void remove_all(const char *directory)
-{
-    char name[700];
-    DIR *list = opendir(directory);
-    if (list == NULL) return;
-    for (struct dirent *entry; (entry = readdir(list)) != NULL;) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        snprintf(name, sizeof name, "%s/%s", directory, entry->d_name);
-        if (unlink(name) != 0) remove_all(name);
-    }
-    closedir(list);
-    rmdir(directory);
-}
-
 static void setup(void)
 {
     snprintf(folder, sizeof folder, "/tmp/lockstep-epoch-XXXXXX");
@@ -64,7 +49,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-    remove_all(folder);
+    unit_folder_remove(folder);
 }
 
 static struct storage_options sizes(const char *directory)

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_full.c - a full disk under data.mdb, the real one (J8): no file of this process may grow beyond RLIMIT_FSIZE. */
-#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/random.h"
 #include "lockstep/errors.h"
@@ -50,14 +48,7 @@ static void teardown(void)
 {
     store_close(&store);
     disk_limit(RLIM_INFINITY);
-    DIR *dir = opendir(directory);
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        char path[512];
-        snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
-        if (entry->d_name[0] != '.') unlink(path);
-    }
-    closedir(dir);
-    rmdir(directory);
+    unit_folder_remove(directory);
 }
 
 static bool log_stalled(void)

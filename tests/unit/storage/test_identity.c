@@ -28,14 +28,7 @@ static void setup(void)
 static void teardown(void)
 {
     identity_close(directory);
-    static const char *const files[] = {"identity", "identity.new", "lock", "boot"};
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        char name[192];
-        snprintf(name, sizeof name, "%s/%s", path, files[i]);
-        unlink(name);
-    }
-    rmdir(path);
-    rmdir(parent);
+    unit_folder_remove(parent);
 }
 
 static int open_as(const char *name)

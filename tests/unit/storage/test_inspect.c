@@ -31,12 +31,9 @@ static const char *path_of(const char *name)
 
 static void teardown(void)
 {
-    DIR *list = opendir(directory);
     inspect_close(inspection);
     inspection = NULL;
-    for (struct dirent *entry; (entry = readdir(list)) != NULL;) unlink(path_of(entry->d_name));
-    closedir(list);
-    rmdir(directory);
+    unit_folder_remove(directory);
 }
 
 static void born(void)

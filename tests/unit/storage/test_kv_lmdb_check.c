@@ -28,11 +28,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-    char lock[160];
-    snprintf(lock, sizeof lock, "%s-lock", path);
-    unlink(path);
-    unlink(lock);
-    rmdir(directory);
+    unit_folder_remove(directory);
 }
 
 static int open_map(struct kv_map **ret)

@@ -2,7 +2,6 @@
 /* test_rot.c - the files of a small storage, one flipped bit after the other, on the real doors: nothing is served that was
  * not written, nothing that was promised is missing; what is damaged comes back from others or is named (T54, J7).
  * LOCKSTEP_FULL=1: every single bit. */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,14 +33,7 @@ static void teardown(void)
 {
     store_close(&store);
     archive_forget();
-    DIR *dir = opendir(directory);
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        char path[512];
-        snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
-        if (entry->d_name[0] != '.') unlink(path);
-    }
-    closedir(dir);
-    rmdir(directory);
+    unit_folder_remove(directory);
 }
 
 static void append(int count, raft_term term, uint32_t payload_bytes)

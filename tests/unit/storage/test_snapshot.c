@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_snapshot.c - snapshots beside the log on the real disk and LMDB: what counts when, what stays in front of one, what
  * comes of a leader's. Crashes at every instruction are test_crash.c's. */
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,14 +55,7 @@ static void setup(void)
 static void teardown(void)
 {
     close_store();
-    DIR *dir = opendir(directory);
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        char path[512];
-        snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
-        if (entry->d_name[0] != '.') unlink(path);
-    }
-    closedir(dir);
-    rmdir(directory);
+    unit_folder_remove(directory);
 }
 
 /* `count` more blocks of 400 bytes or so, committed and stored. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_storage.c - ring, journal and LMDB together, on the real disk: what was persisted comes back, what was committed
  * moves, and a directory that is not ours is refused and named. */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,17 +16,6 @@
 static char directory[64];
 static struct store store;
 
-static void empty_directory(void)
-{
-    DIR *dir = opendir(directory);
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        char path[512];
-        snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
-        if (entry->d_name[0] != '.') unlink(path);
-    }
-    closedir(dir);
-}
-
 static void setup(void)
 {
     snprintf(directory, sizeof directory, "/tmp/lockstep-storage-XXXXXX");
@@ -38,8 +26,7 @@ static void setup(void)
 static void teardown(void)
 {
     store_close(&store);
-    empty_directory();
-    rmdir(directory);
+    unit_folder_remove(directory);
 }
 
 static void open_store(void)

@@ -53,7 +53,7 @@ static void *machine_main(void *argument)
 
 START_TEST(all_threads_work_together)
 {
-    char directory[64], path[128];
+    char directory[64];
     struct random random;
     uint64_t rounds = unit_rounds(4000), from_log = 0;
     pthread_t machine;
@@ -116,12 +116,7 @@ START_TEST(all_threads_work_together)
     ck_assert_int_eq(store_open(&store), 0);
     ck_assert_uint_eq(store.recovered.last.crc, last.crc);
     store_close(&store);
-    static const char *const files[] = {"boot", "journal", "data.mdb", "data.mdb-lock"};
-    for (size_t i = 0; i < 4; i++) {
-        snprintf(path, sizeof path, "%s/%s", directory, files[i]);
-        unlink(path);
-    }
-    rmdir(directory);
+    unit_folder_remove(directory);
 }
 END_TEST
 
