@@ -114,9 +114,7 @@ class JournalDir(Case):
         shutil.rmtree(lost.data)  # what it was told to do
         lost.start()
         until(lambda: b"no voter" in lost.output.read_bytes(), settings.patience(30), lost.tail)
-        code, out, errors = process.run(
-            [settings.PROGRAM, "member", "replace", lost.name, "--to", cluster.leader().client_endpoint,
-             "--timeout", "60s"], seconds=settings.patience(90))
+        code, out, errors = cluster.member("replace", lost.name)
         self.assertEqual(code, 0, f"{out}{errors}\n{cluster.tails()}")
         self.assertTrue((self.journals / lost.name / "journal").exists())
         cluster.wait_equal(settings.patience(60))

@@ -15,14 +15,20 @@ KILLS = settings.by_length(1, 2, 40)
 RESTARTS = settings.by_length(2, 4, 60)
 
 
-class LevelOs(Case):
+class Level(Case):
+    level = None
+
     def make(self):
         cluster = self.cluster(nodes=3)
         for node in cluster.nodes:
-            node.environment = {"LOCKSTEP_DURABILITY": "os"}
+            node.environment = {"LOCKSTEP_DURABILITY": self.level}
         cluster.start()
         cluster.leader()
         return cluster
+
+
+class LevelOs(Level):
+    level = "os"
 
     def start_after_reboot(self, cluster, node):
         """Its host was started anew, as far as it can tell."""
@@ -62,10 +68,8 @@ class LevelOs(Case):
             self.assertIn("counts as wiped", errors)
             shutil.rmtree(down.data)  # what it was told to do
             down.start()
-            code, out, errors = process.run(
-                [settings.PROGRAM, "member", "replace", down.name, "--to", cluster.leader().client_endpoint,
-                 "--timeout", "60s"], seconds=settings.patience(90))
-            self.assertEqual(code, 0, errors)
+            code, out, errors = cluster.member("replace", down.name)
+            self.assertEqual(code, 0, f"{out}{errors}\n{cluster.tails()}")
             load.wait_acknowledged(500, settings.patience(30))
         cluster.wait_equal(settings.patience(60))
 
@@ -93,14 +97,8 @@ class LevelOs(Case):
         self.assertIn(b'born with durability "os", the configuration says "fsync"', one.output.read_bytes())
 
 
-class LevelMemory(Case):
-    def make(self):
-        cluster = self.cluster(nodes=3)
-        for node in cluster.nodes:
-            node.environment = {"LOCKSTEP_DURABILITY": "memory"}
-        cluster.start()
-        cluster.leader()
-        return cluster
+class LevelMemory(Level):
+    level = "memory"
 
     def member_ids(self, cluster):
         """Of the voters, by name, if there is nobody else."""

@@ -10,7 +10,7 @@ import time
 
 import grpc
 
-from harness import process, settings
+from harness import settings
 from harness.case import Case, main, say
 from harness.cluster import Node, until
 from harness.load import Load
@@ -31,16 +31,9 @@ class Members(Case):
         self.addCleanup(node.close)
         return node
 
-    def member(self, cluster, *words, json_too=False, timeout=60):
-        """lockstep member ...: exit code, standard output, standard error."""
-        endpoints = ",".join(n.client_endpoint for n in cluster.running())
-        extra = ["-o", "json"] if json_too else []
-        return process.run([settings.PROGRAM, "member", *words, "--to", endpoints, "--timeout",
-                            f"{settings.patience(timeout)}s", *extra], seconds=settings.patience(timeout) + 20)
-
     def change(self, cluster, *words):
         began = time.monotonic()
-        code, out, errors = self.member(cluster, *words)
+        code, out, errors = cluster.member(*words)
         self.assertEqual(code, 0, f"{words}: {out}{errors}\n{cluster.tails()}")
         say(f"member {' '.join(words[:2])}: {(time.monotonic() - began) * 1e3:.0f} ms")
         return out
@@ -127,7 +120,7 @@ class Replace(Members):
         cluster = self.cluster(nodes=3).start()
         cluster.leader()
         lost = cluster.followers(cluster.leader())[0]
-        code, _, errors = self.member(cluster, "replace", lost.name)  # it is there, with its directory
+        code, _, errors = cluster.member("replace", lost.name)  # it is there, with its directory
         self.assertEqual(code, 5, errors)
         self.assertIn("give it an empty directory", errors)
         lost.kill()
@@ -156,7 +149,7 @@ class Replace(Members):
             back.output.write_bytes(b"")
             back.start()
             until(lambda: b"no voter" in back.output.read_bytes(), settings.patience(20), back.tail)
-            asked = threading.Thread(target=self.member, args=[cluster, "replace", back.name], kwargs={"timeout": 1})
+            asked = threading.Thread(target=cluster.member, args=["replace", back.name], kwargs={"timeout": 1})
             asked.start()
             until(lambda: not asked.is_alive() or any(m.role == "learner" for m in leader.status_now().members),
                   settings.patience(20), "the successor is a learner")
@@ -202,7 +195,7 @@ class KillInTheMiddle(Members):
                         leader = cluster["n1"]
                         cluster.hand_over(leader)
                     answer = []
-                    asked = threading.Thread(target=lambda: answer.append(self.member(cluster, *words)))
+                    asked = threading.Thread(target=lambda: answer.append(cluster.member(*words)))
                     asked.start()
                     time.sleep(self.random.uniform(0, 0.08))
                     leader.kill()
@@ -231,7 +224,7 @@ class Refusals(Members):
         follower, dead = cluster.followers(leader)
 
         def refused(code, words, *texts, timeout=30):
-            got, out, errors = self.member(cluster, *words, timeout=timeout)
+            got, out, errors = cluster.member(*words, timeout=timeout)
             self.assertEqual(got, code, f"{words}: {out}{errors}")
             for text in texts:
                 self.assertIn(text, errors)
@@ -255,7 +248,7 @@ class Refusals(Members):
         refused(5, ("remove", dead.name), "is not heard", "--force")
         refused(5, ("remove", follower.name), "quorum would be lost", dead.name)
         refused(5, ("remove", follower.name, "--force"), "quorum would be lost")
-        code, out, _ = self.member(cluster, "remove", dead.name, "--force", json_too=True)
+        code, out, _ = cluster.member("remove", dead.name, "--force", "-o", "json")
         self.assertEqual(code, 0)
         answer = json.loads(out)
         self.assertEqual((answer["member"], answer["exit"]), (dead.name, 0))

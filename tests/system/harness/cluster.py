@@ -229,6 +229,13 @@ class Cluster:
             return leader is node
         until(leads, settings.patience(seconds), lambda: f"{node.name} leads\n{self.tails()}")
 
+    def member(self, *words, timeout=60):
+        """lockstep member ...: exit code, standard output, standard error."""
+        endpoints = ",".join(n.client_endpoint for n in self.running())
+        seconds = settings.patience(timeout)
+        return process.run([settings.PROGRAM, "member", *words, "--to", endpoints, "--timeout", f"{seconds}s"],
+                           seconds=seconds + 20)
+
     def wait_equal(self, seconds=30):
         """Every node has applied the same, which is all that the leader has. Returns the statuses by name.
         Nobody proposes meanwhile."""
