@@ -17,6 +17,7 @@
 
 #include "base/assert.h"
 #include "base/crc32c.h"
+#include "base/little.h"
 #include "lockstep/errors.h"
 #include "storage/record_file.h"
 
@@ -40,30 +41,6 @@ struct identity_directory {
     enum identity_state state; /* as stored */
     char path[STORAGE_PATH_BYTES_MAX];
 };
-
-static void put_u32(uint8_t *at, uint32_t value)
-{
-    memcpy(at, &value, sizeof value);
-}
-
-static void put_u64(uint8_t *at, uint64_t value)
-{
-    memcpy(at, &value, sizeof value);
-}
-
-static uint32_t get_u32(const uint8_t *at)
-{
-    uint32_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-
-static uint64_t get_u64(const uint8_t *at)
-{
-    uint64_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
 
 static void put_name(uint8_t *at, const char *name)
 {
@@ -92,25 +69,25 @@ struct block_base birth_record_base(const struct birth_record *record)
 uint32_t birth_record_write(const struct birth_record *record, uint8_t to[BIRTH_RECORD_BYTES_MAX])
 {
     uint32_t bytes = BIRTH_HEADER_BYTES + configuration_write(&record->configuration, to + BIRTH_HEADER_BYTES);
-    put_u32(to, BIRTH_MAGIC);
-    put_u32(to + 8, BIRTH_VERSION);
-    put_u32(to + 12, bytes);
-    put_u64(to + 16, record->cluster_id);
-    put_u64(to + 24, record->time_ns);
+    little_put32(to, BIRTH_MAGIC);
+    little_put32(to + 8, BIRTH_VERSION);
+    little_put32(to + 12, bytes);
+    little_put64(to + 16, record->cluster_id);
+    little_put64(to + 24, record->time_ns);
     put_name(to + 32, record->cluster);
     put_name(to + 96, record->machine);
-    put_u32(to + 4, crc32c(to + CRC_FROM, bytes - CRC_FROM));
+    little_put32(to + 4, crc32c(to + CRC_FROM, bytes - CRC_FROM));
     return bytes;
 }
 
 int birth_record_read(const uint8_t *at, uint32_t bytes, struct birth_record *ret)
 {
-    if (bytes < BIRTH_HEADER_BYTES || get_u32(at) != BIRTH_MAGIC) return LOCKSTEP_ECORRUPT;
-    if (get_u32(at + 12) != bytes || get_u32(at + 4) != crc32c(at + CRC_FROM, bytes - CRC_FROM)) {
+    if (bytes < BIRTH_HEADER_BYTES || little_get32(at) != BIRTH_MAGIC) return LOCKSTEP_ECORRUPT;
+    if (little_get32(at + 12) != bytes || little_get32(at + 4) != crc32c(at + CRC_FROM, bytes - CRC_FROM)) {
         return LOCKSTEP_ECORRUPT;
     }
-    if (get_u32(at + 8) > BIRTH_VERSION) return LOCKSTEP_EVERSION;
-    struct birth_record record = {.cluster_id = get_u64(at + 16), .time_ns = get_u64(at + 24)};
+    if (little_get32(at + 8) > BIRTH_VERSION) return LOCKSTEP_EVERSION;
+    struct birth_record record = {.cluster_id = little_get64(at + 16), .time_ns = little_get64(at + 24)};
     int rc = get_name(at + 32, record.cluster);
     if (rc == 0) rc = get_name(at + 96, record.machine);
     if (rc == 0) rc = configuration_read(at + BIRTH_HEADER_BYTES, bytes - BIRTH_HEADER_BYTES, &record.configuration);
@@ -127,31 +104,31 @@ static size_t identity_write(const struct identity *identity, uint8_t to[RECORD_
         joined_bytes = configuration_write(&identity->joined.configuration, to + IDENTITY_HEADER_BYTES + birth_bytes);
     uint32_t bytes = IDENTITY_HEADER_BYTES + birth_bytes + joined_bytes;
     memset(to, 0, IDENTITY_HEADER_BYTES);
-    put_u32(to, IDENTITY_MAGIC);
-    put_u32(to + 8, STORAGE_FORMAT);
-    put_u32(to + 12, bytes);
-    put_u64(to + 16, identity->member_id);
-    put_u32(to + 24, identity->state);
-    put_u32(to + 28, birth_bytes);
+    little_put32(to, IDENTITY_MAGIC);
+    little_put32(to + 8, STORAGE_FORMAT);
+    little_put32(to + 12, bytes);
+    little_put64(to + 16, identity->member_id);
+    little_put32(to + 24, identity->state);
+    little_put32(to + 28, birth_bytes);
     put_name(to + 32, identity->name);
-    put_u64(to + 96, joined_bytes != 0 ? identity->joined.index : 0);
-    put_u32(to + 104, joined_bytes);
-    put_u32(to + 4, crc32c(to + CRC_FROM, bytes - CRC_FROM));
+    little_put64(to + 96, joined_bytes != 0 ? identity->joined.index : 0);
+    little_put32(to + 104, joined_bytes);
+    little_put32(to + 4, crc32c(to + CRC_FROM, bytes - CRC_FROM));
     return bytes;
 }
 
 static int identity_read(const uint8_t *at, size_t bytes, struct identity *ret)
 {
-    if (bytes < IDENTITY_HEADER_BYTES || get_u32(at) != IDENTITY_MAGIC) return LOCKSTEP_ECORRUPT;
-    if (get_u32(at + 12) != bytes || get_u32(at + 4) != crc32c(at + CRC_FROM, bytes - CRC_FROM)) {
+    if (bytes < IDENTITY_HEADER_BYTES || little_get32(at) != IDENTITY_MAGIC) return LOCKSTEP_ECORRUPT;
+    if (little_get32(at + 12) != bytes || little_get32(at + 4) != crc32c(at + CRC_FROM, bytes - CRC_FROM)) {
         return LOCKSTEP_ECORRUPT;
     }
-    if (get_u32(at + 8) > STORAGE_FORMAT) return LOCKSTEP_EVERSION;
-    struct identity identity = {.member_id = get_u64(at + 16)};
-    uint32_t state = get_u32(at + 24), birth_bytes = get_u32(at + 28), joined_bytes = get_u32(at + 104);
-    if (state > IDENTITY_COMPLETE || get_u32(at + 108) != 0) return LOCKSTEP_ECORRUPT;
+    if (little_get32(at + 8) > STORAGE_FORMAT) return LOCKSTEP_EVERSION;
+    struct identity identity = {.member_id = little_get64(at + 16)};
+    uint32_t state = little_get32(at + 24), birth_bytes = little_get32(at + 28), joined_bytes = little_get32(at + 104);
+    if (state > IDENTITY_COMPLETE || little_get32(at + 108) != 0) return LOCKSTEP_ECORRUPT;
     if ((uint64_t)birth_bytes + joined_bytes != bytes - IDENTITY_HEADER_BYTES) return LOCKSTEP_ECORRUPT;
-    identity.joined.index = get_u64(at + 96);
+    identity.joined.index = little_get64(at + 96);
     if ((identity.joined.index != 0) != (joined_bytes != 0)) return LOCKSTEP_ECORRUPT;
     if (joined_bytes != 0 && state != IDENTITY_COMPLETE) return LOCKSTEP_ECORRUPT;
     if (identity.member_id == 0 || (state == IDENTITY_FRESH) != (birth_bytes == 0)) return LOCKSTEP_ECORRUPT;
@@ -167,11 +144,11 @@ static int identity_read(const uint8_t *at, size_t bytes, struct identity *ret)
 /* The part of an identity file that is of a newer format. */
 static const char *newer_part(const uint8_t *at, uint32_t *ret_format, uint32_t *ret_known)
 {
-    *ret_format = get_u32(at + 8);
+    *ret_format = little_get32(at + 8);
     *ret_known = STORAGE_FORMAT;
     if (*ret_format > *ret_known) return "the record";
-    const uint8_t *birth = at + IDENTITY_HEADER_BYTES, *joined = birth + get_u32(at + 28);
-    *ret_format = get_u32(birth + 8);
+    const uint8_t *birth = at + IDENTITY_HEADER_BYTES, *joined = birth + little_get32(at + 28);
+    *ret_format = little_get32(birth + 8);
     *ret_known = BIRTH_VERSION;
     if (*ret_format > *ret_known) return "the birth record";
     *ret_format = configuration_version(birth + BIRTH_HEADER_BYTES);

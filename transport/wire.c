@@ -6,36 +6,11 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/little.h"
 #include "lockstep/errors.h"
-
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are written as they lie");
 
 enum { FLAG_TRANSFER = 1, FLAG_GRANTED = 1, FLAG_REJECTED = 1, FLAG_FULL = 2 };
 enum { MESSAGE_HEAD_BYTES = 32, HELLO_TEXTS_AT = 56, HELLO_ADDRESS_AT = HELLO_TEXTS_AT + 4 * TRANSPORT_NAME_BYTES_MAX };
-
-static void put32(uint8_t *at, uint32_t value)
-{
-    memcpy(at, &value, sizeof value);
-}
-
-static void put64(uint8_t *at, uint64_t value)
-{
-    memcpy(at, &value, sizeof value);
-}
-
-static uint32_t get32(const uint8_t *at)
-{
-    uint32_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-
-static uint64_t get64(const uint8_t *at)
-{
-    uint64_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
 
 /* The numbers of a type's arm, and the flags that it may carry. */
 static bool arm_shape(uint8_t type, size_t *ret_numbers, uint8_t *ret_flags)
@@ -131,10 +106,10 @@ size_t wire_message_write(const struct raft_message *message, uint8_t to[WIRE_ME
     memset(to, 0, 8);
     to[0] = message->type;
     to[1] = (uint8_t)flags;
-    put64(to + 8, message->from);
-    put64(to + 16, message->to);
-    put64(to + 24, message->term);
-    for (size_t i = 0; i < numbers; i++) put64(to + MESSAGE_HEAD_BYTES + 8 * i, n[i]);
+    little_put64(to + 8, message->from);
+    little_put64(to + 16, message->to);
+    little_put64(to + 24, message->term);
+    for (size_t i = 0; i < numbers; i++) little_put64(to + MESSAGE_HEAD_BYTES + 8 * i, n[i]);
     return MESSAGE_HEAD_BYTES + 8 * numbers;
 }
 
@@ -151,8 +126,9 @@ int wire_message_read(const uint8_t *at, size_t bytes, struct raft_message *ret)
     if (memcmp(at + 2, zeros, sizeof zeros) != 0) return LOCKSTEP_EPROTO;
 
     uint64_t n[8] = {0};
-    for (size_t i = 0; i < numbers; i++) n[i] = get64(at + MESSAGE_HEAD_BYTES + 8 * i);
-    struct raft_message m = {.type = at[0], .from = get64(at + 8), .to = get64(at + 16), .term = get64(at + 24)};
+    for (size_t i = 0; i < numbers; i++) n[i] = little_get64(at + MESSAGE_HEAD_BYTES + 8 * i);
+    struct raft_message m = {
+        .type = at[0], .from = little_get64(at + 8), .to = little_get64(at + 16), .term = little_get64(at + 24)};
     switch (m.type) {
     case RAFT_PREVOTE:
     case RAFT_VOTE:
@@ -227,15 +203,15 @@ static void put_text(uint8_t *at, const char *text, size_t room)
 
 void wire_hello_write(const struct transport_hello *hello, uint8_t to[WIRE_HELLO_BYTES])
 {
-    put32(to, hello->protocol);
-    put32(to + 4, hello->format);
-    put32(to + 8, hello->feature_level);
-    put32(to + 12, hello->level);
-    put64(to + 16, hello->cluster_id);
-    put64(to + 24, hello->member_id);
-    put64(to + 32, hello->boot);
-    put64(to + 40, hello->configuration_index);
-    put64(to + 48, hello->promise_ns);
+    little_put32(to, hello->protocol);
+    little_put32(to + 4, hello->format);
+    little_put32(to + 8, hello->feature_level);
+    little_put32(to + 12, hello->level);
+    little_put64(to + 16, hello->cluster_id);
+    little_put64(to + 24, hello->member_id);
+    little_put64(to + 32, hello->boot);
+    little_put64(to + 40, hello->configuration_index);
+    little_put64(to + 48, hello->promise_ns);
     const char *texts[] = {hello->cluster, hello->name, hello->machine, hello->machine_version};
     for (size_t i = 0; i < 4; i++)
         put_text(to + HELLO_TEXTS_AT + i * TRANSPORT_NAME_BYTES_MAX, texts[i], TRANSPORT_NAME_BYTES_MAX);
@@ -246,15 +222,15 @@ int wire_hello_read(const uint8_t *at, size_t bytes, struct transport_hello *ret
 {
     if (bytes != WIRE_HELLO_BYTES) return LOCKSTEP_EPROTO;
     struct transport_hello h = {
-        .protocol = get32(at),
-        .format = get32(at + 4),
-        .feature_level = get32(at + 8),
-        .level = get32(at + 12),
-        .cluster_id = get64(at + 16),
-        .member_id = get64(at + 24),
-        .boot = get64(at + 32),
-        .configuration_index = get64(at + 40),
-        .promise_ns = get64(at + 48),
+        .protocol = little_get32(at),
+        .format = little_get32(at + 4),
+        .feature_level = little_get32(at + 8),
+        .level = little_get32(at + 12),
+        .cluster_id = little_get64(at + 16),
+        .member_id = little_get64(at + 24),
+        .boot = little_get64(at + 32),
+        .configuration_index = little_get64(at + 40),
+        .promise_ns = little_get64(at + 48),
     };
     char *texts[] = {h.cluster, h.name, h.machine, h.machine_version};
     for (size_t i = 0; i < 4; i++) {
@@ -269,8 +245,8 @@ int wire_hello_read(const uint8_t *at, size_t bytes, struct transport_hello *ret
 
 void wire_hello_reply_write(const struct wire_hello_reply *reply, uint8_t to[WIRE_HELLO_REPLY_BYTES])
 {
-    put32(to, reply->accepted ? 1 : 0);
-    put32(to + 4, (uint32_t)reply->code);
+    little_put32(to, reply->accepted ? 1 : 0);
+    little_put32(to + 4, (uint32_t)reply->code);
     wire_hello_write(&reply->hello, to + 8);
     put_text(to + 8 + WIRE_HELLO_BYTES, reply->reason, TRANSPORT_REASON_BYTES_MAX);
 }
@@ -278,8 +254,8 @@ void wire_hello_reply_write(const struct wire_hello_reply *reply, uint8_t to[WIR
 int wire_hello_reply_read(const uint8_t *at, size_t bytes, struct wire_hello_reply *ret)
 {
     if (bytes != WIRE_HELLO_REPLY_BYTES) return LOCKSTEP_EPROTO;
-    struct wire_hello_reply r = {.accepted = get32(at) == 1, .code = (int32_t)get32(at + 4)};
-    if ((!r.accepted && get32(at) != 0) || r.code > 0 || r.accepted != (r.code == 0)) return LOCKSTEP_EPROTO;
+    struct wire_hello_reply r = {.accepted = little_get32(at) == 1, .code = (int32_t)little_get32(at + 4)};
+    if ((!r.accepted && little_get32(at) != 0) || r.code > 0 || r.accepted != (r.code == 0)) return LOCKSTEP_EPROTO;
     int rc = wire_hello_read(at + 8, WIRE_HELLO_BYTES, &r.hello);
     if (rc != 0) return rc;
     memcpy(r.reason, at + 8 + WIRE_HELLO_BYTES, sizeof r.reason);

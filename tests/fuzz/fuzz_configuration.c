@@ -6,14 +6,10 @@
 
 #include "base/assert.h"
 #include "base/crc32c.h"
+#include "base/little.h"
 #include "storage/identity.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);
-
-static void put_u32(uint8_t *at, uint32_t value)
-{
-    memcpy(at, &value, sizeof value);
-}
 
 static void look(const uint8_t *bytes, size_t count)
 {
@@ -35,10 +31,10 @@ static void look(const uint8_t *bytes, size_t count)
 static void mend(uint8_t *at, size_t count, size_t members)
 {
     memcpy(at, "LSCG", 4);
-    put_u32(at + 8, 1);
-    put_u32(at + 12, (uint32_t)count);
-    put_u32(at + 24, 1 + (at[24] & 1));
-    put_u32(at + 28, (uint32_t)members);
+    little_put32(at + 8, 1);
+    little_put32(at + 12, (uint32_t)count);
+    little_put32(at + 24, 1 + (at[24] & 1));
+    little_put32(at + 28, (uint32_t)members);
     for (size_t i = 0; i < members; i++) {
         uint8_t *member = at + 48 + i * 624;
         member[0] = (uint8_t)(i + 1);
@@ -49,7 +45,7 @@ static void mend(uint8_t *at, size_t count, size_t members)
         for (size_t k = 80 + 8; k < 80 + 272; k++) member[k] = 0;
         for (size_t k = 352 + 8; k < 352 + 272; k++) member[k] = 0;
     }
-    put_u32(at + 4, crc32c(at + 8, count - 8));
+    little_put32(at + 4, crc32c(at + 8, count - 8));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
@@ -64,10 +60,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
     mend(made + 160, whole - 160, members);
     look(made + 160, whole - 160);
     memcpy(made, "LSBT", 4);
-    put_u32(made + 8, 1);
-    put_u32(made + 12, (uint32_t)whole);
+    little_put32(made + 8, 1);
+    little_put32(made + 12, (uint32_t)whole);
     for (size_t i = 32 + 8; i < 32 + 128; i++) made[i] = 0;
-    put_u32(made + 4, crc32c(made + 8, whole - 8));
+    little_put32(made + 4, crc32c(made + 8, whole - 8));
     look(made, whole);
     free(made);
     return 0;
