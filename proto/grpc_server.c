@@ -506,11 +506,6 @@ void *grpc_call_user(const struct grpc_call *call)
     return call->user;
 }
 
-void *grpc_call_owner(const struct grpc_call *call)
-{
-    return call->conn->owner;
-}
-
 /* ---- the connection ---- */
 
 static int session_open(struct grpc_conn *conn)

@@ -82,8 +82,6 @@ size_t grpc_conn_held_bytes(const struct grpc_conn *conn);
 /* The owner's own pointer, NULL at first. */
 void grpc_call_user_set(struct grpc_call *call, void *user);
 void *grpc_call_user(const struct grpc_call *call);
-/* The owner's connection pointer, as given to grpc_conn_open. */
-void *grpc_call_owner(const struct grpc_call *call);
 
 /* Queue one message. Errors  LOCKSTEP_EFULL: wait for call_writable, or finish; LOCKSTEP_ENOMEM: finish. */
 int grpc_call_reply(struct grpc_call *call, const uint8_t *bytes, size_t n);

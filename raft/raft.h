@@ -351,12 +351,13 @@ bool raft_may_propose(const struct raft *r, uint32_t bytes); /* leader, not tran
 raft_term raft_current_term(const struct raft *r);
 raft_index raft_last_index(const struct raft *r);
 raft_index raft_commit_index(const struct raft *r);
-raft_term raft_term_at(const struct raft *r, raft_index index); /* 0 = not known here */
+raft_term raft_term_at(const struct raft *r, raft_index index); /* 0 = not known here; what tests look through */
 raft_index raft_durable_index(const struct raft *r);
 /* Whether a peer is being brought a snapshot and got on with it lately: who takes a new one now, and compacts, sends it
  * back to the beginning. */
 bool raft_installs_run(const struct raft *r);
-/* The effective configuration (committed = false), or the newest committed one that is known here. Copied out. */
+/* The effective configuration (committed = false), or the newest committed one that is known here. Copied out.
+ * What tests and the simulator look through: a driver has the configurations in its blocks. */
 void raft_configuration_read(const struct raft *r, bool committed, struct raft_configuration *ret);
 /* What a leader has to propose in order to get to `target`, which is not joint: a joint configuration where voters
  * change, else the target itself. Changes nothing. If the answer is RAFT_CHANGE_MAY: seal a block that carries *ret

@@ -159,8 +159,3 @@ void log_format(struct log *log, enum node_log_level level, const char *part, co
     va_end(arguments);
     log_line(log, level, part, text);
 }
-
-uint64_t log_dropped(const struct log *log)
-{
-    return atomic_load_explicit(&log->dropped, memory_order_relaxed);
-}

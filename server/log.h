@@ -28,7 +28,4 @@ void log_line(struct log *log, enum node_log_level level, const char *part, cons
 void log_format(struct log *log, enum node_log_level level, const char *part, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Lines dropped since the start. Any thread. */
-uint64_t log_dropped(const struct log *log);
-
 #endif
