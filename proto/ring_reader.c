@@ -130,7 +130,8 @@ int ring_reader_look(const struct ring_reader *reader, struct ring_view *ret)
 bool ring_reader_moved(const struct ring_reader *reader, const struct ring_view *view)
 {
     const struct ring_segment *segment = reader->segment;
-    return ring_word_load(&segment->epoch) != view->epoch || ring_word_load(&segment->tail) != view->tail ||
+    /* Not the tail: a view may have it from after a block whose last_index was still to come. */
+    return ring_word_load(&segment->epoch) != view->epoch || ring_word_load(&segment->last_index) != view->last_index ||
            ring_word_load(&segment->commit) != view->commit || ring_word_load(&segment->beat) != view->beat;
 }
 

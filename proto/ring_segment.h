@@ -40,27 +40,26 @@ enum {
 
 typedef _Atomic uint64_t ring_word;
 
-/* The exploration of this protocol takes turns here: before each access another process may go on. */
-#ifdef RING_STEPPED
-void ring_step(const volatile void *word);
+#ifdef RING_STEPPED /* `./dev ring`: between any two accesses another process may go on */
+uint64_t ring_word_load(const ring_word *word);
+void ring_word_store(ring_word *word, uint64_t value);
+uint64_t ring_word_copy(const ring_word *word);
 #else
-static inline void ring_step(const volatile void *word)
-{
-    (void)word;
-}
-#endif
-
 static inline uint64_t ring_word_load(const ring_word *word)
 {
-    ring_step(word);
     return atomic_load(word);
 }
 
 static inline void ring_word_store(ring_word *word, uint64_t value)
 {
-    ring_step(word);
     atomic_store(word, value);
 }
+
+static inline uint64_t ring_word_copy(const ring_word *word)
+{
+    return atomic_load_explicit(word, memory_order_acquire);
+}
+#endif
 
 /* For its one writer alone: nobody else changes it, so nothing is to be ordered. */
 static inline uint64_t ring_word_own(const ring_word *word)
@@ -83,10 +82,23 @@ static inline void ring_copy(uint8_t *to, const uint8_t *from, size_t bytes)
 {
     const ring_word *word = (const ring_word *)(const void *)from;
     for (size_t i = 0; i < bytes / sizeof *word; i++) {
-        ring_step(&word[i]);
-        uint64_t value = atomic_load_explicit(&word[i], memory_order_acquire);
+        uint64_t value = ring_word_copy(&word[i]);
         memcpy(to + i * sizeof value, &value, sizeof value);
     }
+}
+
+/* Its writer writes bytes that nobody may use yet: plain memory. bytes: a multiple of 8. */
+static inline void ring_write(uint8_t *to, const uint8_t *from, size_t bytes)
+{
+#ifdef RING_STEPPED
+    for (size_t i = 0; i < bytes; i += sizeof(ring_word)) {
+        uint64_t value;
+        memcpy(&value, from + i, sizeof value);
+        ring_word_store((ring_word *)(void *)(to + i), value);
+    }
+#else
+    memcpy(to, from, bytes);
+#endif
 }
 
 /* --- the ring ----------------------------------------------------------------------------------------------------- */

@@ -384,7 +384,7 @@ int ring_republish(struct ring *ring, raft_index first)
         struct ring_slot slot = held_slot(ring, i);
         struct block_header header;
         ring_pos pos = next_pos(ring, slot.bytes);
-        memcpy(ring->bytes_at + pos % ring->bytes, ring_at(ring, slot.pos), slot.bytes);
+        ring_write(ring->bytes_at + pos % ring->bytes, ring_at(ring, slot.pos), slot.bytes);
         memcpy(&header, ring_at(ring, pos), sizeof header);
         ring->held_bytes -= slot.bytes;
         ring->live_bytes -= slot.bytes;

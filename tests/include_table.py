@@ -56,7 +56,7 @@ HOMES = {
 C_LIBRARY = set("""assert ctype errno float inttypes limits locale math signal stdalign stdarg stdatomic stdbool stddef
     stdint stdio stdlib stdnoreturn string time""".split())
 SYSTEM = C_LIBRARY | set("""dirent endian fcntl ftw getopt grp ifaddrs libgen malloc netdb poll pthread pwd sched semaphore
-    spawn strings syslog termios ucontext unistd execinfo""".split())
+    setjmp spawn strings syslog termios ucontext unistd execinfo""".split())
 SYSTEM_FOLDERS = ("sys/", "linux/", "net/", "netinet/", "arpa/", "bits/")
 
 # The core: no input, no output, no clock, no memory of its own.

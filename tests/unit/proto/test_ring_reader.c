@@ -455,6 +455,23 @@ START_TEST(numbers_that_cannot_be_are_refused) /* S5 */
 }
 END_TEST
 
+START_TEST(last_index_that_comes_after_its_tail_is_seen) /* `./dev ring` found it: a reader slept on a block */
+{
+    const struct ring_segment header = good_header();
+    struct hostile h = hostile_make(&header, header.bytes_at + header.bytes, SEALS);
+    struct ring_reader *other = NULL;
+    struct ring_view view;
+    ck_assert_int_eq(ring_reader_open(h.fd, &other), 0);
+    atomic_store(&h.segment->tail, 1024);
+    ck_assert_int_eq(ring_reader_look(other, &view), 0);
+    ck_assert(!ring_reader_moved(other, &view));
+    atomic_store(&h.segment->last_index, 1);
+    ck_assert(ring_reader_moved(other, &view));
+    ring_reader_close(other);
+    hostile_end(&h);
+}
+END_TEST
+
 START_TEST(longest_copy_stays_within_the_ring_and_the_buffer) /* S5 */
 {
     const struct ring_segment header = good_header();
@@ -566,6 +583,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, memory_that_could_go_away_is_not_mapped);
     tcase_add_test(tests, segment_that_contradicts_itself_is_not_mapped);
     tcase_add_test(tests, numbers_that_cannot_be_are_refused);
+    tcase_add_test(tests, last_index_that_comes_after_its_tail_is_seen);
     tcase_add_test(tests, longest_copy_stays_within_the_ring_and_the_buffer);
     tcase_add_test(tests, ack_counts_under_its_epoch_alone);
     tcase_add_test(tests, slot_is_one_sealed_page);
