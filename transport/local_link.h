@@ -10,7 +10,7 @@
  *   dial --> granted | ended            listen --> judge --> (0) ... packets of observers ... --> ended
  *
  * Callbacks come from the loop, between the turns of the node, never out of a call into the link; none of them calls the
- * link. A connection that its owner has ended says nothing more. Its number is free at once.
+ * link, but for the time. A connection that its owner has ended says nothing more. Its number is free at once.
  * Descriptors that go out stay the caller's and are copied; those that come in are the callee's. */
 #ifndef LOCKSTEP_TRANSPORT_LOCAL_LINK_H
 #define LOCKSTEP_TRANSPORT_LOCAL_LINK_H

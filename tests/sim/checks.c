@@ -10,6 +10,8 @@
  * C7  What a node promised to be durable is there after any crash.
  * C8  Equal commands, replies and state at equal positions; a command stands once in the log.
  * C9  A committed block is durable on a majority.
+ * C10 What comes out of shared memory was said: a block is one that its leader held, a round one that it asked for, an ack
+ *     one that the reader gave to this leader in this term.
  * What is looked at is what is new since the last look, so that the cost is that of the change. Sees the inside of
  * nodes, and changes nothing there. */
 #include <stdlib.h>
@@ -44,6 +46,19 @@ struct command_applied {
     bool there, has_state;
 };
 
+/* The most that a node said to another one in a term; and the newest round that a leader asked anybody for. */
+struct said {
+    raft_member from, to;
+    raft_term term;
+    raft_index durable, validated;
+    uint64_t round;
+};
+struct asked {
+    raft_member from;
+    raft_term term;
+    uint64_t round;
+};
+
 /* A growing array of zeros. */
 struct array {
     void *items;
@@ -67,9 +82,11 @@ struct truth {
     raft_index committed_last;
     struct array applied; /* struct command_applied by position */
     log_position applied_last;
-    struct array leaders;                    /* raft_member by term: who leads */
-    struct array votes[SIM_NODES_MAX];       /* raft_member by term */
-    raft_term said[SIM_NODES_MAX];           /* highest term in any message */
+    struct array leaders;                           /* raft_member by term: who leads */
+    struct array votes[SIM_NODES_MAX];              /* raft_member by term */
+    raft_term said[SIM_NODES_MAX];                  /* highest term in any message */
+    struct said told[SIM_NODES_MAX][SIM_NODES_MAX]; /* acks: from, to */
+    struct asked asked[SIM_NODES_MAX];
     struct array chain[SIM_NODES_MAX];       /* uint32_t crc by index: as this node was seen to hold it, in this life */
     struct raft_configuration configuration; /* the newest committed one; empty before the first birth */
     raft_index chain_last[SIM_NODES_MAX];
@@ -569,6 +586,137 @@ void checks_sent(struct world *world, unsigned from, unsigned to, const struct t
         note_message(world, from, to, send->message, hash);
     else
         trace_event(&world->trace, world->now_ns, from, TRACE_SEND_OTHER, to, send->type, bytes, hash);
+}
+
+/* --- shared memory -------------------------------------------------------------------------------------------- */
+
+static struct said *said_between(struct world *world, raft_member from, raft_member to)
+{
+    const struct member *a = member_of(world, from), *b = member_of(world, to);
+    return a == NULL || b == NULL ? NULL : &world->truth->told[a->i][b->i]; /* NULL: a directory that is gone */
+}
+
+static void raise(uint64_t *mark, uint64_t to)
+{
+    if (*mark < to) *mark = to;
+}
+
+static void note_round(struct member *m, const struct raft_message *message, uint64_t round)
+{
+    struct asked *asked = &m->world->truth->asked[m->i];
+    if (asked->from != message->from || asked->term != message->term)
+        *asked = (struct asked){.from = message->from, .term = message->term};
+    raise(&asked->round, round);
+}
+
+void checks_said(struct member *m, const struct raft_message *message)
+{
+    struct said *said = said_between(m->world, message->from, message->to);
+    if (message->type == RAFT_APPEND) note_round(m, message, message->as.append.round);
+    if (message->type == RAFT_HEARTBEAT) note_round(m, message, message->as.heartbeat.round);
+    if (message->type != RAFT_ACK || said == NULL) return;
+    if (said->from != message->from || said->to != message->to || said->term != message->term)
+        *said = (struct said){.from = message->from, .to = message->to, .term = message->term};
+    raise(&said->durable, message->as.ack.durable_index);
+    raise(&said->validated, message->as.ack.validated_index);
+    raise(&said->round, message->as.ack.round);
+}
+
+/* C10. A block that the leader was seen to hold, whole. */
+static void check_pulled_block(struct member *m, const struct block_header *header, const uint8_t *block)
+{
+    struct truth *truth = m->world->truth;
+    if (block_body_check(block, header) != 0)
+        world_violated(m->world, "C10: n%u pulls block %llu, and its body is damaged", m->i + 1,
+                       (unsigned long long)header->index);
+    for (uint32_t at = *ITEM(truth->heads, header->index, uint32_t); at != 0;) {
+        const struct block_seen *seen = ITEM(truth->seen, at - 1, struct block_seen);
+        if (seen->term == header->term && seen->crc == header->header_crc) return;
+        at = seen->next;
+    }
+    world_violated(m->world, "C10: n%u pulls block %llu of term %llu, which nobody holds", m->i + 1,
+                   (unsigned long long)header->index, (unsigned long long)header->term);
+}
+
+static uint64_t check_pulled(struct member *m, const struct transport_frame *frame)
+{
+    const struct raft_append *append = &frame->message.as.append;
+    raft_index index = append->previous_index;
+    uint64_t hash = 0;
+    for (size_t at = 0; at < frame->body_bytes;) {
+        struct block_header header;
+        int rc = block_header_read(frame->body + at, frame->body_bytes - at, &header);
+        if (rc != 0 || header.bytes > frame->body_bytes - at || header.index != index + 1)
+            world_violated(m->world, "C10: n%u pulls nonsense behind block %llu", m->i + 1, (unsigned long long)index);
+        check_pulled_block(m, &header, frame->body + at);
+        hash = header.header_crc;
+        index = header.index;
+        at += header.bytes;
+    }
+    if (index != append->last_index || index == append->previous_index)
+        world_violated(m->world, "C10: n%u pulls blocks up to %llu, and is told %llu", m->i + 1,
+                       (unsigned long long)index, (unsigned long long)append->last_index);
+    return hash;
+}
+
+/* C10. It was given to this leader in this term. What was said in an older one may come still, but is not known any more. */
+static void check_slot_ack(struct member *m, const struct raft_message *message)
+{
+    const struct raft_ack *ack = &message->as.ack;
+    const struct said *newest = said_between(m->world, message->from, message->to);
+    struct said said = {0};
+    if (newest == NULL || newest->term > message->term) return;
+    if (newest->from == message->from && newest->to == message->to && newest->term == message->term) said = *newest;
+    if (ack->durable_index > said.durable || ack->validated_index > said.validated || ack->round > said.round)
+        world_violated(m->world, "C10: n%u counts an ack of term %llu that was never given", m->i + 1,
+                       (unsigned long long)message->term);
+}
+
+static void check_round(struct member *m, const struct member *from, const struct raft_message *message, uint64_t round)
+{
+    if (from == NULL) return; /* its directory is gone */
+    const struct asked *asked = &m->world->truth->asked[from->i];
+    bool same = asked->from == message->from && asked->term == message->term;
+    if (round > (same ? asked->round : 0))
+        world_violated(m->world, "C10: n%u hears of round %llu, which was never asked for", m->i + 1,
+                       (unsigned long long)round);
+}
+
+void checks_shared(struct member *m, const struct transport_frame *frame)
+{
+    struct world *world = m->world;
+    const struct raft_message *message = &frame->message;
+    const struct raft_append *append = &message->as.append;
+    const struct raft_heartbeat *heartbeat = &message->as.heartbeat;
+    const struct raft_ack *ack = &message->as.ack;
+    const struct member *from = member_of(world, message->from);
+    unsigned i = from == NULL ? TRACE_WORLD : from->i;
+    if (message->to != m->id || message->from != frame->member_id)
+        world_violated(world, "C10: n%u finds a message in memory that is not for it", m->i + 1);
+    if (*ITEM(world->truth->leaders, message->term, raft_member) !=
+        (message->type == RAFT_ACK ? message->to : message->from))
+        world_violated(world, "C10: n%u follows a ring, or counts acks, in term %llu, which another one leads",
+                       m->i + 1, (unsigned long long)message->term);
+    /* A full block is sealed while a client asks, before the leader's turn. */
+    if (from != NULL && from->node != NULL && from->node->raft != NULL) note_log(&world->members[i]);
+    switch (message->type) {
+    case RAFT_APPEND:
+        trace_event(&world->trace, world->now_ns, m->i, TRACE_PULL, i, message->term, append->previous_index,
+                    append->last_index, append->commit, check_pulled(m, frame));
+        check_round(m, from, message, append->round);
+        break;
+    case RAFT_HEARTBEAT:
+        trace_event(&world->trace, world->now_ns, m->i, TRACE_BEAT, i, message->term, heartbeat->commit,
+                    heartbeat->round);
+        check_round(m, from, message, heartbeat->round);
+        break;
+    case RAFT_ACK:
+        trace_event(&world->trace, world->now_ns, m->i, TRACE_SLOT_ACK, i, message->term, ack->durable_index,
+                    ack->validated_index, ack->round);
+        check_slot_ack(m, message);
+        break;
+    default: world_violated(world, "C10: a message of type %u comes from memory", message->type);
+    }
 }
 
 /* --- commands ------------------------------------------------------------------------------------------------- */

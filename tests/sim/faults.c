@@ -26,6 +26,7 @@ static void look(struct world *world)
     for (unsigned from = 0; from < world->plan.nodes; from++) {
         const struct member *m = &world->members[from];
         if (m->full_until_ns != 0 && m->full_until_ns < next) next = m->full_until_ns;
+        if (m->away_until_ns != 0 && m->away_until_ns < next) next = m->away_until_ns;
         for (unsigned to = 0; to < world->plan.nodes; to++) {
             uint64_t until_ns = world->cuts[from][to].until_ns;
             if (until_ns != 0 && until_ns < next) next = until_ns;
@@ -42,6 +43,11 @@ void faults_begin(struct world *world)
                                                             .delay_ns_max = plan->delay_ns_max,
                                                             .loss_per_1000 = plan->loss_per_1000,
                                                             .duplicate_per_1000 = plan->duplicate_per_1000});
+    sim_links_faults_set(world->links, &(struct sim_link_faults){.delay_ns_min = plan->bell_ns_min,
+                                                                 .delay_ns_max = plan->bell_ns_max,
+                                                                 .refused_per_1000 = plan->refused_per_1000,
+                                                                 .late_per_1000 = plan->late_per_1000,
+                                                                 .hang_up_per_1000 = plan->broken_per_1000});
     for (unsigned kind = 0; kind < FAULTS; kind++) schedule(world, kind);
     look(world);
 }
@@ -129,6 +135,21 @@ static void disk_freed(struct world *world, struct member *m)
     m->full_until_ns = 0;
 }
 
+static void memory_away(struct world *world, struct member *m, uint64_t until_ns)
+{
+    if (until_ns <= m->away_until_ns) return;
+    trace_event(&world->trace, world->now_ns, m->i, TRACE_AWAY, 1);
+    sim_link_away(world->links, m->i, true);
+    m->away_until_ns = until_ns;
+}
+
+static void memory_back(struct world *world, struct member *m)
+{
+    trace_event(&world->trace, world->now_ns, m->i, TRACE_AWAY, 0);
+    sim_link_away(world->links, m->i, false);
+    m->away_until_ns = 0;
+}
+
 static void all_down(struct world *world)
 {
     for (unsigned i = 0; i < world->plan.nodes; i++)
@@ -198,6 +219,12 @@ static void happen(struct world *world, enum plan_fault kind)
         break;
     case FAULT_MEMBERS: members_operate(world); break;
     case FAULT_ROT: rot_happen(world, m, until_ns); break;
+    case FAULT_LOCAL:
+        if (i == other) break;
+        trace_event(&world->trace, world->now_ns, i, TRACE_LOCAL_HANG_UP, other);
+        sim_link_hang_up(world->links, i, other);
+        break;
+    case FAULT_AWAY: memory_away(world, m, until_ns); break;
     case FAULTS: lk_unreachable();
     }
 }
@@ -207,6 +234,7 @@ void faults_work(struct world *world)
     for (unsigned i = 0; i < world->plan.nodes; i++) {
         struct member *m = &world->members[i];
         if (m->full_until_ns != 0 && m->full_until_ns <= world->now_ns) disk_freed(world, m);
+        if (m->away_until_ns != 0 && m->away_until_ns <= world->now_ns) memory_back(world, m);
     }
     for (unsigned from = 0; from < world->plan.nodes; from++)
         for (unsigned to = 0; to < world->plan.nodes; to++)
@@ -233,7 +261,9 @@ static void give_up(struct world *world, struct member *m)
         m->restart_ns = SIM_NEVER;
         break;
     case 1: pause_node(world, m->i, 1000 * SIM_S); break;
-    default: isolate(world, m->i, 1 + (unsigned)random_below(&world->random, 3), SIM_NEVER - 1);
+    default: /* also from its host: else it could lead those whom it reaches there, and nobody would make up for the rest */
+        isolate(world, m->i, 1 + (unsigned)random_below(&world->random, 3), SIM_NEVER - 1);
+        if (world->plan.shares_memory) memory_away(world, m, SIM_NEVER - 1);
     }
 }
 
@@ -241,6 +271,7 @@ static void mend(struct world *world, struct member *m)
 {
     m->given_up = false;
     if (m->full_until_ns != 0) disk_freed(world, m);
+    if (m->away_until_ns != 0) memory_back(world, m);
     sim_disk_power_cut_after(m->disk, UINT64_MAX - sim_disk_operations(m->disk));
     if (m->flush_failed_ns == 0) sim_disk_fail_flush_after(m->disk, UINT64_MAX);
     for (unsigned part = 0; part < NODE_PARTS; part++) m->blocked_ns[part] = world->now_ns;
@@ -256,6 +287,8 @@ void faults_end(struct world *world)
     for (unsigned kind = 0; kind < FAULTS; kind++) world->fault_due_ns[kind] = SIM_NEVER;
     sim_net_faults_set(
         world->net, &(struct sim_net_faults){.delay_ns_min = plan->delay_ns_min, .delay_ns_max = plan->delay_ns_max});
+    sim_links_faults_set(
+        world->links, &(struct sim_link_faults){.delay_ns_min = plan->bell_ns_min, .delay_ns_max = plan->bell_ns_max});
     bool all_born = true;
     rot_end(world);
     for (unsigned from = 0; from < plan->nodes; from++) {

@@ -21,7 +21,7 @@
 #include "tests/sim/workload.h"
 #include "tests/sim/world.h"
 
-enum { JOBS_MAX = 64, CANARY_SEEDS = 40, SEED_SECONDS_MAX = 300 };
+enum { JOBS_MAX = 64, CANARY_SEEDS = 40, SEED_SECONDS_MAX = 300, SHARING_SEEDS_MIN = 10 };
 
 struct options {
     const char *machine, *commands, *queries;
@@ -35,6 +35,8 @@ struct shared {
     _Atomic uint64_t next; /* seed, counted from the first */
     _Atomic uint64_t done, failed, undecided, repaired, operations, committed, starts, steps;
     _Atomic uint64_t simulated_us, cpu_us, recovery_us_max;
+    _Atomic uint64_t sharing; /* seeds in which nodes share memory */
+    _Atomic uint64_t pulled, beats, slot_acks, lapped, falls;
     _Atomic uint64_t hash; /* sum over seeds: their order means nothing */
     _Atomic uint64_t running[JOBS_MAX];
 };
@@ -117,9 +119,9 @@ static void seed_run(uint64_t seed)
     if (options.one_seed || options.verbose)
         printf("seed 0x%" PRIx64 ": hash %016" PRIx64 " %" PRIu64 " s in %" PRIu64 " ms; %u nodes, %" PRIu64
                " starts, %" PRIu64 " steps, %" PRIu64 " blocks committed, %" PRIu64 " operations, recovery %" PRIu64
-               " ms%s\n",
+               " ms, %" PRIu64 " blocks pulled%s\n",
                seed, result.hash, result.simulated_ns / SIM_S, cpu_us / 1000, plan.nodes, result.starts, result.steps,
-               result.committed, result.operations, result.recovery_ns / SIM_MS,
+               result.committed, result.operations, result.recovery_ns / SIM_MS, result.memory.blocks,
                result.undecided > 0 ? ", a history too hard to judge" : "");
     uint64_t pair[2] = {seed, result.hash};
     shared->hash += trace_hash(0, pair, sizeof pair);
@@ -131,6 +133,12 @@ static void seed_run(uint64_t seed)
     shared->steps += result.steps;
     shared->simulated_us += result.simulated_ns / 1000;
     shared->cpu_us += cpu_us;
+    shared->sharing += plan.shares_memory;
+    shared->pulled += result.memory.blocks;
+    shared->beats += result.memory.beats;
+    shared->slot_acks += result.memory.acks;
+    shared->lapped += result.memory.lapped;
+    shared->falls += result.memory.falls;
     uint64_t recovery_us = result.recovery_ns / 1000, most = shared->recovery_us_max;
     while (recovery_us > most && !atomic_compare_exchange_weak(&shared->recovery_us_max, &most, recovery_us)) {
     }
@@ -236,6 +244,18 @@ static void summary(uint64_t real_us)
            (uint64_t)shared->starts, (uint64_t)shared->committed, (uint64_t)shared->repaired,
            (uint64_t)shared->operations, shared->recovery_us_max / 1000, (uint64_t)shared->undecided,
            (uint64_t)shared->hash);
+    printf("shared memory: %" PRIu64 " seeds; %" PRIu64 " blocks pulled, %" PRIu64 " heartbeats, %" PRIu64
+           " acks by slot; lapped %" PRIu64 " times, fell to TCP %" PRIu64 " times\n",
+           (uint64_t)shared->sharing, (uint64_t)shared->pulled, (uint64_t)shared->beats, (uint64_t)shared->slot_acks,
+           (uint64_t)shared->lapped, (uint64_t)shared->falls);
+}
+
+/* A path that nobody takes any more is one that nothing can be said of. */
+static bool memory_is_idle(void)
+{
+    bool idle = shared->sharing >= SHARING_SEEDS_MIN && (shared->pulled == 0 || shared->slot_acks == 0);
+    if (idle) printf("nobody followed through shared memory: nothing can be said of it\n");
+    return idle;
 }
 
 static bool number(const char *text, uint64_t *ret)
@@ -340,5 +360,5 @@ int main(int argc, char **argv)
            copies_fresh(copies, 0)->name, copies_fresh(copies, 0)->version, found);
     run_all();
     summary(now_us(CLOCK_MONOTONIC) - begin_us);
-    return shared->failed == 0 ? 0 : 1;
+    return shared->failed == 0 && !memory_is_idle() ? 0 : 1;
 }

@@ -17,7 +17,8 @@ static const struct {
     [FAULT_PAUSE] = {"pause", 40, 1000, 10000},     [FAULT_SLOW_DISK] = {"disk", 40, 300, 5000},
     [FAULT_SLOW_PART] = {"part", 40, 300, 5000},    [FAULT_WALL_CLOCK] = {"clock", 30, 1000, 10000},
     [FAULT_TRANSFER] = {"transfer", 40, 500, 8000}, [FAULT_MEMBERS] = {"members", 40, 300, 6000},
-    [FAULT_ROT] = {"rot", 25, 500, 8000},
+    [FAULT_ROT] = {"rot", 25, 500, 8000},           [FAULT_LOCAL] = {"local", 50, 200, 5000},
+    [FAULT_AWAY] = {"away", 40, 1000, 10000},
 };
 
 /* Small numbers are likelier: each power of two as likely as the next. */
@@ -111,6 +112,39 @@ static void plan_level(struct sim_plan *plan, struct random *r)
     if (plan->fault_ns[FAULT_MEMBERS] == 0) plan->fault_ns[FAULT_MEMBERS] = random_between(r, 300, 3000) * SIM_MS;
 }
 
+/* Who stands still while others fill a whole ring is lapped. */
+static void plan_laps(struct sim_plan *plan, struct random *r)
+{
+    plan->ring_bytes = 65536;
+    plan->block_bytes_max = (uint32_t)(plan->ring_bytes / 4 >> random_below(r, 3));
+    plan->command_bytes_max = plan->block_bytes_max / 2;
+    plan->clients = (unsigned)random_between(r, 8, 24);
+    plan->think_ns_max = spread(r, 2 * SIM_MS, 40 * SIM_MS);
+    plan->large_per_1000 = (uint32_t)random_between(r, 200, 800);
+    plan->query_per_1000 /= 4;
+    plan->safety_ns /= 3;
+    plan->fault_ns[FAULT_PAUSE] = random_between(r, 500, 3000) * SIM_MS;
+    if (plan->fault_length_ns_max < 4 * SIM_S) plan->fault_length_ns_max = 4 * SIM_S;
+}
+
+/* A third of the seeds has no shared memory: what goes by TCP stays as well tried as it was. */
+static void plan_hosts(struct sim_plan *plan, struct random *r)
+{
+    uint64_t pick = random_below(r, 100);
+    plan->shares_memory = pick >= 33 && plan->nodes > 1;
+    for (unsigned i = 0; i < SIM_NODES_MAX; i++) plan->host[i] = pick < 75 ? 0 : (uint8_t)random_below(r, 2);
+    plan->bell_ns_min = spread(r, 1 * SIM_US, 100 * SIM_US);
+    plan->bell_ns_max = plan->bell_ns_min + spread(r, 10 * SIM_US, plan->election_timeout_ns / 8);
+    plan->refused_per_1000 = random_chance(r, 1, 2) ? (uint32_t)spread(r, 10, 500) : 0;
+    plan->late_per_1000 = random_chance(r, 1, 2) ? (uint32_t)spread(r, 10, 500) : 0;
+    plan->broken_per_1000 = random_chance(r, 1, 2) ? (uint32_t)spread(r, 10, 300) : 0;
+    bool laps = random_chance(r, 1, 5);
+    if (!plan->shares_memory) return;
+    if (laps) plan_laps(plan, r);
+    plan_fault(plan, r, FAULT_LOCAL);
+    plan_fault(plan, r, FAULT_AWAY);
+}
+
 void plan_of_seed(struct sim_plan *plan, uint64_t seed)
 {
     struct random r;
@@ -126,6 +160,7 @@ void plan_of_seed(struct sim_plan *plan, uint64_t seed)
     if (plan->listed >= 3 && plan->level == DURABILITY_LEVEL_FSYNC) plan_fault(plan, &r, FAULT_ROT);
     random_seed(&r, ~seed); /* chosen apart, so that all else stays what it was for a seed */
     if (random_chance(&r, 1, 3)) plan->snapshot_age_ns = spread(&r, 1 * SIM_S, 20 * SIM_S);
+    plan_hosts(plan, &r);
 }
 
 void plan_print(const struct sim_plan *plan, FILE *to)
@@ -144,6 +179,12 @@ void plan_print(const struct sim_plan *plan, FILE *to)
             plan->level == DURABILITY_LEVEL_MEMORY ? " memory" : "", plan->clients, plan->think_ns_max / SIM_MS,
             plan->large_per_1000, plan->query_per_1000, plan->sessions_per_100, plan->safety_ns / SIM_S,
             plan->faults_from_birth ? " from birth" : "");
+    if (plan->shares_memory) {
+        fprintf(to, " hosts=");
+        for (unsigned i = 0; i < plan->nodes; i++) fputc('a' + plan->host[i], to);
+        fprintf(to, " bell<=%" PRIu64 "us refused=%u/1000 late=%u/1000 broken=%u/1000", plan->bell_ns_max / SIM_US,
+                plan->refused_per_1000, plan->late_per_1000, plan->broken_per_1000);
+    }
     for (unsigned kind = 0; kind < FAULTS; kind++)
         if (plan->fault_ns[kind] != 0)
             fprintf(to, " %s/%" PRIu64 ".%" PRIu64 "s", faults[kind].name, plan->fault_ns[kind] / SIM_S,

@@ -38,6 +38,8 @@ enum plan_fault {
     FAULT_TRANSFER,   /* somebody moves leadership */
     FAULT_MEMBERS,    /* somebody changes the members, or takes a member's disk away and replaces it */
     FAULT_ROT,        /* bytes of a member's files change while it is down; one member at a time */
+    FAULT_LOCAL,      /* the connections between two processes of a host end */
+    FAULT_AWAY,       /* nobody of its host finds it for a while, or it finds nobody */
     FAULTS,
 };
 
@@ -69,7 +71,12 @@ struct sim_plan {
     uint32_t sessions_per_100; /* of the clients, those that have sessions */
     struct session_limits sessions;
     uint64_t client_timeout_ns;
-    bool lying_disk; /* the canary */
+    /* Nodes of one host share memory. */
+    bool shares_memory; /* else nobody does */
+    uint8_t host[SIM_NODES_MAX];
+    uint64_t bell_ns_min, bell_ns_max;                         /* until who sleeps hears it */
+    uint32_t refused_per_1000, late_per_1000, broken_per_1000; /* of what it takes to share it */
+    bool lying_disk;                                           /* the canary */
 };
 
 void plan_of_seed(struct sim_plan *plan, uint64_t seed);

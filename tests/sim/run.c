@@ -62,6 +62,8 @@ static void run_birth(struct world *world)
     const struct sim_plan *plan = &world->plan;
     sim_net_faults_set(
         world->net, &(struct sim_net_faults){.delay_ns_min = plan->delay_ns_min, .delay_ns_max = plan->delay_ns_max});
+    sim_links_faults_set(
+        world->links, &(struct sim_link_faults){.delay_ns_min = plan->bell_ns_min, .delay_ns_max = plan->bell_ns_max});
     if (plan->faults_from_birth) return;
     while (!born(world) && world_step(world, end_ns)) {
     }
@@ -127,4 +129,5 @@ void run_seed(const struct sim_plan *plan, struct copies *copies, struct workloa
     ret->committed = checks_committed(world);
     for (unsigned i = 0; i < plan->nodes; i++) ret->starts += world->members[i].starts;
     world_close(world);
+    ret->memory = world->memory;
 }

@@ -52,6 +52,11 @@ static const struct {
     [TRACE_FULL] = {"disk", {"full", "log_alone"}},
     [TRACE_ROT] = {"ROT", {"where", "number", "offset", "bytes"}},
     [TRACE_ROT_UNDONE] = {"rot undone", {"where"}},
+    [TRACE_PULL] = {"pulls", {"from", "term", "previous", "last", "commit", "#"}},
+    [TRACE_BEAT] = {"sees a heartbeat", {"from", "term", "commit", "round"}},
+    [TRACE_SLOT_ACK] = {"sees an ack", {"from", "term", "durable", "validated", "round"}},
+    [TRACE_LOCAL_HANG_UP] = {"local hang-up", {"to"}},
+    [TRACE_AWAY] = {"shared memory", {"away"}},
     [TRACE_PHASE] = {"PHASE", {"phase"}},
 };
 
@@ -86,8 +91,9 @@ static int line_of(const struct trace_event *event, char *line, size_t room)
         const char *label = kinds[event->kind].labels[i];
         if (label[0] == '#')
             used += snprintf(line + used, room - (size_t)used, " #%08" PRIx64, event->numbers[i] & 0xffffffff);
-        else if (strcmp(label, "to") == 0)
-            used += snprintf(line + used, room - (size_t)used, " n%" PRIu64, event->numbers[i] + 1);
+        else if (strcmp(label, "to") == 0 || strcmp(label, "from") == 0)
+            used += snprintf(line + used, room - (size_t)used, " %sn%" PRIu64, label[0] == 'f' ? "from " : "",
+                             event->numbers[i] + 1);
         else if (strcmp(label, "error") == 0)
             used += snprintf(line + used, room - (size_t)used, " error=%" PRId64, (int64_t)event->numbers[i]);
         else

@@ -53,6 +53,11 @@ enum trace_kind {
     TRACE_FULL,
     TRACE_ROT,
     TRACE_ROT_UNDONE,
+    TRACE_PULL,
+    TRACE_BEAT,
+    TRACE_SLOT_ACK,
+    TRACE_LOCAL_HANG_UP,
+    TRACE_AWAY,
     TRACE_PHASE,
     TRACE_KINDS,
 };

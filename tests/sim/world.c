@@ -26,7 +26,7 @@ _Noreturn void world_violated(struct world *world, const char *format, ...)
 
 /* --- clocks: a node's own runs a little faster or slower than the world's ------------------------------------- */
 
-static uint64_t clock_now(const struct member *m)
+uint64_t world_clock(const struct member *m)
 {
     int64_t since = (int64_t)(m->world->now_ns - m->clock_at_ns);
     int64_t drift = since / 1000000 * m->drift_ppm + since % 1000000 * m->drift_ppm / 1000000;
@@ -47,7 +47,7 @@ static uint64_t clock_when(const struct member *m, uint64_t ns)
 
 static uint64_t env_now(void *context)
 {
-    return clock_now(context);
+    return world_clock(context);
 }
 
 static uint64_t env_wall(void *context)
@@ -84,13 +84,17 @@ static bool env_pause(void *context, uint64_t ns)
     return true;
 }
 
-static void env_log(void *context, enum node_log_level level, const char *part, const char *text)
+void world_log(struct member *m, const char *part, const char *text)
 {
-    struct member *m = context;
-    (void)level;
     if (m->world->trace.print)
         printf("%4llu.%06llu n%u %s: %s\n", (unsigned long long)(m->world->now_ns / SIM_S),
                (unsigned long long)(m->world->now_ns / SIM_US % 1000000), m->i + 1, part, text);
+}
+
+static void env_log(void *context, enum node_log_level level, const char *part, const char *text)
+{
+    (void)level;
+    world_log(context, part, text);
 }
 
 /* --- what the doors tell -------------------------------------------------------------------------------------- */
@@ -114,6 +118,7 @@ static void disk_power_cut(void *context)
 {
     struct member *m = context;
     sim_net_mute(m->world->net, m->i);
+    sim_link_mute(m->world->links, m->i);
     trace_event(&m->world->trace, m->world->now_ns, m->i, TRACE_POWER_CUT, sim_disk_operations(m->disk), 1);
 }
 
@@ -145,6 +150,7 @@ void world_open(struct world *world, const struct sim_plan *plan, struct copies 
     random_seed(&world->random, plan->seed ^ UINT64_C(0x6c6f636b73746570));
     world->now_ns = 1 * SIM_S;
     world->net = sim_net_open(&world->random, &world->now_ns);
+    world->links = sim_links_open(&world->random, &world->now_ns);
     sim_net_watch_set(world->net, &(struct sim_net_watch){.context = world, .sent = net_sent});
     world->truth = truth_open();
     for (unsigned i = 0; i < plan->nodes; i++) {
@@ -168,11 +174,12 @@ void world_close(struct world *world)
 {
     for (unsigned i = 0; i < world->plan.nodes; i++) {
         struct member *m = &world->members[i];
-        if (m->node != NULL) sim_net_detach(world->net, i);
+        if (m->node != NULL) m->transport->ops->close(m->transport);
         node_close(m->node);
         sim_kv_close(m->kv);
         sim_disk_close(m->disk);
     }
+    sim_links_close(world->links);
     sim_net_close(world->net);
     clients_close(world);
     truth_close(world->truth);
@@ -288,7 +295,9 @@ void world_start(struct world *world, unsigned i)
     struct transport_owner transport_owner = node_transport_owner(m->node);
     struct transport_hello hello;
     node_transport_hello(m->node, &hello);
-    node_attach(m->node, sim_net_attach(world->net, i, &transport_owner, &hello));
+    m->transport = sim_net_attach(world->net, i, &transport_owner, &hello);
+    if (world->plan.shares_memory) m->transport = memory_open(m, m->transport, &transport_owner, &hello);
+    node_attach(m->node, m->transport);
     checks_started(m);
     m->due_ns[NODE_LOOP] = world->now_ns;
     m->deadline_ns = world->now_ns;
@@ -299,7 +308,7 @@ void world_crash(struct world *world, unsigned i, bool power, uint64_t restart_n
     struct member *m = &world->members[i];
     lk_assert(m->node != NULL);
     checks_dies(m);
-    sim_net_detach(world->net, i);
+    m->transport->ops->close(m->transport);
     if (sim_disk_powered(m->disk)) { /* before close: nothing that close does reaches the disk */
         if (power)
             sim_disk_power_cut(m->disk);
@@ -397,6 +406,7 @@ static void loop_turn(struct member *m)
 static void part_work(struct member *m, enum node_part part)
 {
     struct world *world = m->world;
+    if (part == NODE_LOOP && world->plan.shares_memory) sim_link_work(world->links, m->i);
     m->due_ns[part] = SIM_NEVER;
     m->blocked_ns[part] = world->now_ns + SIM_US; /* nothing takes no time */
     world_opening = m;                            /* birth opens the machine in the middle of a turn */
@@ -420,7 +430,9 @@ static uint64_t part_due(const struct member *m, enum node_part part)
     if (part == NODE_LOOP) {
         uint64_t frame = sim_net_first_ns(m->world->net, m->i);
         if (m->deadline_ns < due) due = m->deadline_ns;
+        uint64_t local = sim_link_first_ns(m->world->links, m->i);
         if (frame < due) due = frame;
+        if (local < due) due = local;
     }
     return due < m->blocked_ns[part] ? m->blocked_ns[part] : due;
 }

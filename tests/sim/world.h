@@ -5,6 +5,7 @@
  *   world.c    nodes: start, die, clocks, and which part of which node works next
  *   faults.c   what goes wrong, and when
  *   members.c  somebody who changes the members
+ *   memory.c   nodes of one host, which share memory
  *   clients.c  who asks for what, what they were told, and their histories
  *   witness.c  stands between host and machine, and sees every command and reply
  *   checks.c   what must hold after every step
@@ -26,6 +27,7 @@
 #include "tests/sim/trace.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/sim_kv.h"
+#include "tests/support/sim_link.h"
 #include "tests/support/sim_net.h"
 
 enum { SIM_CLIENTS_MAX = 32, SIM_CALLS_WAITING_MAX = 256 };
@@ -48,6 +50,7 @@ struct member {
     struct world *world;
     unsigned i;
     struct node *node; /* NULL: it does not run */
+    struct transport *transport;
     struct sim_disk *disk;
     struct sim_kv *kv;
     struct plugin plugin; /* the witness in front of this node's copy of the machine */
@@ -65,6 +68,7 @@ struct member {
     bool flush_fails;         /* was armed: it may end by itself */
     uint64_t flush_failed_ns; /* a flush has failed: it has to end by itself soon; 0 = none */
     uint64_t full_until_ns;   /* its disk; 0 = it is not */
+    uint64_t away_until_ns;   /* from its host's shared memory; 0 = it is not */
     bool stopping;            /* was told to */
     bool given_up;            /* in the liveness phase: not among those that must get on */
 
@@ -110,6 +114,12 @@ struct rot {
     uint64_t undo_ns; /* nobody could help: a copy does */
 };
 
+/* What went through shared memory. */
+struct memory_counts {
+    uint64_t blocks, beats, acks;
+    uint64_t lapped, falls; /* to TCP, of who read a ring in this term */
+};
+
 struct world {
     struct sim_plan plan;
     struct random random; /* of everything but the nodes' own */
@@ -117,6 +127,8 @@ struct world {
     struct trace trace;
     struct copies *copies;
     struct sim_net *net;
+    struct sim_links *links;
+    struct memory_counts memory;
     struct member members[SIM_NODES_MAX];
     struct truth *truth;
     struct workload *workload;
@@ -168,6 +180,8 @@ void world_block(struct world *world, unsigned i, enum node_part part, uint64_t 
 void world_wake(struct member *m, enum node_part part);
 /* An empty directory takes the place of its old one. Not while it runs. */
 void world_wipe(struct world *world, unsigned i);
+uint64_t world_clock(const struct member *m); /* its own, monotonic */
+void world_log(struct member *m, const char *part, const char *text);
 /* Whom this node believes to lead; SIM_NODES_MAX: nobody. */
 unsigned world_leader(const struct member *m);
 static inline bool world_paused(const struct member *m)
@@ -199,6 +213,11 @@ bool members_another_birth(const struct world *world, unsigned i);
 bool members_change_runs(struct world *world); /* one was asked for, and has not ended as far as anybody knows */
 void members_changed(struct member *m, const struct node_change_result *result);
 
+/* memory.c */
+/* Over `beneath`, which is closed with it. */
+struct transport *memory_open(struct member *m, struct transport *beneath, const struct transport_owner *owner,
+                              const struct transport_hello *hello);
+
 /* clients.c */
 void clients_open(struct world *world);
 void clients_close(struct world *world);
@@ -224,6 +243,9 @@ void checks_dies(struct member *m);
 void checks_turned(struct member *m);
 void checks_sent(struct world *world, unsigned from, unsigned to, const struct transport_send *send);
 void checks_wiped(struct member *m);
+/* What a node says to a peer, whichever way it goes; and what comes out of shared memory: it must have been said. */
+void checks_said(struct member *m, const struct raft_message *message);
+void checks_shared(struct member *m, const struct transport_frame *frame);
 /* What node i is in the newest committed configuration: enum raft_member_role, 0 = no member. */
 uint8_t checks_role(const struct world *world, unsigned i);
 bool checks_joint(const struct world *world);
@@ -253,6 +275,7 @@ void checks_told(struct world *world, log_position position, raft_index index, u
 /* run.c */
 struct run_result {
     uint64_t hash, steps, events, simulated_ns, operations, undecided, recovery_ns, starts, repaired;
+    struct memory_counts memory;
     raft_index committed;
 };
 /* The world that is running, for those who report its end. */

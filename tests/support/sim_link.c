@@ -233,8 +233,10 @@ static void hello_came(struct news *news)
     }
     int rc = end->owner.judge(end->owner.context, side->number, &wire->hello, &reply, &grant);
     reply.error = rc;
+    const struct side *dialler = &wire->sides[DIALLED];
     if (rc != 0) {
         side_gone(side);
+        if (!dialler->there || dialler->end_announced) return;
         struct news *refusal = news_new(wire, DIALLED, NEWS_REFUSED, NULL, 0);
         refusal->reply = reply;
         news_send(refusal);
@@ -247,7 +249,6 @@ static void hello_came(struct news *news)
     answer->grant.slot_fd = fcntl(grant.slot_fd, F_DUPFD_CLOEXEC, 0);
     lk_assert(answer->grant.ring_fd >= 0 && answer->grant.slot_fd >= 0);
     struct sim_links *links = end->links;
-    const struct side *dialler = &wire->sides[DIALLED];
     if (random_chance(links->random, links->faults.hang_up_per_1000, 1000))
         side_end(wire, DIALLED, "it closed the connection without an answer");
     if (dialler->there && !dialler->end_announced) {
@@ -460,7 +461,7 @@ static void op_end(struct local_link *link, unsigned connection)
 
 static uint64_t op_now_ns(struct local_link *link)
 {
-    struct end *end = end_of(link);
+    const struct end *end = (struct end *)link; /* callbacks may ask, too */
     return end->clock(end->clock_context);
 }
 

@@ -282,6 +282,7 @@ static void net_peer_status(struct transport *t, unsigned slot, struct transport
     *ret = (struct transport_peer_status){0};
     ret->connected_out = ret->connected_in = hello_accepted(end, slot, &there);
     if (ret->connected_out) ret->member_id = end->net->ends[end->end_of[slot]].hello.member_id;
+    if (ret->connected_out) ret->boot = end->net->ends[end->end_of[slot]].hello.boot;
     ret->refused = end->refused[slot];
     ret->refuses = end->refuses[slot];
     snprintf(ret->reason, sizeof ret->reason, "%s", end->reason[slot]);
@@ -351,4 +352,9 @@ uint64_t sim_net_next_ns(const struct sim_net *net)
 bool sim_net_due(const struct sim_net *net, unsigned slot)
 {
     return net->ends[slot].inbox != NULL && net->ends[slot].inbox->due_ns <= *net->now_ns;
+}
+
+bool sim_net_hands(const struct sim_net *net, unsigned slot)
+{
+    return net->ends[slot].handed != NULL;
 }

@@ -50,5 +50,7 @@ uint64_t sim_net_first_ns(const struct sim_net *net, unsigned end);
 /* When the next frame becomes due anywhere, after now; UINT64_MAX = none. */
 uint64_t sim_net_next_ns(const struct sim_net *net);
 bool sim_net_due(const struct sim_net *net, unsigned end);
+/* Whether the frame that lies there, to be consumed, is one of this network's: another part may hand out its own. */
+bool sim_net_hands(const struct sim_net *net, unsigned end);
 
 #endif
