@@ -114,7 +114,6 @@ static int recover(const struct cli *cli, struct lockstep_client *client)
     static struct lockstep_status before, after;
     struct lockstep_result result;
     char endpoint[sizeof before.leader_client];
-    uint64_t end_ns = cli_now_ns() + (cli->timeout_ms != 0 ? cli->timeout_ms : DEADLINE_MS) * UINT64_C(1000000);
     if (lockstep_status_wait(client, cli->timeout_ms, &result, &before) != 0)
         return cli_fail_result(cli, WHAT, &result);
     snprintf(endpoint, sizeof endpoint, "%s", result.endpoint);
@@ -132,6 +131,8 @@ static int recover(const struct cli *cli, struct lockstep_client *client)
     }
     int code = recover_confirm(cli, before.cluster);
     if (code != EXIT_OK) return code;
+    /* From here on: a person takes the time that it takes to read the plan. */
+    uint64_t end_ns = cli_now_ns() + (cli->timeout_ms != 0 ? cli->timeout_ms : DEADLINE_MS) * UINT64_C(1000000);
     if (lockstep_recover_wait(client, before.cluster, before.cluster_id, before.member_id, ANSWER_MS, &result) != 0) {
         if (result.error == LOCKSTEP_EINVAL)
             return cli_fail(cli, EXIT_REFUSED, WHAT, "", "nothing was changed: %s", result.text);

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A majority is lost for good, and a survivor that runs is told to go on alone: `lockstep recover --online`."""
 import json
+import os
+import subprocess
+import time
 
 from harness import process, settings
 from harness.case import Case, main
@@ -23,6 +26,22 @@ class RecoverOnline(Case):
         """lockstep recover --online: exit code, standard output, standard error."""
         return process.run([settings.PROGRAM, "recover", "--online", "--to", to or node.client_endpoint, *flags],
                            seconds=settings.patience(90))
+
+    def typed(self, node, name, after, *flags):
+        """The same by somebody at a terminal, who reads the plan for so many seconds."""
+        terminal, its_end = os.openpty()
+        command = [settings.PROGRAM, "recover", "--online", "--to", node.client_endpoint, *flags]
+        popen = subprocess.Popen(process.dies_with_us(command), stdin=its_end, stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT, env=process.clean_environment(None))
+        os.close(its_end)
+        try:
+            time.sleep(after)
+            os.write(terminal, name.encode() + b"\n")
+            out = popen.communicate(timeout=settings.patience(90))[0].decode()
+        finally:
+            process.end(popen)
+            os.close(terminal)
+        return popen.returncode, out
 
     def lose(self, lost, keep):
         for node in lost:
@@ -86,7 +105,15 @@ class RecoverOnline(Case):
         leader = cluster.leader()
         keep, *others = [*cluster.followers(leader), leader]
         self.lose(others, keep)
-        self.recovered(cluster, keep)
+        before = keep.status_now().cluster_id
+        code, out = self.typed(keep, "another", 0)
+        self.assertEqual((code, keep.status_now().cluster_id), (5, before), out)
+        after, flags = settings.by_length((0, ()), (0, ()), (11, ("--timeout", "10s")))  # nobody is hurried
+        code, out = self.typed(keep, cluster.name, after, *flags)
+        self.assertEqual(code, 0, f"{out}\n{keep.tail()}")
+        self.assertIn("what may be lost", out)
+        self.assertNotEqual(keep.status_now().cluster_id, before)
+        self.values(keep)
         keep.write(b"put alone 1")
         self.assertEqual(keep.terminate(), 0)
         keep.start()
