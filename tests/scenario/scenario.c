@@ -24,6 +24,7 @@
  *   read ID | transfer ID TARGET | crash ID [PERSISTS DONE] | room ID BYTES | ring ID FIRST | fail-disk ID
  *   contact ID LEADER TERM          the header of a large append came
  *   hangup ID FROM                  the connection from FROM has ended
+ *   stand-back ID on|off            it can apply no more, or again (M5)
  *   change ID LETTERS [forced]      to a letter for each core: V voter, L learner, - no member
  *   leave at-once|later | leave ID  whether leaders leave joint configurations by themselves; it does so now
  *   compact ID INDEX                the log up to there is only in a snapshot
@@ -451,6 +452,11 @@ static void run_command(void)
     } else if (strcmp(verb, "hangup") == 0) {
         struct cluster_core *core = next_running_core();
         struct raft_event event = {.type = RAFT_EVENT_HANGUP, .as.hangup = {.from = next_number()}};
+        cluster_step(core, &event, false);
+    } else if (strcmp(verb, "stand-back") == 0) {
+        struct cluster_core *core = next_running_core();
+        struct raft_event event = {.type = RAFT_EVENT_STAND_BACK, .as.stand_back = {.stands_back = is_next("on")}};
+        if (!event.as.stand_back.stands_back && !is_next("off")) wrong("on or off?");
         cluster_step(core, &event, false);
     } else if (strcmp(verb, "change") == 0) {
         change();
