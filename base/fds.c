@@ -77,8 +77,11 @@ ssize_t fds_receive(int socket, void *to, size_t room, int *ret_fds, unsigned fd
     } control;
     int fds[RECEIVED_MAX];
     struct iovec iov = {.iov_base = to, .iov_len = room};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (fd_count > 0) { /* else whatever comes along is cut off */
+        message.msg_control = control.room;
+        message.msg_controllen = sizeof control.room;
+    }
     lk_assert(fd_count <= FDS_MAX);
     ssize_t got;
     do {

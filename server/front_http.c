@@ -103,6 +103,27 @@ static uint64_t peer_bells_spared(const struct node_status *status, unsigned slo
     return status->members[slot].bells_spared;
 }
 
+static void ring_metrics(struct front *front, struct buffer *to)
+{
+    static const char *const holders[NODE_HOLDERS] = {[NODE_HOLDER_JOURNAL] = "journal",
+                                                      [NODE_HOLDER_MACHINE] = "machine",
+                                                      [NODE_HOLDER_LOG] = "log",
+                                                      [NODE_HOLDER_PEERS] = "peers"};
+    const struct node_status *s = &front->status;
+    gauge(to, "ring_size_bytes", "Size of the ring.", s->ring.bytes);
+    gauge(to, "ring_bytes", "Bytes in the ring that are not flushed and in LMDB yet.", s->ring.live_bytes);
+    gauge(to, "ring_dead_bytes", "Bytes in the ring of blocks that were cut.", s->ring.dead_bytes);
+    buffer_print(to, "# HELP lockstep_ring_held_bytes Bytes from the oldest block that is held to the newest.\n"
+                     "# TYPE lockstep_ring_held_bytes gauge\n");
+    for (unsigned i = 0; i < NODE_HOLDERS; i++)
+        buffer_print(to, "lockstep_ring_held_bytes{by=\"%s\"} %" PRIu64 "\n", holders[i], s->holds[i].bytes);
+    buffer_print(to, "# HELP lockstep_ring_held_seconds How long the oldest block that is held has been that.\n"
+                     "# TYPE lockstep_ring_held_seconds gauge\n");
+    for (unsigned i = 0; i < NODE_HOLDERS; i++)
+        buffer_print(to, "lockstep_ring_held_seconds{by=\"%s\"} %" PRIu64 ".%03" PRIu64 "\n", holders[i],
+                     s->holds[i].held_ns / 1000000000, s->holds[i].held_ns / 1000000 % 1000);
+}
+
 static void shared_memory_metrics(struct front *front, struct buffer *to)
 {
     peer_metric(front, to, "gauge", "peer_shared_memory", "1 while one of the two reads the other's ring.",
@@ -159,6 +180,7 @@ static int body_of(struct front *front, const struct http1_request *request, str
         node_status_read(front->node, &front->status);
         node_metrics(front, body);
         member_metrics(front, body);
+        ring_metrics(front, body);
         shared_memory_metrics(front, body);
         front_metrics(front, body);
         return 200;

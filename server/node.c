@@ -532,6 +532,34 @@ static void parked_turn(struct node *node, bool parked)
     node->changed = true;
 }
 
+/* How long the oldest byte that somebody holds has been that: by looking once a turn. */
+static void holds_look(struct node *node)
+{
+    ring_pos lowest[NODE_HOLDERS] = {[NODE_HOLDER_JOURNAL] = ring_pinned(node->ring, RING_PIN_JOURNAL),
+                                     [NODE_HOLDER_MACHINE] = ring_pinned(node->ring, RING_PIN_MACHINE),
+                                     [NODE_HOLDER_LOG] = ring_pinned(node->ring, RING_PIN_LOG),
+                                     [NODE_HOLDER_PEERS] = UINT64_MAX};
+    for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++) {
+        ring_pos pos = ring_pinned(node->ring, RING_PIN_PEER + slot);
+        if (pos < lowest[NODE_HOLDER_PEERS]) lowest[NODE_HOLDER_PEERS] = pos;
+    }
+    for (unsigned i = 0; i < NODE_HOLDERS; i++) {
+        if (lowest[i] == node->holds[i].pos) continue;
+        node->holds[i].pos = lowest[i];
+        node->holds[i].since_ns = node->now_ns;
+    }
+}
+
+static void holds_read(const struct node *node, struct node_status *ret)
+{
+    ring_status_read(node->ring, &ret->ring);
+    for (unsigned i = 0; i < NODE_HOLDERS; i++) {
+        if (node->holds[i].pos >= ret->ring.tail) continue; /* none, or all of it was read */
+        ret->holds[i].bytes = ret->ring.tail - node->holds[i].pos;
+        ret->holds[i].held_ns = node->now_ns - node->holds[i].since_ns;
+    }
+}
+
 static void alive_turn(struct node *node)
 {
     struct raft_result result;
@@ -556,6 +584,7 @@ static void alive_turn(struct node *node)
     node_forwards_turn(node);
     promise_turn(node);
     storage_reclaim(node->storage);
+    holds_look(node);
     struct host_status host;
     host_status_read(node->host, &host);
     parked_turn(node, host.parked);
@@ -746,6 +775,7 @@ void node_status_read(struct node *node, struct node_status *ret)
         storage_status_read(node->storage, &ret->storage);
         host_status_read(node->host, &ret->host);
         ret->leader_slot = node_leader(node);
+        holds_read(node, ret);
         ret->last_term = ring_last(node->ring).term;
         ret->counters.appends_inflight_max = ret->raft.appends_inflight_max;
         ret->not_ready = why_not_ready(node, ret);

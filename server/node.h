@@ -212,6 +212,9 @@ struct node_counters {
     uint32_t appends_inflight_max;
 };
 
+/* Who keeps blocks in the ring from being overwritten. */
+enum node_holder { NODE_HOLDER_JOURNAL, NODE_HOLDER_MACHINE, NODE_HOLDER_LOG, NODE_HOLDER_PEERS, NODE_HOLDERS };
+
 struct node_status {
     bool born;
     bool ready;            /* /readyz: a leader is known and this node has applied up to a recent commit */
@@ -221,6 +224,11 @@ struct node_status {
     struct host_status host;
     struct identity identity;
     struct node_counters counters;
+    struct ring_status ring;
+    struct node_hold {
+        uint64_t bytes;   /* of the ring, from the oldest byte held to the tail; 0 = nothing is held */
+        uint64_t held_ns; /* so long it has been the oldest byte */
+    } holds[NODE_HOLDERS];
     unsigned leader_slot;
     struct {
         raft_member id;         /* 0 = not known yet */

@@ -303,7 +303,11 @@ struct node {
     struct raft_effects effects;
     struct raft_entry *entries;                      /* NODE_ENTRIES_MAX */
     struct raft_configuration *entry_configurations; /* NODE_ENTRY_CONFIGURATIONS_MAX */
-    raft_term ring_term;                             /* what the ring's header says */
+    struct {
+        ring_pos pos; /* UINT64_MAX: nothing is held */
+        uint64_t since_ns;
+    } holds[NODE_HOLDERS];
+    raft_term ring_term; /* what the ring's header says */
     bool ring_leads;
     uint64_t persisted_seq;
     uint64_t deadline_ns;

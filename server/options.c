@@ -102,7 +102,7 @@ static const struct setting settings[SETTINGS] = {
                         "64MiB"},
     [SNAPSHOT_AGE] = {"storage.snapshot_age", KIND_DURATION, PLACE(node.snapshot_age_ns), 1000 * MS,
                       UINT64_C(365) * 86400000 * MS, "24h"},
-    [SHARED_MEMORY] = {"transport.shared_memory", KIND_AUTO, PLACE(shared_memory), 0, 1, "off"},
+    [SHARED_MEMORY] = {"transport.shared_memory", KIND_AUTO, PLACE(shared_memory), 0, 1, "auto"},
     [SPIN] = {"transport.spin", KIND_DURATION, PLACE(spin_ns), 0, MS, "0us"},
     [DATA] = {"data", KIND_TEXT, PLACE(node.data_directory), 0, 0, NULL},
     [LISTEN_CLIENT] = {"listen_client", KIND_ADDRESS, PLACE(listen_client), 0, 0, NULL},

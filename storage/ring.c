@@ -532,6 +532,12 @@ void ring_unpin(struct ring *ring, unsigned owner)
     atomic_store(&ring->pins[owner], PIN_NONE);
 }
 
+ring_pos ring_pinned(const struct ring *ring, unsigned owner)
+{
+    lk_assert(owner < RING_PINS);
+    return atomic_load_explicit(&ring->pins[owner], memory_order_relaxed); /* for people: nothing follows from it */
+}
+
 void ring_status_read(const struct ring *ring, struct ring_status *ret)
 {
     ring_pos head = first_held_pos(ring);

@@ -114,6 +114,9 @@ void ring_unpin(struct ring *ring, unsigned owner);
  * Machine's thread. */
 int ring_pin_batch(struct ring *ring, ring_pos pos, ring_pos end);
 
+/* The lowest position that this owner holds; UINT64_MAX: it holds nothing. Any thread. */
+ring_pos ring_pinned(const struct ring *ring, unsigned owner);
+
 struct ring_status {
     ring_pos head, tail;
     uint64_t bytes, live_bytes, dead_bytes;

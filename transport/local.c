@@ -669,13 +669,16 @@ static void bells(struct local *local)
     }
     if (local->own == NULL || ring_reader_look(local->own, &view) != 0) return;
     bool committed = view.commit != local->seen.commit, other_epoch = view.epoch != local->seen.epoch;
-    bool moved = committed || other_epoch || view.tail != local->seen.tail || view.beat != local->seen.beat;
+    /* A commit alone wakes no follower: it comes with the next blocks or beat, as on a wire, or when it is awake anyway. */
+    bool followers = other_epoch || view.tail != local->seen.tail || view.beat != local->seen.beat;
+    bool moved = followers || committed;
     for (unsigned i = 0; i < READERS_MAX && moved; i++) {
         struct reader *reader = &local->readers[i];
         if (reader->connection == NO_CONNECTION) continue;
-        bool concerned = reader->member == 0
-                             ? committed || other_epoch
-                             : follows(reader, view.epoch) || (other_epoch && follows(reader, local->seen.epoch));
+        bool concerned = committed || other_epoch; /* an observer */
+        if (reader->member != 0)
+            concerned =
+                followers && (follows(reader, view.epoch) || (other_epoch && follows(reader, local->seen.epoch)));
         if (!concerned) continue;
         bell(local, reader->connection, &reader->slot->sleeps, &reader->rung,
              i < RAFT_MEMBERS_MAX ? &local->counters[i] : &local->of_observers);

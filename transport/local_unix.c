@@ -13,7 +13,7 @@
  * O_NONBLOCK on it and fill the counter, and then our write blocks for ever; or empty it, and our read does. MSG_DONTWAIT is
  * of the call alone: nothing that the other side does to its socket makes ours wait (S6). Who does not read its bells gets
  * no more of them; one that is on its way is enough.
- * Bounded: LOCAL_STRANGERS_MAX that have HELLO_MS each, BELLS_A_TURN_MAX bells, one other packet a turn.
+ * Bounded: LOCAL_STRANGERS_MAX that have HELLO_MS each, BELLS_MAX bells at once, one other packet a turn.
  * Source: unix(7): abstract names, SO_PEERCRED, SCM_RIGHTS. */
 #include "transport/local_unix.h"
 
@@ -33,7 +33,8 @@ enum {
     HELLO_MS = 2000,       /* for a stranger's hello, and for the answer to ours */
     LISTEN_PAUSE_MS = 100, /* no file descriptor was left */
     ACCEPTS_A_TURN_MAX = 16,
-    BELLS_A_TURN_MAX = 64, /* one a turn has a sense */
+    BELLS_MAX = 64,   /* that lie there at once: one has a sense */
+    BELLS_QUICK = 16, /* in a millisecond, before anybody looks how many there are */
     BACKLOG = 64,
     PLACES_MAX = 2 * LOCAL_CONNECTIONS_MAX, /* as many again that are being closed in this turn */
 };
@@ -49,6 +50,8 @@ struct place {
     int fd;
     unsigned number;      /* of the connection, as the face knows it */
     uint64_t deadline_ms; /* GREETING, STRANGER */
+    uint64_t bell_ms;     /* when the newest bells came, and how many did in that millisecond */
+    unsigned bells;
 };
 
 struct unix_link {
@@ -101,6 +104,7 @@ static struct place *place_open(struct unix_link *link, int fd, enum place_state
         place->state = state;
         place->fd = fd;
         place->number = number;
+        place->bells = 0;
         place->deadline_ms = uv_now(link->loop) + HELLO_MS;
         link->numbers[number] = place;
         link->handles++;
@@ -288,29 +292,40 @@ static void stranger_hello(struct place *place)
 
 /* --- open --------------------------------------------------------------------------------------------------------- */
 
+/* One packet an event: where a bell came, there is no other one, as a rule, and no need to ask. 0: there is none, 1: a bell. */
+static int open_packet(struct place *place)
+{
+    struct unix_link *link = place->link;
+    ssize_t got = fds_receive(place->fd, link->packet, sizeof link->packet, NULL, 0);
+    if (got == LOCKSTEP_EUNAVAILABLE) return 0;
+    if (got == 1 && link->packet[0] == LOCAL_BELL) return 1;
+    if (got == LOCKSTEP_ECLOSED) {
+        place_lost(place, "it closed the connection");
+    } else if (got < 0) {
+        link->refused++;
+        place_lost(place, "it broke the local protocol");
+    } else if (link->owner.packet(link->owner.context, place->number, link->packet, (size_t)got) != 0) {
+        link->refused++;
+        place_lost(place, "it sent what nobody understands");
+    }
+    return -1;
+}
+
 static void open_readable(struct place *place)
 {
     struct unix_link *link = place->link;
-    for (unsigned bells = 0; bells <= BELLS_A_TURN_MAX; bells++) {
-        ssize_t got = fds_receive(place->fd, link->packet, sizeof link->packet, NULL, 0);
-        if (got == LOCKSTEP_EUNAVAILABLE) {
-            if (bells > 0) link->owner.wake(link->owner.context);
-            return;
-        }
-        if (got < 0) {
-            if (got != LOCKSTEP_ECLOSED) link->refused++;
-            place_lost(place, got == LOCKSTEP_ECLOSED ? "it closed the connection" : "it broke the local protocol");
-            return;
-        }
-        if (got == 1 && link->packet[0] == LOCAL_BELL) continue;
-        if (link->owner.packet(link->owner.context, place->number, link->packet, (size_t)got) != 0) {
-            link->refused++;
-            place_lost(place, "it sent what nobody understands");
-            return;
-        }
-        link->owner.wake(link->owner.context);
-        return; /* one a turn: the others have theirs */
+    int got = open_packet(place);
+    if (got == 0) return;
+    link->owner.wake(link->owner.context);
+    if (got < 0) return;
+    uint64_t now = uv_now(link->loop);
+    if (place->bell_ms != now) {
+        place->bell_ms = now;
+        place->bells = 0;
     }
+    if (++place->bells < BELLS_QUICK) return;
+    for (unsigned bells = 0; bells < BELLS_MAX; bells++)
+        if (open_packet(place) != 1) return;
     link->refused++;
     place_lost(place, "it rings without end");
 }

@@ -151,6 +151,8 @@ class Cluster:
             # Whole logs are what judge() looks at; test_snapshot.py has them compacted.
             "storage": {"journal": f"{self.journal}B", "map": "16GiB", "snapshot_after": "1TiB"},
         }
+        if settings.SHARED_MEMORY:
+            self.sections["transport"] = {"shared_memory": settings.SHARED_MEMORY}
         for section, values in (sections or {}).items():
             self.sections.setdefault(section, {}).update(values)
         self.write_config()

@@ -5,6 +5,7 @@ LOCKSTEP_BUILD     the build folder (default: build/ beside this tree)
 LOCKSTEP_SEED      replays the random choices of a printed seed; what processes and disks do is not replayed
 LOCKSTEP_FULL=1    every loop at full length: 20 kill rounds
 LOCKSTEP_SHORT=1   every loop at its shortest, for sanitizer builds: 1 round
+LOCKSTEP_TRANSPORT_SHARED_MEMORY=off   nodes of all clusters replicate by TCP alone
 """
 import os
 import pathlib
@@ -24,6 +25,8 @@ TEMPORARY = BUILD / "tests" / "system" / "tmp"  # beside the build, not /tmp: th
 FULL = os.environ.get("LOCKSTEP_FULL", "") not in ("", "0")
 SHORT = not FULL and os.environ.get("LOCKSTEP_SHORT", "") not in ("", "0")
 SLOW = os.environ.get("LOCKSTEP_SANITIZER", "none") != "none"  # instrumented programs: several times slower
+
+SHARED_MEMORY = os.environ.get("LOCKSTEP_TRANSPORT_SHARED_MEMORY", "")  # "" = as nodes do by themselves
 
 SEED = int(os.environ.get("LOCKSTEP_SEED") or random.SystemRandom().getrandbits(32))
 

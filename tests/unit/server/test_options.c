@@ -78,7 +78,7 @@ START_TEST(defaults_are_as_documented)
     ck_assert_str_eq(options.listen_client, "127.0.0.1:7401");
     ck_assert_str_eq(options.listen_peer, "127.0.0.1:7501");
     ck_assert_str_eq(options.faults, "");
-    ck_assert(!options.shared_memory);
+    ck_assert(options.shared_memory);
     ck_assert_uint_eq(options.spin_ns, 0);
 }
 END_TEST
@@ -106,7 +106,7 @@ START_TEST(all_keys_are_read)
             "ring = \"8MiB\"\nappend_inflight = \"1MiB\"\nconnections = 50\nsessions = 7\nsession_expiry = \"5s\"\n"
             "[storage]\nmap = \"1GiB\"\njournal = \"32MiB\"\njournal_dir = \"fast\"\nsnapshot_after = \"8KiB\"\n"
             "snapshot_age = \"1h\"\n"
-            "[transport]\nshared_memory = \"auto\"\nspin = \"20us\"\n") == 0,
+            "[transport]\nshared_memory = \"off\"\nspin = \"20us\"\n") == 0,
         "%s", why);
     ck_assert_uint_eq(options.node.election_timeout_ns, 1000000000);
     ck_assert_uint_eq(options.node.heartbeat_ns, 200000000);
@@ -123,7 +123,7 @@ START_TEST(all_keys_are_read)
     ck_assert_uint_eq(options.node.journal_bytes, 32 << 20);
     ck_assert_uint_eq(options.node.snapshot_after_bytes, 8 << 10);
     ck_assert_uint_eq(options.node.snapshot_age_ns, 3600 * UINT64_C(1000000000));
-    ck_assert(options.shared_memory);
+    ck_assert(!options.shared_memory);
     ck_assert_uint_eq(options.spin_ns, 20000);
     ck_assert_str_eq(options.node.journal_directory, "/tmp/fast/n1"); /* nodes of one host do not share a journal */
 }
