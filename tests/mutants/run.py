@@ -63,6 +63,15 @@ def find_by_exploration(build, seeds, bounds):
     return f"explore {path.group(1) if path else ''}: {(broken[0][0] or broken[0][1]) if broken else 'found'}", said
 
 
+def find_by_ring(build, seeds, case):
+    which = ["--run", case] if case else ["--short"]
+    code, said = run([build / "tests/explore/ring", *which], 120)
+    if code != 1:
+        return None, said
+    broken = re.search(r"^# broken: (.*)$", said, re.M)
+    return f"ring: {broken.group(1) if broken else 'found'}", said
+
+
 def find_by_simulation(build, seeds, _):
     # one job: seeds in their order, so that the first that fails is the first that there is
     code, said = run([build / "tests/sim/lockstep-sim", "--machine", build / "kv.so", "--seeds", str(seeds), "--jobs", "1"],
@@ -116,6 +125,7 @@ FINDERS = {
     "transcript": Finder(["tests/scenario/scenario"], find_by_transcript),
     "unit": Finder([], find_by_unit),
     "explore": Finder(["tests/explore/explore"], find_by_exploration),
+    "ring": Finder(["tests/explore/ring"], find_by_ring),
     "sim": Finder(["tests/sim/lockstep-sim", "kv.so"], find_by_simulation),
     "raft_random": Finder(["tests/unit/raft/test_raft_random"], find_by_random_cores),
 }
