@@ -114,6 +114,8 @@ struct local {
     bool exhausted; /* the node has seen all there was in this turn */
     unsigned pulls; /* of this turn */
     enum given given;
+    uint64_t led_epoch; /* of our ring, when our node last sent as a leader */
+    raft_term led_term;
     bool beat_due;
     uint64_t beat_epoch, beat_round;
 
@@ -384,14 +386,20 @@ static bool follows(const struct reader *reader, uint64_t epoch)
     return reader->connection != NO_CONNECTION && reader->member != 0 && ring_word_load(&reader->slot->epoch) == epoch;
 }
 
+/* Our own ring's epoch, while our node leads under it; else 0. */
+static uint64_t leading_epoch(struct local *local)
+{
+    return local->led_epoch != 0 && ring_epoch(the_ring(local)) == local->led_epoch ? local->led_epoch : 0;
+}
+
 /* A message that its reader finds in the ring. */
 static bool swallow(struct local *local, const struct transport_send *send)
 {
     const struct raft_message *m = send->message;
     const struct reader *reader = &local->readers[send->slot];
     if (reader->connection == NO_CONNECTION || reader->member != m->to) return false;
-    uint64_t epoch = ring_epoch(the_ring(local));
-    if (epoch % 2 != 0 || !follows(reader, epoch)) return false;
+    uint64_t epoch = local->led_epoch;
+    if (!follows(reader, epoch)) return false;
     if (m->type == RAFT_HEARTBEAT) { /* one for all of them, at the end of the turn */
         local->beat_round = !local->beat_due || local->beat_epoch != epoch || local->beat_round < m->as.heartbeat.round
                                 ? m->as.heartbeat.round
@@ -423,17 +431,17 @@ static bool reader_has_news(const struct reader *reader, uint64_t epoch, struct 
 
 static bool next_ack(struct local *local, struct transport_frame *ret)
 {
-    struct ring_view view;
     struct ring_ack ack;
-    if (local->own == NULL || ring_reader_look(local->own, &view) != 0 || !view.leads) return false;
+    uint64_t epoch = leading_epoch(local);
+    if (epoch == 0) return false;
     for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) {
         struct reader *reader = &local->readers[i];
-        if (reader->served || !reader_has_news(reader, view.epoch, &ack)) continue;
+        if (reader->served || !reader_has_news(reader, epoch, &ack)) continue;
         reader->served = true;
         reader->acked = ack;
         *ret = (struct transport_frame){.slot = i, .member_id = reader->member, .type = FRAME_RAFT};
         ret->message = (struct raft_message){
-            .type = RAFT_ACK, .from = reader->member, .to = local->hello.member_id, .term = view.term};
+            .type = RAFT_ACK, .from = reader->member, .to = local->hello.member_id, .term = local->led_term};
         ret->message.as.ack =
             (struct raft_ack){.durable_index = ack.durable, .validated_index = ack.validated, .round = ack.round};
         return true;
@@ -599,15 +607,14 @@ static void wake_up(struct local *local)
         if (local->sources[i].slot != NULL) ring_sleeps_store(&local->sources[i].slot->sleeps, false);
 }
 
-static bool anything_moved(const struct local *local)
+static bool anything_moved(struct local *local)
 {
-    struct ring_view view;
     struct ring_ack ack;
+    uint64_t epoch = leading_epoch(local);
     for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++)
         if (source_has_news(&local->sources[i])) return true;
-    if (local->own == NULL || ring_reader_look(local->own, &view) != 0 || !view.leads) return false;
-    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++)
-        if (reader_has_news(&local->readers[i], view.epoch, &ack)) return true;
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX && epoch != 0; i++)
+        if (reader_has_news(&local->readers[i], epoch, &ack)) return true;
     return false;
 }
 
@@ -622,7 +629,7 @@ static bool has_company(const struct local *local)
     return false;
 }
 
-static bool spin(const struct local *local)
+static bool spin(struct local *local)
 {
     uint64_t end = local->link->ops->now_ns(local->link) + local->spin_ns;
     do {
@@ -703,8 +710,11 @@ static int op_send(struct transport *t, const struct transport_send *send)
     if (send->type == FRAME_RAFT) {
         uint8_t type = send->message->type;
         if (type == RAFT_ACK && speak(&local->sources[send->slot], send->message)) return 0;
-        bool in_ring = type == RAFT_HEARTBEAT || (type == RAFT_APPEND && send->blocks_bytes == 0);
-        if (in_ring && swallow(local, send)) return 0;
+        if (type == RAFT_HEARTBEAT || type == RAFT_APPEND) {
+            local->led_epoch = ring_epoch(the_ring(local));
+            local->led_term = send->message->term;
+            if (send->blocks_bytes == 0 && swallow(local, send)) return 0;
+        }
     }
     return local->inner->ops->send(local->inner, send);
 }

@@ -390,6 +390,12 @@ void rig_role(unsigned node, raft_term term, bool leads)
 {
     ring_epoch_begin(rig[node].ring);
     ring_epoch_end(rig[node].ring, term, leads);
+    if (!leads) return;
+    unsigned sent = rig[node].sent_count; /* a new leader says so at once */
+    for (unsigned i = 0; i < RIG_NODES; i++)
+        if (i != node) ck_assert_int_eq(rig_heartbeat(node, i, term, 0), 0);
+    ck_assert_uint_eq(rig[node].sent_count, sent + RIG_NODES - 1); /* to nobody through memory yet */
+    rig[node].sent_count = sent;
 }
 
 void rig_publish(unsigned number, raft_term term, uint32_t payload_bytes)
