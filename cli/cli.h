@@ -63,7 +63,7 @@ struct command {
     int (*run)(struct cli *cli);  /* returns the exit code */
 };
 
-extern const struct command command_serve, command_local, command_status, command_propose, command_query,
+extern const struct command command_serve, command_local, command_status, command_propose, command_query, command_tail,
     command_leader_transfer, command_member_add, command_member_promote, command_member_remove, command_member_replace,
     command_log_inspect, command_log_verify, command_snapshot_list, command_snapshot_verify, command_backup_create,
     command_backup_verify, command_backup_restore, command_recover, command_bench, command_demo, command_version,

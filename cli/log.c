@@ -135,17 +135,6 @@ static void summary_show(struct inspection *inspection, const char *directory)
 
 /* --- blocks ----------------------------------------------------------------------------------------------------------- */
 
-static const char *kind_name(uint16_t kind)
-{
-    switch (kind) {
-    case COMMAND_MACHINE: return "machine";
-    case COMMAND_SESSION_OPEN: return "session open";
-    case COMMAND_SESSION_KEEP: return "session keep";
-    case COMMAND_SESSION_CLOSE: return "session close";
-    default: return "unknown";
-    }
-}
-
 static void commands_show(const struct cli *cli, struct json *json, const uint8_t *block,
                           const struct block_header *header)
 {
@@ -157,7 +146,7 @@ static void commands_show(const struct cli *cli, struct json *json, const uint8_
         if (cli->json) {
             json_object(json, NULL);
             json_number(json, "position", view.position);
-            json_text(json, "kind", kind_name(c->kind));
+            json_text(json, "kind", show_command_kind(c->kind));
             json_number(json, "session", c->session);
             json_number(json, "seq", c->seq);
             json_number(json, "entity", c->entity);
@@ -165,7 +154,7 @@ static void commands_show(const struct cli *cli, struct json *json, const uint8_
             json_end(json);
             continue;
         }
-        printf("             %12" PRIu64 "  %s", view.position, kind_name(c->kind));
+        printf("             %12" PRIu64 "  %s", view.position, show_command_kind(c->kind));
         if (c->session != 0) printf(" session=%" PRIu64 " seq=%" PRIu64, c->session, c->seq);
         if (c->entity != 0) printf(" entity=%" PRIu64, c->entity);
         printf(" bytes=%" PRIu32 "  ", c->bytes);

@@ -11,29 +11,12 @@
 #include "cli/cli.h"
 
 const struct command *const cli_commands[] = {
-    &command_local,
-    &command_demo,
-    &command_bench,
-    &command_status,
-    &command_propose,
-    &command_query,
-    &command_leader_transfer,
-    &command_member_add,
-    &command_member_promote,
-    &command_member_remove,
-    &command_member_replace,
-    &command_serve,
-    &command_log_inspect,
-    &command_log_verify,
-    &command_snapshot_list,
-    &command_snapshot_verify,
-    &command_backup_create,
-    &command_backup_verify,
-    &command_backup_restore,
-    &command_recover,
-    &command_help,
-    &command_version,
-    NULL,
+    &command_local,           &command_demo,           &command_bench,         &command_status,
+    &command_propose,         &command_query,          &command_tail,          &command_leader_transfer,
+    &command_member_add,      &command_member_promote, &command_member_remove, &command_member_replace,
+    &command_serve,           &command_log_inspect,    &command_log_verify,    &command_snapshot_list,
+    &command_snapshot_verify, &command_backup_create,  &command_backup_verify, &command_backup_restore,
+    &command_recover,         &command_help,           &command_version,       NULL,
 };
 
 /* Whether the words at argv begin with the command's name; *ret_words says how many words it has. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "lockstep/client.h"
 
 /* --- UTF-8 --- */
 
@@ -303,6 +304,17 @@ const char *show_hex(const uint8_t *bytes, size_t count)
     shown[0] = 0;
     for (size_t i = 0; i < count; i++) snprintf(shown + 2 * i, 3, "%02x", bytes[i]);
     return shown;
+}
+
+const char *show_command_kind(uint32_t kind)
+{
+    switch (kind) {
+    case LOCKSTEP_COMMAND_MACHINE: return "machine";
+    case LOCKSTEP_COMMAND_SESSION_OPEN: return "session open";
+    case LOCKSTEP_COMMAND_SESSION_KEEP: return "session keep";
+    case LOCKSTEP_COMMAND_SESSION_CLOSE: return "session close";
+    default: return "unknown";
+    }
 }
 
 void show_reply(FILE *to, bool terminal, const uint8_t *bytes, size_t count)

@@ -59,6 +59,9 @@ const char *show_duration(uint64_t ns);                   /* 280 us, 12.3 ms, 4.
 const char *show_bytes(uint64_t bytes);                   /* 64 B, 1.5 MiB */
 const char *show_hex(const uint8_t *bytes, size_t count); /* at most 16 bytes */
 
+/* What a command of the log is for. */
+const char *show_command_kind(uint32_t kind);
+
 /* Bytes of a reply for people: as they are to a pipe; control characters and what is no UTF-8 as \xHH to a terminal. */
 void show_reply(FILE *to, bool terminal, const uint8_t *bytes, size_t count);
 

@@ -3,13 +3,19 @@
 #include "proto/local_packet.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/assert.h"
 #include "lockstep/errors.h"
 
-enum { HELLO_MAGIC = 0x4c48534c /* "LSHL" */, REPLY_MAGIC = 0x5248534c /* "LSHR" */ };
+enum {
+    HELLO_MAGIC = 0x4c48534c,  /* "LSHL" */
+    REPLY_MAGIC = 0x5248534c,  /* "LSHR" */
+    ASK_MAGIC = 0x5141534c,    /* "LSAQ" */
+    ANSWER_MAGIC = 0x5241534c, /* "LSAR" */
+};
 
 /* As they lie in a packet. */
 struct hello_packet {
@@ -29,6 +35,21 @@ struct reply_packet {
     char why[LOCAL_WHY_BYTES_MAX];
 };
 static_assert(sizeof(struct reply_packet) == LOCAL_REPLY_BYTES, "no holes");
+
+struct ask_packet {
+    uint32_t magic, version;
+    uint64_t number, position, index;
+    uint32_t offset, zero;
+};
+static_assert(sizeof(struct ask_packet) == LOCAL_ASK_BYTES, "no holes");
+
+struct answer_packet {
+    uint32_t magic, version;
+    int32_t error;
+    uint32_t offset;
+    uint64_t number, index, oldest, zero;
+};
+static_assert(sizeof(struct answer_packet) == LOCAL_ANSWER_BYTES, "no holes");
 
 socklen_t local_address(uint64_t cluster_id, raft_member member_id, struct sockaddr_un *ret)
 {
@@ -114,5 +135,57 @@ int local_reply_read(const uint8_t *at, size_t bytes, struct local_reply *ret)
     *ret = (struct local_reply){
         .error = p.error, .group = p.group, .cluster_id = p.cluster_id, .member_id = p.member_id, .boot = p.boot};
     memcpy(ret->why, p.why, length);
+    return 0;
+}
+
+void local_ask_write(const struct local_ask *ask, uint8_t to[LOCAL_ASK_BYTES])
+{
+    const struct ask_packet p = {
+        .magic = ASK_MAGIC,
+        .version = LOCAL_PACKET_VERSION,
+        .number = ask->number,
+        .position = ask->position,
+        .index = ask->index,
+        .offset = ask->offset,
+    };
+    memcpy(to, &p, sizeof p);
+}
+
+int local_ask_read(const uint8_t *at, size_t bytes, struct local_ask *ret)
+{
+    struct ask_packet p;
+    int rc = head_check(at, bytes, ASK_MAGIC, sizeof p);
+    if (rc != 0) return rc;
+    memcpy(&p, at, sizeof p);
+    bool by_position = p.position != 0 && p.index == 0 && p.offset == 0, by_index = p.position == 0 && p.index != 0;
+    if (p.zero != 0 || !(by_position || by_index)) return LOCKSTEP_EPROTO;
+    *ret = (struct local_ask){.number = p.number, .position = p.position, .index = p.index, .offset = p.offset};
+    return 0;
+}
+
+void local_answer_write(const struct local_answer *answer, uint8_t to[LOCAL_ANSWER_BYTES])
+{
+    const struct answer_packet p = {
+        .magic = ANSWER_MAGIC,
+        .version = LOCAL_PACKET_VERSION,
+        .error = answer->error,
+        .offset = answer->offset,
+        .number = answer->number,
+        .index = answer->index,
+        .oldest = answer->oldest,
+    };
+    memcpy(to, &p, sizeof p);
+}
+
+int local_answer_read(const uint8_t *at, size_t bytes, struct local_answer *ret)
+{
+    struct answer_packet p;
+    if (bytes > LOCAL_ANSWER_BYTES_MAX) return LOCKSTEP_EPROTO;
+    int rc = head_check(at, bytes < sizeof p ? bytes : sizeof p, ANSWER_MAGIC, sizeof p);
+    if (rc != 0) return rc;
+    memcpy(&p, at, sizeof p);
+    if (p.zero != 0 || p.error > 0 || (p.error == 0) != (bytes > sizeof p)) return LOCKSTEP_EPROTO;
+    *ret = (struct local_answer){
+        .error = p.error, .offset = p.offset, .number = p.number, .index = p.index, .oldest = p.oldest};
     return 0;
 }

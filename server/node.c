@@ -345,6 +345,7 @@ void node_close(struct node *node)
     node_repair_close(node);
     for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) free(node->loads[i].buffer);
     node_blocks_close(node);
+    node_observers_close(node);
     if (node->install.state != NULL) host_state_free(node->host, node->install.state);
     host_close(node->host);
     storage_close(node->storage);
@@ -570,6 +571,7 @@ static void alive_turn(struct node *node)
     node_peers_receive(node);
     node_loads_turn(node);
     node_blocks_turn(node);
+    node_observers_turn(node);
     node_snapshots_turn(node);
     node_step(node, &time, &result);
     stop_turn(node);

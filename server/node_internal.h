@@ -7,6 +7,7 @@
  *   node_restarts.c   level memory: members that were started anew are replaced
  *   node_peers.c      frames of peers, blocks taken over from the leader, old blocks loaded for peers that lag
  *   node_blocks.c     single blocks for members that ask for them
+ *   node_observers.c  old blocks for processes of this host that follow what is committed
  *   node_snapshot.c   snapshots: taken, brought to peers, taken in place of the log; the log's base
  *   node_proposals.c  the open block, sealing, outcomes
  *   node_reads.c      queries, and what each waits for
@@ -188,6 +189,17 @@ struct node_blocks {
     int ret_error;                      /* damage, or a disk that fails */
 };
 
+struct node_observers {
+    _Atomic int state;                  /* as node_blocks' */
+    struct transport_question question; /* control's while READING, as what follows */
+    raft_index base, stored;            /* the log held what lies between when it was asked */
+    raft_index low, high;               /* where the position is searched for; with ret_error low is the block */
+    struct local_answer answer;
+    uint8_t *packet; /* LOCAL_ANSWER_BYTES_MAX, allocated with the first observer */
+    uint32_t ret_bytes;
+    int ret_error;
+};
+
 struct node_birth {
     uint64_t retry_ns;
     bool refused; /* a cluster exists and does not know this directory: not_ready says what to do */
@@ -321,6 +333,7 @@ struct node {
     uint64_t forward_sweep_ns;
     struct node_load loads[RAFT_MEMBERS_MAX];
     struct node_blocks blocks;
+    struct node_observers observers;
     struct storage_reader *load_reader;     /* control's */
     struct storage_reader *snapshot_reader; /* the thread snapshots' */
     struct node_install install;
@@ -420,6 +433,11 @@ void node_block_get_frame(struct node *node, const struct transport_frame *frame
 void node_blocks_turn(struct node *node);
 void node_blocks_control_work(struct node *node);
 void node_blocks_close(struct node *node);
+
+/* node_observers.c */
+void node_observers_turn(struct node *node);
+void node_observers_control_work(struct node *node);
+void node_observers_close(struct node *node);
 
 /* node_snapshot.c */
 /* The machine starts from the snapshot that recovery found: a reader of it, to free(); NULL: no memory. */

@@ -390,6 +390,7 @@ void node_control_work(struct node *node)
         node->env.wake(node->env.context, NODE_LOOP);
     }
     node_blocks_control_work(node);
+    node_observers_control_work(node);
     /* acquire: pairs with promise_turn's release */
     if (atomic_exchange_explicit(&node->promise_over, false, memory_order_acquire))
         (void)storage_promise_over(node->storage);

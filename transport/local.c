@@ -73,6 +73,8 @@ struct reader {
     struct ring_ack acked; /* handed to the node */
     bool served;           /* in this turn */
     uint64_t rung;
+    struct transport_question question; /* an observer's; ticket 0 = it waits for no answer */
+    bool taken;                         /* the node has it */
 };
 
 /* Beside the inner transport's status; for good, whoever has the slot. */
@@ -106,6 +108,8 @@ struct local {
     struct reader readers[READERS_MAX];
     struct counters counters[RAFT_MEMBERS_MAX], of_observers;
     struct party parties[LOCAL_CONNECTIONS_MAX];
+    uint64_t ticket;        /* of the newest question */
+    unsigned observer_next; /* whose question is looked at first */
 
     uint64_t look_ns, listen_ns; /* when that is due */
     bool listening, listen_told, unfit;
@@ -295,13 +299,17 @@ static int link_granted(void *context, unsigned connection, const struct local_r
     return rc;
 }
 
+/* An observer's question, the only one at a time. Members have no packets but bells. */
 static int link_packet(void *context, unsigned connection, const uint8_t *bytes, size_t count)
 {
-    (void)context;
-    (void)connection;
-    (void)bytes;
-    (void)count;
-    return LOCKSTEP_EPROTO;
+    struct local *local = context;
+    struct party party = local->parties[connection];
+    if (party.kind != PARTY_READER || party.index < RAFT_MEMBERS_MAX) return LOCKSTEP_EPROTO;
+    struct reader *reader = &local->readers[party.index];
+    if (reader->question.ticket != 0) return LOCKSTEP_EPROTO;
+    int rc = local_ask_read(bytes, count, &reader->question.ask);
+    if (rc == 0) reader->question.ticket = ++local->ticket;
+    return rc;
 }
 
 static void link_ended(void *context, unsigned connection, const char *why)
@@ -832,6 +840,35 @@ static uint64_t op_frames_refused(struct transport *t)
     return local->inner->ops->frames_refused(local->inner) + local->link->ops->refused(local->link);
 }
 
+static bool op_asked(struct transport *t, struct transport_question *ret)
+{
+    struct local *local = local_of(t);
+    for (unsigned i = 0; i < LOCAL_OBSERVERS_MAX; i++) {
+        unsigned observer = (local->observer_next + i) % LOCAL_OBSERVERS_MAX;
+        struct reader *reader = &local->readers[RAFT_MEMBERS_MAX + observer];
+        if (reader->question.ticket == 0 || reader->taken) continue;
+        reader->taken = true;
+        local->observer_next = observer + 1;
+        *ret = reader->question;
+        return true;
+    }
+    return false;
+}
+
+static void op_answer(struct transport *t, uint64_t ticket, const void *packet, size_t bytes)
+{
+    struct local *local = local_of(t);
+    for (unsigned i = RAFT_MEMBERS_MAX; i < READERS_MAX; i++) {
+        struct reader *reader = &local->readers[i];
+        if (reader->question.ticket != ticket) continue;
+        reader->question.ticket = 0;
+        reader->taken = false;
+        /* Who asks takes the answer before it asks again: there is room, or it does not read. */
+        if (local->link->ops->send(local->link, reader->connection, packet, bytes) != 0) reader_end(local, reader);
+        return;
+    }
+}
+
 static void op_close(struct transport *t)
 {
     struct local *local = local_of(t);
@@ -858,6 +895,8 @@ static const struct transport_ops local_ops = {
     .hello_set = op_hello_set,
     .peer_status = op_peer_status,
     .frames_refused = op_frames_refused,
+    .asked = op_asked,
+    .answer = op_answer,
     .close = op_close,
 };
 

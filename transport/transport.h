@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "base/ids.h"
+#include "proto/local_packet.h"
 #include "raft/message.h"
 #include "storage/ring.h"
 
@@ -99,6 +100,12 @@ struct transport_peer_status {
     uint64_t bells, bells_spared; /* rung; not rung, because the other side was awake */
 };
 
+/* An observer wants blocks of the log. */
+struct transport_question {
+    uint64_t ticket; /* names it in the answer; never used twice */
+    struct local_ask ask;
+};
+
 struct transport;
 
 struct transport_ops {
@@ -123,6 +130,11 @@ struct transport_ops {
     void (*peer_status)(struct transport *t, unsigned slot, struct transport_peer_status *ret);
     /* Damaged or malformed frames and connections refused, since start. */
     uint64_t (*frames_refused)(struct transport *t);
+    /* Processes of this host that follow what is committed ask for what the ring holds no more. NULL, both: a transport that
+     * knows none of them. asked: the next question, in turns, one of an observer at a time. False: none now. */
+    bool (*asked)(struct transport *t, struct transport_question *ret);
+    /* Exactly once for each: one packet, copied. Who is gone, or did not take what was sent before, gets none. */
+    void (*answer)(struct transport *t, uint64_t ticket, const void *packet, size_t bytes);
     void (*close)(struct transport *t);
 };
 

@@ -318,6 +318,81 @@ int lockstep_recover(struct lockstep_client *client, const char *cluster, uint64
 int lockstep_health(struct lockstep_client *client, const char *service, uint32_t deadline_ms,
                     lockstep_result_callback *callback, void *context);
 
+/* --- tail: what is committed, as a node of this host commits it ---
+ * Follows the committed commands of one node from another process of its host and user: out of the node's memory, which is
+ * mapped read-only, so that it costs the node nothing but a bell for who sleeps (1,000 a second, at most). What the memory
+ * holds no more comes from the node's log; when the node is started again, the tail goes on behind what it handed out.
+ * Each command comes once, in the order of positions, without a gap. All bytes are copied and checked before they are
+ * handed out. A tail needs no client; it belongs to one thread. A node has 16 observers at most. */
+
+struct lockstep_tail;
+
+enum { LOCKSTEP_TAIL_NOW = 0 /* from_position: what is committed after the tail has found the node */ };
+
+struct lockstep_tail_options {
+    uint32_t size;          /* sizeof(struct lockstep_tail_options) */
+    uint32_t deadline_ms;   /* to find the node for the first time. 0 = 10,000 */
+    const char *endpoint;   /* HOST:PORT on which it listens for clients. NULL: the first of $LOCKSTEP_ENDPOINTS, else
+                             * 127.0.0.1:7401 */
+    uint64_t from_position; /* of the first command wanted, from 1; LOCKSTEP_TAIL_NOW */
+};
+
+enum lockstep_command_kind {
+    LOCKSTEP_COMMAND_MACHINE = 0,
+    LOCKSTEP_COMMAND_SESSION_OPEN = 1,  /* its position is the session's id */
+    LOCKSTEP_COMMAND_SESSION_KEEP = 2,  /* session: which one; as below */
+    LOCKSTEP_COMMAND_SESSION_CLOSE = 3, /* other kinds may come to be: pass them over */
+};
+
+/* One command, as it stands in the log. One that its client had to send twice may stand there twice, with the same session
+ * and seq: machines apply the first. */
+struct lockstep_tail_record {
+    uint64_t index; /* of its block */
+    uint64_t position, term, time_ns;
+    uint64_t session, seq, entity; /* 0 = none; none; the machine itself */
+    uint32_t kind;                 /* enum lockstep_command_kind */
+    uint32_t payload_bytes;
+    const void *payload; /* without alignment; valid until the next call on the tail */
+};
+
+struct lockstep_tail_status {
+    bool attached;       /* to the node's memory, now */
+    uint64_t cluster_id; /* 0 = the node was not found yet, as the next two */
+    uint64_t member_id;
+    uint64_t boot;            /* of the node: its starts, counted */
+    uint64_t next_position;   /* of the next record; 0 = not known before the first block */
+    uint64_t next_index;      /* of the next block; 0 likewise */
+    uint64_t commit_index;    /* of the node, when it was looked at last */
+    uint64_t lapped;          /* how often the memory held the next block no more, and the log was asked */
+    uint64_t restarts;        /* how often the node had to be found again */
+    uint64_t oldest_position; /* with EGONE: the log begins there */
+};
+
+/* Nothing is dialled yet. why: as lockstep_client_open(). EINVAL: the endpoint is none, or more than one; ENOMEM. Allocates
+ * some 5 MiB. */
+int lockstep_tail_open(const struct lockstep_tail_options *options, struct lockstep_tail **ret, char *why,
+                       size_t why_room);
+void lockstep_tail_close(struct lockstep_tail *tail); /* takes NULL */
+
+/* The next command, waited for up to timeout_ms (0 = not at all, -1 = until it is there).
+ * 0 and *ret, or
+ * EUNAVAILABLE: none yet; ask again. lockstep_tail_text() says what is wrong, if anything is.
+ * Anything else is final, and lockstep_tail_text() says what to do:
+ * EUNREACHABLE: no such node; it is on another host or of another user, or does not share its memory · EFULL: it has 16
+ * observers · EGONE: the position is compacted away; the status has the oldest one · EFOREIGN: another cluster answers at
+ * this address · EVERSION: node and library do not fit · ECORRUPT, EPROTO: what the node shows is damaged · ETIMEDOUT: the
+ * node was not found in time · ENOMEM · EIO. */
+int lockstep_tail_next(struct lockstep_tail *tail, struct lockstep_tail_record *ret, int timeout_ms);
+
+/* For another loop, as lockstep_client_fd() and lockstep_client_timeout_ms(): after EUNAVAILABLE ask for the timeout, last
+ * before waiting: it tells the node that this tail sleeps. Wait until the descriptor is readable or the timeout is over. */
+int lockstep_tail_fd(const struct lockstep_tail *tail);
+int lockstep_tail_timeout_ms(struct lockstep_tail *tail);
+
+void lockstep_tail_status(const struct lockstep_tail *tail, struct lockstep_tail_status *ret);
+/* The last error in words, with what to do; what it waits for; "" = all is well. Valid until the next call on the tail. */
+const char *lockstep_tail_text(const struct lockstep_tail *tail);
+
 /* --- the same, waiting ---
  * Each starts one operation and polls until it has ended; other operations and streams of the client go on meanwhile.
  * ret     what the callback would have got; pointers in it are valid until the next call on the client
