@@ -693,12 +693,18 @@ void checks_shared(struct member *m, const struct transport_frame *frame)
     unsigned i = from == NULL ? TRACE_WORLD : from->i;
     if (message->to != m->id || message->from != frame->member_id)
         world_violated(world, "C10: n%u finds a message in memory that is not for it", m->i + 1);
+    bool lives = from != NULL && from->node != NULL && from->node->raft != NULL;
+    /* Its ring shows what it is now; that of a process that has died, also while the next one lives, what it was. */
+    if (lives && message->type != RAFT_ACK && from->seen.role_term == message->term &&
+        (!raft_is_leader(from->node->raft) || raft_current_term(from->node->raft) != message->term))
+        world_violated(world, "C10: n%u follows the ring of n%u, which does not lead in term %llu", m->i + 1, i + 1,
+                       (unsigned long long)message->term);
     if (*ITEM(world->truth->leaders, message->term, raft_member) !=
         (message->type == RAFT_ACK ? message->to : message->from))
         world_violated(world, "C10: n%u follows a ring, or counts acks, in term %llu, which another one leads",
                        m->i + 1, (unsigned long long)message->term);
     /* A full block is sealed while a client asks, before the leader's turn. */
-    if (from != NULL && from->node != NULL && from->node->raft != NULL) note_log(&world->members[i]);
+    if (lives) note_log(&world->members[i]);
     switch (message->type) {
     case RAFT_APPEND:
         trace_event(&world->trace, world->now_ns, m->i, TRACE_PULL, i, message->term, append->previous_index,

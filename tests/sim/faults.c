@@ -96,6 +96,13 @@ static void pause_node(struct world *world, unsigned i, uint64_t ns)
     for (enum node_part part = NODE_LOOP; part < NODE_PARTS; part++) world_block(world, i, part, ns);
 }
 
+static bool anybody_stands_still(const struct world *world)
+{
+    for (unsigned i = 0; i < world->plan.nodes; i++)
+        if (world->members[i].node != NULL && world_paused(&world->members[i])) return true;
+    return false;
+}
+
 static void slow(struct world *world, unsigned i, enum node_part part)
 {
     uint64_t ns = length(world);
@@ -204,7 +211,12 @@ static void happen(struct world *world, enum plan_fault kind)
             sim_net_hang_up(world->net, i, other);
         }
         break;
-    case FAULT_PAUSE: pause_node(world, i, length(world)); break;
+    case FAULT_PAUSE:
+        if (!world->plan.laps)
+            pause_node(world, i, length(world));
+        else if (!anybody_stands_still(world)) /* else nothing goes on, and nobody is lapped */
+            pause_node(world, other, length(world));
+        break;
     case FAULT_SLOW_DISK: slow(world, i, NODE_JOURNAL); break;
     case FAULT_SLOW_PART: slow(world, i, NODE_LOG + (enum node_part)random_below(&world->random, 3)); break;
     case FAULT_WALL_CLOCK: {

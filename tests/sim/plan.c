@@ -112,9 +112,11 @@ static void plan_level(struct sim_plan *plan, struct random *r)
     if (plan->fault_ns[FAULT_MEMBERS] == 0) plan->fault_ns[FAULT_MEMBERS] = random_between(r, 300, 3000) * SIM_MS;
 }
 
-/* Who stands still while others fill a whole ring is lapped. */
+/* Who stands still while others fill a whole ring is lapped, if its leader stays. */
 static void plan_laps(struct sim_plan *plan, struct random *r)
 {
+    plan->laps = true;
+    plan->refused_per_1000 = plan->late_per_1000 = plan->broken_per_1000 = 0;
     plan->ring_bytes = 65536;
     plan->block_bytes_max = (uint32_t)(plan->ring_bytes / 4 >> random_below(r, 3));
     plan->command_bytes_max = plan->block_bytes_max / 2;
@@ -123,7 +125,9 @@ static void plan_laps(struct sim_plan *plan, struct random *r)
     plan->large_per_1000 = (uint32_t)random_between(r, 200, 800);
     plan->query_per_1000 /= 4;
     plan->safety_ns /= 3;
-    plan->fault_ns[FAULT_PAUSE] = random_between(r, 500, 3000) * SIM_MS;
+    for (unsigned kind = 0; kind < FAULTS; kind++)
+        if (kind != FAULT_SLOW_DISK && kind != FAULT_SLOW_PART && kind != FAULT_WALL_CLOCK) plan->fault_ns[kind] = 0;
+    plan->fault_ns[FAULT_PAUSE] = random_between(r, 200, 2000) * SIM_MS;
     if (plan->fault_length_ns_max < 4 * SIM_S) plan->fault_length_ns_max = 4 * SIM_S;
 }
 
@@ -140,7 +144,10 @@ static void plan_hosts(struct sim_plan *plan, struct random *r)
     plan->broken_per_1000 = random_chance(r, 1, 2) ? (uint32_t)spread(r, 10, 300) : 0;
     bool laps = random_chance(r, 1, 5);
     if (!plan->shares_memory) return;
-    if (laps) plan_laps(plan, r);
+    if (laps) {
+        plan_laps(plan, r);
+        return;
+    }
     plan_fault(plan, r, FAULT_LOCAL);
     plan_fault(plan, r, FAULT_AWAY);
 }

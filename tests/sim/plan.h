@@ -73,6 +73,7 @@ struct sim_plan {
     uint64_t client_timeout_ns;
     /* Nodes of one host share memory. */
     bool shares_memory; /* else nobody does */
+    bool laps;          /* who does not lead stands still, and is lapped */
     uint8_t host[SIM_NODES_MAX];
     uint64_t bell_ns_min, bell_ns_max;                         /* until who sleeps hears it */
     uint32_t refused_per_1000, late_per_1000, broken_per_1000; /* of what it takes to share it */
