@@ -520,8 +520,8 @@ static bool source_has_news(const struct source *source)
     int rc = ring_reader_look(source->reader, &view);
     /* Being changed: whoever does that rings when it is done. */
     if (rc != 0) return rc != LOCKSTEP_EUNAVAILABLE;
-    return view.epoch != source->epoch || view.last_index > source->last || view.commit != source->commit ||
-           view.beat != source->beat;
+    /* A commit alone is worth no turn: it is read in the next one. */
+    return view.epoch != source->epoch || view.last_index > source->last || view.beat != source->beat;
 }
 
 static struct raft_message message_from(const struct local *local, const struct source *source, uint8_t type)
