@@ -317,6 +317,14 @@ const char *show_command_kind(uint32_t kind)
     }
 }
 
+/* Bytes of the character at `at` if a terminal may have it as it is, else 0. */
+static size_t plain_bytes(const uint8_t *at, const uint8_t *end)
+{
+    if (*at >= 0x20 && *at < 0x7f) return 1;
+    size_t n = character_bytes(at, end);
+    return n > 1 || *at == '\n' || *at == '\t' ? n : 0;
+}
+
 void show_reply(FILE *to, bool terminal, const uint8_t *bytes, size_t count)
 {
     if (!terminal) {
@@ -325,13 +333,10 @@ void show_reply(FILE *to, bool terminal, const uint8_t *bytes, size_t count)
     }
     const uint8_t *end = bytes + count;
     while (bytes < end) {
-        size_t n = character_bytes(bytes, end);
-        bool plain =
-            n > 1 || (n == 1 && ((bytes[0] >= 0x20 && bytes[0] != 0x7f) || bytes[0] == '\n' || bytes[0] == '\t'));
-        if (plain)
-            fwrite(bytes, n, 1, to);
-        else
-            fprintf(to, "\\x%02x", bytes[0]);
-        bytes += plain ? n : 1;
+        const uint8_t *at = bytes;
+        for (size_t n; at < end && (n = plain_bytes(at, end)) > 0;) at += n;
+        fwrite(bytes, 1, (size_t)(at - bytes), to); /* all that is plain at once */
+        if (at < end) fprintf(to, "\\x%02x", *at++);
+        bytes = at;
     }
 }

@@ -848,6 +848,93 @@ START_TEST(observers_are_bounded_and_take_no_followers_place)
 }
 END_TEST
 
+/* A connection with a hello that was accepted, without a process at its end. */
+static void observer_come(unsigned connection)
+{
+    const struct local_hello hello = {.kind = LOCAL_OBSERVER, .cluster_id = RIG_CLUSTER, .wanted_id = rig_member(0)};
+    struct local_reply reply;
+    struct local_grant grant;
+    ck_assert_int_eq(rig[0].link_owner.judge(rig[0].link_owner.context, connection, &hello, &reply, &grant), 0);
+    rig[0].connections[connection] = (struct rig_connection){.used = true};
+}
+
+static int observer_asks(unsigned connection, raft_index index)
+{
+    uint8_t packet[LOCAL_ASK_BYTES];
+    local_ask_write(&(struct local_ask){.index = index}, packet);
+    return rig[0].link_owner.packet(rig[0].link_owner.context, connection, packet, sizeof packet);
+}
+
+static raft_index asked(uint64_t *ret_ticket)
+{
+    struct transport_question question;
+    if (!rig[0].transport->ops->asked(rig[0].transport, &question)) return 0;
+    *ret_ticket = question.ticket;
+    return question.ask.index;
+}
+
+START_TEST(observers_have_one_question_each_and_turns) /* S6 */
+{
+    uint64_t first, second, third;
+    rig_settle();
+    observer_come(30);
+    observer_come(31);
+    ck_assert_int_eq(observer_asks(30, 5), 0);
+    ck_assert_uint_eq(asked(&first), 5);
+    ck_assert_uint_eq(asked(&second), 0); /* it is being answered */
+    ck_assert_int_eq(observer_asks(30, 6), LOCKSTEP_EPROTO);
+    rig[0].transport->ops->answer(rig[0].transport, first, "answer", 6);
+    ck_assert_uint_eq(rig[0].packets, 1);
+    ck_assert_int_eq(observer_asks(30, 7), 0);
+    ck_assert_int_eq(observer_asks(31, 8), 0);
+    ck_assert_uint_eq(asked(&second), 8); /* the other one's turn */
+    ck_assert_uint_eq(asked(&third), 7);
+    ck_assert(first != second && second != third && first != third);
+    rig[0].link_owner.ended(rig[0].link_owner.context, 31, "");
+    rig[0].connections[31].used = false;
+    rig[0].transport->ops->answer(rig[0].transport, second, "answer", 6);
+    ck_assert_uint_eq(rig[0].packets, 1); /* to nobody */
+    rig[0].send_refused = true;
+    rig[0].transport->ops->answer(rig[0].transport, third, "answer", 6);
+    ck_assert(rig[0].connections[30].used); /* in a turn alone is anything ended */
+    rig_turn(0);
+    ck_assert(!rig[0].connections[30].used); /* who takes no answer */
+    observer_come(30);
+    ck_assert_int_eq(observer_asks(30, 9), 0); /* and its place is free, and nothing of it left */
+    ck_assert_uint_eq(asked(&first), 9);
+    rig[0].link_owner.ended(rig[0].link_owner.context, 30, "");
+    rig[0].connections[30].used = false;
+}
+END_TEST
+
+START_TEST(packets_of_members_and_those_that_are_no_questions_are_nonsense)
+{
+    uint8_t packet[LOCAL_ASK_BYTES + 8] = {0};
+    rig_settle();
+    unsigned member = rig_dialled(1, 0);
+    ck_assert_uint_ne(member, LOCAL_CONNECTIONS_MAX);
+    ck_assert_int_eq(observer_asks(rig[1].connections[member].connection, 1), LOCKSTEP_EPROTO);
+    ck_assert_int_eq(observer_asks(member, 1), LOCKSTEP_EPROTO);
+    observer_come(30);
+    for (unsigned i = 0; i < LOCAL_ASK_BYTES; i++) { /* the number may be anything */
+        local_ask_write(&(struct local_ask){.index = i == 24 ? 0 : 1, .position = i == 24 ? 0 : i == 16}, packet);
+        if (i < 8 || i >= 36) packet[i] ^= 0x40;
+        bool good = i >= 8 && i != 16 && i != 24 && i < 36;
+        int rc = rig[0].link_owner.packet(rig[0].link_owner.context, 30, packet, LOCAL_ASK_BYTES);
+        ck_assert_msg((rc == 0) == good, "byte %u: %d", i, rc);
+        uint64_t ticket;
+        if (good) ck_assert_uint_eq(asked(&ticket), 1);
+        if (good) rig[0].transport->ops->answer(rig[0].transport, ticket, "answer", 6);
+    }
+    local_ask_write(&(struct local_ask){.index = 1}, packet);
+    const size_t counts[] = {2, LOCAL_ASK_BYTES - 1, LOCAL_ASK_BYTES + 1, sizeof packet};
+    for (unsigned i = 0; i < 4; i++)
+        ck_assert_int_ne(rig[0].link_owner.packet(rig[0].link_owner.context, 30, packet, counts[i]), 0);
+    rig[0].link_owner.ended(rig[0].link_owner.context, 30, "");
+    rig[0].connections[30].used = false;
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, rig_open, rig_close);
@@ -894,6 +981,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_grant_that_is_no_ring_or_another_ones_is_refused_and_its_descriptors_are_closed);
     tcase_add_test(tests, whoever_is_handed_a_ring_cannot_write_it);
     tcase_add_test(tests, observers_are_bounded_and_take_no_followers_place);
+    tcase_add_test(tests, observers_have_one_question_each_and_turns);
+    tcase_add_test(tests, packets_of_members_and_those_that_are_no_questions_are_nonsense);
 }
 
 int main(void)
