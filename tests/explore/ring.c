@@ -425,6 +425,11 @@ static void node_bell(unsigned i)
     if (ring_sleeps_look(&slots_seen[i]->sleeps, &rung_by_node)) ring_word_store(&ghost.bell[1 + i], 1);
 }
 
+static const struct ring_segment *node_segment(void)
+{
+    return (const struct ring_segment *)(const void *)segment;
+}
+
 static void publish_and_wait_for_acks(void)
 {
     raft_index wanted = now->looks[size];
@@ -432,7 +437,9 @@ static void publish_and_wait_for_acks(void)
         if (is_planted("bell-before-publish")) node_bell(0);
         publish(1);
         if (!is_planted("bell-before-publish")) node_bell(0);
-        while (count_ack(0) < i && !rehearses) {
+        for (;;) {
+            steps_merge(i | ring_word_own(&node_segment()->sleeps) << 8 | rung_by_node << 16);
+            if (count_ack(0) >= i || rehearses) break;
             if (is_planted("flag-after-look")) {
                 bool moved = count_ack(0) >= i;
                 ring_sleeps(ring, true);
@@ -451,6 +458,9 @@ static void follow_and_sleep(void)
     raft_index next = 1, wanted = now->looks[size];
     while (next <= wanted) {
         struct ring_view view;
+        const struct ring_reader_slot *slot = slots[self];
+        steps_merge(next | ring_word_own(&slot->sleeps) << 8 | rung_by_reader << 16 |
+                    ring_word_own(&slot->epoch) << 32);
         int rc = ring_reader_look(reader, &view);
         steps_check(rc == 0, "a view is not to be had though nothing is being changed");
         view_check(&view);
@@ -511,7 +521,7 @@ static const struct scenario scenarios[] = {
      1,
      64,
      1,
-     {1, 2, 3}},
+     {2, 3, 4}},
 };
 
 /* --- running them ------------------------------------------------------------------------------------------------- */
