@@ -17,7 +17,7 @@ from harness.case import Case, main, say
 from harness.cluster import STEADY, until
 
 OBSERVERS = 16
-EAGER = settings.by_length(1, 3, 20)
+EAGER = settings.by_length(1, 1, 10)
 
 
 class Tail:
@@ -185,7 +185,7 @@ class NoEffect(TailCase):
         honest = self.tail(leader, "honest", "--from", "1")
         with self.load(cluster, unary=8, streams=1, readers=0) as load:
             load.wait_acknowledged(100, settings.patience(60))
-            for number in range(10 * EAGER):
+            for number in range(4 * EAGER):
                 for rave in (self.garbage_for_hello, self.garbage_for_questions, self.flood_of_questions, self.deaf):
                     rave(status)
             load.wait_acknowledged(100, settings.patience(60))

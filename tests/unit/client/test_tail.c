@@ -392,11 +392,14 @@ START_TEST(who_sleeps_says_so_and_looks_once_more) /* S7 */
     while (lockstep_tail_next(tail, &record, 0) == 0) {
     }
     const uint8_t bell = LOCAL_BELL;
-    ck_assert_int_eq(fds_send(node.connection, &bell, 1, NULL, 0), 0);
-    ck_assert_int_eq(lockstep_tail_next(tail, &record, 0), LOCKSTEP_EUNAVAILABLE);
-    int soon = lockstep_tail_timeout_ms(tail); /* one bell a millisecond; on a slow host that is over already */
-    ck_assert(soon == 1 || soon == -1);
-    ck_assert_uint_eq(ring_word_load(&node.slot->sleeps) % 2, soon == 1 ? 0 : 1);
+    int soon = -1;
+    for (int i = 0; i < 10000 && soon == -1; i++) { /* one bell a millisecond; on a slow host that is over already */
+        ck_assert_int_eq(fds_send(node.connection, &bell, 1, NULL, 0), 0);
+        ck_assert_int_eq(lockstep_tail_next(tail, &record, 0), LOCKSTEP_EUNAVAILABLE);
+        soon = lockstep_tail_timeout_ms(tail);
+    }
+    ck_assert_int_eq(soon, 1);
+    ck_assert_uint_eq(ring_word_load(&node.slot->sleeps) % 2, 0);
 }
 END_TEST
 
@@ -463,6 +466,20 @@ START_TEST(a_position_that_is_compacted_is_refused_with_the_oldest_one)
     hang_up();
     tail_from(1 + 20 * COMMANDS);
     expect(1 + 20 * COMMANDS, ring_last(node.ring).index);
+}
+END_TEST
+
+START_TEST(a_log_that_is_empty_begins_in_the_ring) /* a snapshot took its place */
+{
+    node_down();
+    node.compacted = node.stored = 50;
+    node_up(&(struct block_base){.index = 50, .next_position = 151});
+    tail_from(1);
+    settle();
+    append();
+    commit(51);
+    expect_end(LOCKSTEP_EGONE);
+    ck_assert_uint_eq(status().oldest_position, 151);
 }
 END_TEST
 
@@ -739,6 +756,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, it_may_begin_in_the_log);
     tcase_add_test(tests, a_block_larger_than_a_packet_comes_in_parts);
     tcase_add_test(tests, a_position_that_is_compacted_is_refused_with_the_oldest_one);
+    tcase_add_test(tests, a_log_that_is_empty_begins_in_the_ring);
     tcase_add_test(tests, an_observer_that_slept_while_the_log_was_compacted_is_told_so);
     tcase_add_test(tests, after_a_restart_it_goes_on_behind_what_it_handed_out);
     tcase_add_test(tests, a_hang_up_alone_costs_nothing);

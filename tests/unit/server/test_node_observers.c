@@ -104,9 +104,9 @@ static struct storage_status storage_of(struct cluster *cluster)
 
 START_TEST(the_log_is_told_from_any_position_to_its_end)
 {
-    struct cluster *cluster = with_log(1, 200, 100, 0);
+    struct cluster *cluster = with_log(1, 900, 100, 0); /* more than a packet takes */
     struct storage_status status = storage_of(cluster);
-    for (log_position position = 1; position <= 200; position += 1 + position / 20) {
+    for (log_position position = 1; position <= 900; position += 1 + position / 6) {
         struct block_base base = {0};
         ck_assert_int_eq(ask_position(cluster, position), 0);
         struct block_header header = first_block();
