@@ -296,6 +296,10 @@ void world_start(struct world *world, unsigned i)
     struct transport_hello hello;
     node_transport_hello(m->node, &hello);
     m->transport = sim_net_attach(world->net, i, &transport_owner, &hello);
+    /* As tcp does it: a slot that nobody was given is nobody's, and nobody dials himself. */
+    for (unsigned slot = 0; slot < RAFT_MEMBERS_MAX; slot++)
+        if (slot >= options.member_count || slot == options.self)
+            (void)m->transport->ops->peer_set(m->transport, slot, "", "");
     if (world->plan.shares_memory) m->transport = memory_open(m, m->transport, &transport_owner, &hello);
     node_attach(m->node, m->transport);
     checks_started(m);

@@ -35,6 +35,7 @@ struct end {
     char peers[RAFT_MEMBERS_MAX][TRANSPORT_NAME_BYTES_MAX + TRANSPORT_ADDRESS_BYTES_MAX];
     int refused[RAFT_MEMBERS_MAX]; /* [slot]: our hello, with this code; refuses: we refused theirs */
     int refuses[RAFT_MEMBERS_MAX];
+    raft_member accepted[RAFT_MEMBERS_MAX]; /* [slot]: who answered the last hello; 0 = nobody, or it is gone */
     char reason[RAFT_MEMBERS_MAX][TRANSPORT_REASON_BYTES_MAX];
 };
 
@@ -44,6 +45,7 @@ struct sim_net {
     struct sim_net_faults faults;
     struct sim_net_watch watch;
     struct end ends[RAFT_MEMBERS_MAX];
+    bool judging; /* a hello: who is asked about it may ask for a peer's status */
     bool cut[RAFT_MEMBERS_MAX][RAFT_MEMBERS_MAX];
 };
 
@@ -157,12 +159,16 @@ static bool hello_accepted(struct end *end, unsigned slot, unsigned *ret_slot)
         snprintf(reason, TRANSPORT_REASON_BYTES_MAX, "connection refused");
         return false;
     }
+    lk_assert(!end->net->judging);
+    end->net->judging = true;
     end->refused[slot] = to->owner.hello_check(to->owner.context, ret_slot, &end->hello, reason);
-    if (end->refused[slot] != 0) return false;
-    end->refuses[slot] = end->owner.hello_check(end->owner.context, &dialled, &to->hello, reason);
-    if (end->refuses[slot] != 0) return false;
-    reason[0] = 0;
-    return true;
+    if (end->refused[slot] == 0)
+        end->refuses[slot] = end->owner.hello_check(end->owner.context, &dialled, &to->hello, reason);
+    end->net->judging = false;
+    bool accepted = end->refused[slot] == 0 && end->refuses[slot] == 0;
+    end->accepted[slot] = accepted ? to->hello.member_id : 0;
+    if (accepted) reason[0] = 0;
+    return accepted;
 }
 
 static struct packet *packet_of(const struct end *end, const struct transport_send *send, unsigned slot,
@@ -265,6 +271,7 @@ static int net_peer_set(struct transport *t, unsigned slot, const char *name, co
     memcpy(end->peers[slot], peer, sizeof peer);
     end->generation[slot]++;
     end->refused[slot] = end->refuses[slot] = 0;
+    end->accepted[slot] = 0;
     end->reason[slot][0] = 0;
     end->end_of[slot] = name[0] != 0 && address[0] != 0 ? (unsigned)atoi(address) : RAFT_MEMBERS_MAX;
     return 0;
@@ -280,8 +287,10 @@ static void net_peer_status(struct transport *t, unsigned slot, struct transport
     struct end *end = (struct end *)t;
     unsigned there;
     *ret = (struct transport_peer_status){0};
-    ret->connected_out = ret->connected_in = hello_accepted(end, slot, &there);
-    if (ret->connected_out) ret->member_id = end->net->ends[end->end_of[slot]].hello.member_id;
+    /* Whoever asks while a hello is judged is told what was known before: a status asks nobody. */
+    ret->connected_out = end->net->judging ? end->accepted[slot] != 0 : hello_accepted(end, slot, &there);
+    ret->connected_in = ret->connected_out;
+    if (ret->connected_out) ret->member_id = end->accepted[slot];
     if (ret->connected_out) ret->boot = end->net->ends[end->end_of[slot]].hello.boot;
     ret->refused = end->refused[slot];
     ret->refuses = end->refuses[slot];
@@ -330,6 +339,9 @@ void sim_net_detach(struct sim_net *net, unsigned slot)
 {
     inbox_clear(&net->ends[slot]);
     net->ends[slot].attached = false;
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++)
+        for (unsigned peer = 0; peer < RAFT_MEMBERS_MAX; peer++)
+            if (net->ends[i].end_of[peer] == slot) net->ends[i].accepted[peer] = 0;
     for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) sim_net_hang_up(net, slot, i);
 }
 
