@@ -39,6 +39,7 @@ static void plan_make(struct sim_plan *plan, uint64_t seed, uint32_t drift_ppm, 
     plan->forward_per_1000 = 0;
     plan->lease_reads = leases;
     plan->drift_ppm_max = drift_ppm;
+    plan->shares_memory = false; /* else who is cut off hears its host still */
 }
 
 /* Whether the seed ends well; if not, what it said. */
