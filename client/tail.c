@@ -585,7 +585,8 @@ static bool go_to_sleep(struct lockstep_tail *tail)
 {
     struct ring_view view;
     ring_sleeps_store(&tail->slot->sleeps, true);
-    return ring_reader_look(tail->ring, &view) != 0 || view.commit < tail->next_index;
+    int rc = ring_reader_look(tail->ring, &view);
+    return rc == LOCKSTEP_EUNAVAILABLE || (rc == 0 && view.commit < tail->next_index);
 }
 
 static int until_ms(uint64_t due_ns)

@@ -376,7 +376,7 @@ void lockstep_tail_close(struct lockstep_tail *tail); /* takes NULL */
 
 /* The next command, waited for up to timeout_ms (0 = not at all, -1 = until it is there).
  * 0 and *ret, or
- * EUNAVAILABLE: none yet; ask again. lockstep_tail_text() says what is wrong, if anything is.
+ * EUNAVAILABLE: none yet, or a signal came; ask again. lockstep_tail_text() says what is wrong, if anything is.
  * Anything else is final, and lockstep_tail_text() says what to do:
  * EUNREACHABLE: no such node; it is on another host or of another user, or does not share its memory · EFULL: it has 16
  * observers · EGONE: the position is compacted away; the status has the oldest one · EFOREIGN: another cluster answers at

@@ -17,6 +17,7 @@ from harness.case import Case, main, say
 from harness.cluster import STEADY, until
 
 OBSERVERS = 16
+PATIENT = ("--timeout", "60s")  # to find the node: a busy host
 EAGER = settings.by_length(1, 1, 10)
 
 
@@ -27,7 +28,8 @@ class Tail:
         self.node, self.output = node, node.cluster.directory / f"tail-{name}"
         self.errors = node.cluster.directory / f"tail-{name}.errors"
         with open(self.output, "wb") as out, open(self.errors, "wb") as errors:
-            self.popen = subprocess.Popen([settings.PROGRAM, "tail", "--to", node.client_endpoint, "-o", "json", *arguments],
+            self.popen = subprocess.Popen([settings.PROGRAM, "tail", "--to", node.client_endpoint, "-o", "json", *PATIENT,
+                                           *arguments],
                                           stdout=out, stderr=errors)
 
     def records(self):
@@ -68,7 +70,7 @@ class TailCase(Case):
 
     def run_tail(self, node, *arguments, seconds=60):
         """Exit code, standard output, standard error of one that ends."""
-        return process.run([settings.PROGRAM, "tail", "--to", node.client_endpoint, *arguments],
+        return process.run([settings.PROGRAM, "tail", "--to", node.client_endpoint, *PATIENT, *arguments],
                            seconds=settings.patience(seconds))
 
     def put(self, cluster, count, size=10, first=0):
