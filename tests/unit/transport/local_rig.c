@@ -12,6 +12,8 @@
 
 struct rig_node rig[RIG_NODES];
 uint64_t rig_now_ns;
+uint64_t rig_spin_ns;
+void (*rig_clock_looked)(void);
 
 raft_member rig_member(unsigned node)
 {
@@ -199,6 +201,7 @@ static void link_end(struct local_link *link, unsigned connection)
 static uint64_t link_now_ns(struct local_link *link)
 {
     (void)link;
+    if (rig_clock_looked != NULL) rig_clock_looked();
     return rig_now_ns;
 }
 
@@ -321,6 +324,7 @@ void rig_open(void)
             .link = &node->link,
             .hello = {.cluster_id = RIG_CLUSTER, .member_id = rig_member(i), .boot = 10 + i},
             .self = i,
+            .spin_ns = rig_spin_ns,
             .report_context = node,
             .report = report,
         };

@@ -57,6 +57,8 @@ struct rig_node {
 
 extern struct rig_node rig[RIG_NODES];
 extern uint64_t rig_now_ns;
+extern uint64_t rig_spin_ns;           /* of nodes that are opened from now on */
+extern void (*rig_clock_looked)(void); /* whenever somebody looks at the clock; NULL = nothing happens */
 
 /* All nodes know each other through the transport beneath; nobody leads. */
 void rig_open(void);

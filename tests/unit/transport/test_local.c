@@ -722,6 +722,43 @@ START_TEST(a_node_that_leaves_frames_lying_is_not_woken_for_them)
 }
 END_TEST
 
+static unsigned looks;
+
+static void clock_ticks(void)
+{
+    rig_now_ns += 1000;
+    if (++looks == 5) { /* while node 1 looks at the memory and does not sleep yet */
+        rig_publish(0, 1, 8);
+        rig[0].transport->ops->flush(rig[0].transport);
+    }
+}
+
+START_TEST(who_spins_sees_what_comes_without_a_bell_and_sleeps_when_nothing_does)
+{
+    rig_close();
+    rig_spin_ns = 20000;
+    rig_clock_looked = clock_ticks;
+    looks = 1000;
+    rig_open();
+    rig_spin_ns = 0;
+    rig_follow(3);
+    looks = 0;
+    uint64_t begin = rig_now_ns;
+    rig_turn(1);
+    ck_assert_uint_eq(rig[1].wakes, 1);
+    ck_assert_uint_eq(bells_at(1), 0);
+    rig_turn(1); /* takes it, spins, and nothing comes */
+    ck_assert_uint_eq(rig_count(GOT(1), RAFT_APPEND), 1);
+    ck_assert_uint_eq(rig[1].wakes, 1);
+    ck_assert_uint_gt(looks, 20);
+    ck_assert_uint_lt(rig_now_ns - begin, 200000); /* and it has an end */
+    rig_clock_looked = NULL;
+    rig_publish(0, 1, 8);
+    rig[0].transport->ops->flush(rig[0].transport);
+    ck_assert_uint_eq(bells_at(1), 1);
+}
+END_TEST
+
 /* --- garbage (S5) --------------------------------------------------------------------------------------------------------- */
 
 /* A follower of node 0 that is no node: with a slot in which it may write anything. ret  its connection at node 0. */
@@ -977,6 +1014,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_follower_rings_nobody_when_its_own_ring_moves);
     tcase_add_test(tests, what_comes_between_the_look_and_the_sleep_wakes);
     tcase_add_test(tests, a_node_that_leaves_frames_lying_is_not_woken_for_them);
+    tcase_add_test(tests, who_spins_sees_what_comes_without_a_bell_and_sleeps_when_nothing_does);
     tcase_add_test(tests, a_slot_full_of_garbage_makes_acks_for_the_core_to_refuse_and_nothing_else);
     tcase_add_test(tests, a_grant_that_is_no_ring_or_another_ones_is_refused_and_its_descriptors_are_closed);
     tcase_add_test(tests, whoever_is_handed_a_ring_cannot_write_it);
