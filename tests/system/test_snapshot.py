@@ -69,6 +69,25 @@ class Snapshots(Case):
         self.check_keys(cluster, KEYS + 500)
         self.assertGreater(away.status_now().base_index, 0)
 
+    def test_a_log_of_few_bytes_is_compacted_when_it_is_old(self):
+        cluster = self.cluster(nodes=3, sections={"storage": {"snapshot_age": "1s"}}).start()
+        node = cluster.nodes[0]
+        first = node.write(b"put old kept").index
+
+        def compacted():
+            node.write(b"put new 1")
+            statuses = [n.status() for n in cluster.nodes]
+            return all(s is not None and s.base_index >= first for s in statuses) and statuses
+        statuses = until(compacted, settings.patience(60), lambda: f"logs that begin behind {first}\n{cluster.tails()}")
+        for status in statuses:
+            self.assertGreaterEqual(status.snapshot_index, status.base_index)
+        cluster.wait_equal()
+        cluster.stop()
+        cluster.start()
+        cluster.wait_equal()
+        for node in cluster.nodes:
+            self.assertEqual(node.read(b"get old").reply, b"kept")
+
     def test_kills_in_the_middle_of_installs(self):
         cluster = self.make()
         leader = cluster.leader()
