@@ -34,6 +34,10 @@ SEED = int(os.environ.get("LOCKSTEP_SEED") or random.SystemRandom().getrandbits(
 for _name in ("no_proxy", "NO_PROXY"):
     os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "127.0.0.1", "localhost"]))
 
+# While calls fail at once because a node does not run yet, nobody but this poller of gRPC's looks whether the next dial has
+# succeeded: every 5 s, if nothing is said.
+os.environ.setdefault("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "100")
+
 # The stubs are made by meson.
 sys.path.insert(0, str(BUILD / "tests" / "system" / "stubs"))
 
