@@ -166,8 +166,9 @@ const struct command command_tail = {
     .words = "",
     .text = "print what a node of this host commits, as it does",
     .details =
-        "Reads the memory of one node of this host and user, and the node's log for what is older; the node does\n"
-        "nothing for it. Each committed command comes once, in order, also when the node is started again.\n"
+        "Reads the memory of one node of this host and user, and the node's log for what is older; all that the\n"
+        "node does for it is to wake it. Each committed command comes once, in order, also when the node is started "
+        "again.\n"
         "  lockstep tail --to 127.0.0.1:7402 --from 1 --count 10\n"
         "--to names one node. Exit: 0 after --count, SIGINT, or when nobody reads any more; 4 the node is not there\n"
         "or not on this host; 5 the position is compacted away: the message has the oldest one.\n",
