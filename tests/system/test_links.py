@@ -163,6 +163,17 @@ class LeaderStays(Links):
             self.heal_and_judge(load)
 
 
+class NoSharedMemory(Links):
+    def test_nodes_that_do_not_see_each_others_local_sockets_follow_by_tcp(self):
+        """As in containers: a node's socket has its name in its own network namespace alone."""
+        self.assertEqual(self.nodes.leader().write(b"put a 1").code, 0)
+        time.sleep(2)  # longer than between two attempts to find each other
+        leader = self.nodes.leader()
+        self.assertEqual({m.name: m.path for m in leader.status_now().members if m.name != leader.name},
+                         {n.name: "tcp" for n in self.nodes.followers(leader)})
+        self.nodes.wait_equal()
+
+
 if __name__ == "__main__":
     network.enter()
     main()

@@ -12,7 +12,6 @@ import urllib.request
 from harness import settings
 from harness.case import Case, main, say
 from harness.cluster import STEADY, until
-from harness.network import Network
 
 ROUNDS = settings.by_length(1, 2, 10)
 HOSTILE_SECONDS = settings.by_length(1, 3, 20)
@@ -132,7 +131,7 @@ class OfOneHost(SharedMemory):
 
 class WhereNot(SharedMemory):
     def test_nodes_of_one_host_use_it_by_themselves_and_those_that_are_told_not_to_do_not(self):
-        cluster = self.cluster(nodes=3)
+        cluster = self.cluster(nodes=3, sections=STEADY)
         cluster["n3"].environment["LOCKSTEP_TRANSPORT_SHARED_MEMORY"] = "off"
         cluster.start()
         for name in ("n1", "n3", "n2"):
@@ -155,18 +154,8 @@ class WhereNot(SharedMemory):
             self.assertIn(f'lockstep_ring_held_bytes{{by="{holder}"}}', values)
             self.assertLess(float(values[f'lockstep_ring_held_seconds{{by="{holder}"}}']), settings.patience(60))
 
-    def test_in_another_network_namespace_it_is_tcp(self):
-        """As in a container: the name of the socket is not seen there."""
-        names = ["n1", "n2", "n3"]
-        links = Network(names)
-        self.addCleanup(links.close)
-        cluster = self.cluster(nodes=3, network=links).start()
-        cluster.leader().write(b"put a 1")
-        time.sleep(2)  # longer than between two attempts to find each other
-        self.wait_paths(cluster, lambda leader, name: TCP)
-
     def test_a_name_that_somebody_has_is_said_and_tcp_goes_on_until_it_is_free(self):
-        cluster = self.cluster(nodes=3).start()
+        cluster = self.cluster(nodes=3, sections=STEADY).start()
         self.wait_shared(cluster)
         node = cluster["n2"]
         status = node.status_now()
