@@ -17,8 +17,7 @@ enum { RECEIVED_MAX = 16 };
 static int error_of(int error)
 {
     switch (error) {
-    case EAGAIN:
-    case ENOBUFS: return LOCKSTEP_EFULL;
+    case EAGAIN: return LOCKSTEP_EFULL;
     case EPIPE:
     case ECONNRESET:
     case ENOTCONN: return LOCKSTEP_ECLOSED;

@@ -205,9 +205,8 @@ int ring_reader_copy(const struct ring_reader *reader, const struct ring_view *v
 
 int ring_reader_slot_make(int *ret_fd, const struct ring_reader_slot **ret)
 {
-    int fd = memfd_create("lockstep-slot", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = ring_segment_make("lockstep-slot", RING_SEGMENT_PAGE_BYTES);
     if (fd < 0) return LOCKSTEP_ENOMEM;
-    if (ftruncate(fd, RING_SEGMENT_PAGE_BYTES) != 0 || posix_fallocate(fd, 0, RING_SEGMENT_PAGE_BYTES) != 0) goto fail;
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) goto fail;
     void *at = mmap(NULL, RING_SEGMENT_PAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
     if (at == MAP_FAILED) goto fail;

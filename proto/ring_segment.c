@@ -5,7 +5,34 @@
  * is one iovec for the socket, one for the disk, and one copy. */
 #include "proto/ring_segment.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u /* since Linux 6.3, where a system may refuse memory that could be run as a program */
+#endif
+
+enum { RESERVE_BYTES = 256 << 10 }; /* at once: a signal takes back what was reserved by the call that it meets */
+
+int ring_segment_make(const char *name, uint64_t bytes)
+{
+    const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    int fd = memfd_create(name, flags | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL) fd = memfd_create(name, flags);
+    if (fd < 0) return -1;
+    int error = ftruncate(fd, (off_t)bytes) == 0 ? 0 : errno;
+    for (uint64_t at = 0; at < bytes && error == 0;) {
+        uint64_t count = bytes - at < RESERVE_BYTES ? bytes - at : RESERVE_BYTES;
+        error = posix_fallocate(fd, (off_t)at, (off_t)count);
+        if (error == 0) at += count;
+        if (error == EINTR) error = 0;
+    }
+    if (error == 0) return fd;
+    close(fd);
+    return -1;
+}
 
 size_t ring_segment_map_bytes(uint64_t bytes_at, uint64_t bytes)
 {

@@ -156,6 +156,9 @@ static inline uint64_t ring_segment_bytes_at(uint32_t slot_count)
     return (end + RING_SEGMENT_PAGE_BYTES - 1) & ~(uint64_t)(RING_SEGMENT_PAGE_BYTES - 1);
 }
 
+/* Memory that can be handed to another process and sealed, all of it reserved: ftruncate alone succeeds also where there is
+ * none, and a later touch is a SIGBUS (T58). The caller closes it. -1: not enough memory, or descriptors. */
+int ring_segment_make(const char *name, uint64_t bytes);
 /* Map a segment of this geometry, its bytes twice in a row: contiguous at every place. NULL: no memory, or fd does not allow
  * it. munmap() of ring_segment_map_bytes() ends it. */
 uint8_t *ring_segment_map(int fd, uint64_t bytes_at, uint64_t bytes, bool write);

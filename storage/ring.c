@@ -81,12 +81,8 @@ static struct ring_slot held_slot(const struct ring *ring, raft_index index)
 
 static int reserve_memory(struct ring *ring, uint64_t bytes_at)
 {
-    ring->fd = memfd_create("lockstep-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    ring->fd = ring_segment_make("lockstep-ring", bytes_at + ring->bytes);
     if (ring->fd < 0) return LOCKSTEP_ENOMEM;
-    uint64_t segment_bytes = bytes_at + ring->bytes;
-    /* Reserved now: ftruncate alone succeeds also where there is no memory, and a later touch is a SIGBUS (T58). */
-    if (ftruncate(ring->fd, (off_t)segment_bytes) != 0) return LOCKSTEP_ENOMEM;
-    if (posix_fallocate(ring->fd, 0, (off_t)segment_bytes) != 0) return LOCKSTEP_ENOMEM;
     ring->mapping = ring_segment_map(ring->fd, bytes_at, ring->bytes, true);
     if (ring->mapping == NULL) return LOCKSTEP_ENOMEM;
     ring->mapping_bytes = ring_segment_map_bytes(bytes_at, ring->bytes);

@@ -258,7 +258,8 @@ static int link_judge(void *context, unsigned connection, const struct local_hel
         return LOCKSTEP_ENOMEM;
     }
     reader_end(local, reader); /* the newer one is the living one */
-    *reader = (struct reader){.connection = connection, .member = hello->member_id, .slot = slot, .slot_fd = slot_fd};
+    raft_member member = hello->kind == LOCAL_FOLLOWER ? hello->member_id : 0;
+    *reader = (struct reader){.connection = connection, .member = member, .slot = slot, .slot_fd = slot_fd};
     local->parties[connection] = (struct party){PARTY_READER, (uint8_t)(reader - local->readers)};
     *ret_grant = (struct local_grant){.ring_fd = ring_fd(ring), .slot_fd = slot_fd};
     return 0;
@@ -289,8 +290,6 @@ static int link_granted(void *context, unsigned connection, const struct local_r
         if (rc != 0) {
             report_of(local, source, lockstep_error_text(rc));
             source_drop(local, source);
-        } else {
-            source->told = false;
         }
     }
     close(grant->ring_fd);
@@ -366,7 +365,11 @@ static void look_around(struct local *local, struct ring *ring)
     if (now < local->look_ns || local->unfit) return;
     local->look_ns = now + LOCAL_LOOK_MS * UINT64_C(1000000);
     if (local->hello.cluster_id == 0) return; /* not born yet */
-    if (local->own == NULL && (ring_fd(ring) < 0 || ring_reader_open(ring_fd(ring), &local->own) != 0)) {
+    int rc = local->own != NULL  ? 0
+             : ring_fd(ring) < 0 ? LOCKSTEP_EINVAL
+                                 : ring_reader_open(ring_fd(ring), &local->own);
+    if (rc == LOCKSTEP_ENOMEM) return; /* tried again */
+    if (rc != 0) {
         local->unfit = true;
         local->report(local->report_context,
                       "this kernel seals no memory for readers: peers of this host follow by TCP");
@@ -588,6 +591,7 @@ static bool pull(struct local *local, unsigned index, struct transport_frame *re
     source->last_term = blocks.last_term;
     source->position = blocks.end;
     source->commit = view.commit;
+    source->told = false;
     ring_word_store(&source->slot->position, blocks.end);
     return true;
 }
@@ -664,7 +668,7 @@ static void bell(struct local *local, unsigned connection, const ring_word *slee
                  struct counters *counters)
 {
     if (ring_sleeps_look(sleeps, rung)) {
-        local->link->ops->bell(local->link, connection);
+        if (!local->link->ops->bell(local->link, connection)) *rung = 0; /* by the next that moves */
         counters->bells++;
     } else {
         counters->bells_spared++;

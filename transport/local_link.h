@@ -15,6 +15,7 @@
 #ifndef LOCKSTEP_TRANSPORT_LOCAL_LINK_H
 #define LOCKSTEP_TRANSPORT_LOCAL_LINK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -58,8 +59,9 @@ struct local_link_ops {
     int (*listen)(struct local_link *link, uint64_t cluster_id, raft_member member_id);
     /* 0: granted or ended follows, within some seconds. EUNREACHABLE: nobody of this host and user has that name. EFULL. */
     int (*dial)(struct local_link *link, const struct local_hello *hello, unsigned *ret_connection);
-    /* Never blocks. Where a bell is on its way already, another one is not needed. */
-    void (*bell)(struct local_link *link, unsigned connection);
+    /* Never blocks. Where a bell is on its way already, another one is not needed. False: the system had no memory for it; ring
+     * again. */
+    bool (*bell)(struct local_link *link, unsigned connection);
     /* To an observer: at most LOCAL_PACKET_BYTES_MAX. EFULL: it has not read what it was sent before; ECLOSED, EIO. */
     int (*send)(struct local_link *link, unsigned connection, const void *bytes, size_t count);
     void (*end)(struct local_link *link, unsigned connection);

@@ -442,11 +442,11 @@ static struct place *place_of(struct local_link *base, unsigned connection)
     return place;
 }
 
-static void op_bell(struct local_link *base, unsigned connection)
+static bool op_bell(struct local_link *base, unsigned connection)
 {
     static const uint8_t bell = LOCAL_BELL;
     /* Full: one is there already. Gone: the poll says so. */
-    (void)fds_send(place_of(base, connection)->fd, &bell, 1, NULL, 0);
+    return fds_send(place_of(base, connection)->fd, &bell, 1, NULL, 0) != LOCKSTEP_EIO;
 }
 
 static int op_send(struct local_link *base, unsigned connection, const void *bytes, size_t count)

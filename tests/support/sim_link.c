@@ -418,15 +418,17 @@ static int op_dial(struct local_link *link, const struct local_hello *hello, uns
     return 0;
 }
 
-static void op_bell(struct local_link *link, unsigned connection)
+static bool op_bell(struct local_link *link, unsigned connection)
 {
     unsigned which;
     struct side *side = side_of(end_of(link), connection);
     struct wire *wire = wire_of(side, &which);
     struct side *to = &wire->sides[1 - which];
-    if (side->end->mute || !to->there || to->end_announced || to->bell) return; /* one that is on its way is enough */
+    if (side->end->mute || !to->there || to->end_announced || to->bell)
+        return true; /* one that is on its way is enough */
     to->bell = true;
     news_send(news_new(wire, 1 - which, NEWS_BELL, NULL, 0));
+    return true;
 }
 
 static int op_send(struct local_link *link, unsigned connection, const void *bytes, size_t count)

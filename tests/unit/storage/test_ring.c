@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_ring.c - the ring: claim, publish, cut, release, pins; and that readers on other threads see whole blocks. */
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/random.h"
@@ -516,6 +518,29 @@ static void *reader_main(void *argument)
     return NULL;
 }
 
+static void on_signal(int number)
+{
+    (void)number;
+}
+
+START_TEST(memory_is_reserved_though_signals_come) /* the system takes a reservation back that one interrupts */
+{
+    const struct ring_options large = {.bytes = 64 << 20, .block_bytes_max = 4 << 20};
+    const struct sigaction handled = {.sa_handler = on_signal};
+    const struct itimerval each_ms = {.it_interval = {.tv_usec = 1000}, .it_value = {.tv_usec = 1000}}, never = {0};
+    struct sigaction before;
+    ck_assert_int_eq(sigaction(SIGALRM, &handled, &before), 0);
+    ck_assert_int_eq(setitimer(ITIMER_REAL, &each_ms, NULL), 0);
+    for (int i = 0; i < 5; i++) {
+        struct ring *one;
+        ck_assert_int_eq(ring_open(&large, &one), 0);
+        ring_close(one);
+    }
+    ck_assert_int_eq(setitimer(ITIMER_REAL, &never, NULL), 0);
+    ck_assert_int_eq(sigaction(SIGALRM, &before, NULL), 0);
+}
+END_TEST
+
 START_TEST(readers_on_other_threads_see_whole_blocks_or_none)
 {
     enum { READERS = 3 };
@@ -580,6 +605,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, live_blocks_move_behind_dead_bytes);
     tcase_add_test(tests, ring_goes_on_behind_any_base);
     tcase_add_test(tests, bad_sizes_are_refused);
+    tcase_add_test(tests, memory_is_reserved_though_signals_come);
     tcase_add_test(tests, readers_on_other_threads_see_whole_blocks_or_none);
 }
 

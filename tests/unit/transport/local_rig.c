@@ -165,12 +165,14 @@ static struct rig_connection *other_end(const struct rig_connection *c)
     return &rig[c->node].connections[c->connection];
 }
 
-static void link_bell(struct local_link *link, unsigned connection)
+static bool link_bell(struct local_link *link, unsigned connection)
 {
     struct rig_connection *c = &node_of_link(link)->connections[connection];
     ck_assert(c->used && c->granted);
+    if (node_of_link(link)->bells_refused) return false;
     other_end(c)->bells++;
     rig[c->node].link_owner.wake(rig[c->node].link_owner.context);
+    return true;
 }
 
 static int link_send(struct local_link *link, unsigned connection, const void *bytes, size_t count)

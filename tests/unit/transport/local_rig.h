@@ -49,7 +49,8 @@ struct rig_node {
     struct local_link_owner link_owner;
     struct rig_connection connections[LOCAL_CONNECTIONS_MAX];
     bool listening, listen_refused;
-    bool send_refused; /* packets find no room */
+    bool send_refused;  /* packets find no room */
+    bool bells_refused; /* the system has no memory for them */
     unsigned packets;
     unsigned listens, dials, ends, wakes, reports;
     char report[512];

@@ -627,6 +627,20 @@ START_TEST(a_beat_wakes_who_sleeps) /* else it would believe that nobody leads a
 }
 END_TEST
 
+START_TEST(a_bell_that_the_system_had_no_memory_for_is_rung_by_what_moves_next) /* S7 */
+{
+    rig_follow(3);
+    rig[0].bells_refused = true;
+    ck_assert_int_eq(rig_heartbeat(0, 1, 1, 5), 0);
+    rig_turn(0);
+    ck_assert_uint_eq(bells_at(1), 0);
+    rig[0].bells_refused = false;
+    ck_assert_int_eq(rig_heartbeat(0, 1, 1, 6), 0);
+    rig_turn(0);
+    ck_assert_uint_eq(bells_at(1), 1);
+}
+END_TEST
+
 START_TEST(a_commit_alone_wakes_nobody)
 {
     rig_follow(3);
@@ -1008,6 +1022,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, frames_of_the_transport_beneath_are_handed_on_and_consumed_there);
     tcase_add_test(tests, who_sleeps_is_rung_once_and_who_is_awake_is_not);
     tcase_add_test(tests, a_beat_wakes_who_sleeps);
+    tcase_add_test(tests, a_bell_that_the_system_had_no_memory_for_is_rung_by_what_moves_next);
     tcase_add_test(tests, a_commit_alone_wakes_nobody);
     tcase_add_test(tests, an_ack_rings_the_leader_if_it_sleeps);
     tcase_add_test(tests, a_change_of_epoch_rings_those_who_followed_and_nobody_else);
