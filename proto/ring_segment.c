@@ -14,7 +14,7 @@
 #define MFD_NOEXEC_SEAL 8u /* since Linux 6.3, where a system may refuse memory that could be run as a program */
 #endif
 
-enum { RESERVE_BYTES = 256 << 10 }; /* at once: a signal takes back what was reserved by the call that it meets */
+enum { RESERVE_BYTES = 256 << 10 }; /* at once: older kernels take back what a call reserved that meets a signal */
 
 int ring_segment_make(const char *name, uint64_t bytes)
 {

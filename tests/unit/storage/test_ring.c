@@ -523,7 +523,7 @@ static void on_signal(int number)
     (void)number;
 }
 
-START_TEST(memory_is_reserved_though_signals_come) /* the system takes a reservation back that one interrupts */
+START_TEST(memory_is_reserved_though_signals_come) /* older kernels take a reservation back that one interrupts */
 {
     const struct ring_options large = {.bytes = 64 << 20, .block_bytes_max = 4 << 20};
     const struct sigaction handled = {.sa_handler = on_signal};
