@@ -19,25 +19,51 @@ static const struct cli_flag flags[] = {
     {NULL, NULL, NULL},
 };
 
+enum { LOOK_AGAIN_S = 1 };
+
 static volatile sig_atomic_t ended;
 
-static void on_signal(int number)
+/* The record that is being printed is still printed whole, if its reader goes on. */
+static void on_end(int number)
 {
     (void)number;
+    if (!ended) (void)alarm(LOOK_AGAIN_S);
     ended = 1;
 }
 
-/* From now on they come while we wait, and at no other time. */
-static void signals_hold(sigset_t *ret_before)
+/* It has not ended. If a write that nobody takes holds it, this is the end: interrupted, stdio would only try the rest of the
+ * record, and wait again. There is nothing to tidy up: the node sees that we left. */
+static void on_alarm(int number)
 {
-    const struct sigaction action = {.sa_handler = on_signal};
-    sigset_t held;
-    (void)sigaction(SIGINT, &action, NULL);
-    (void)sigaction(SIGTERM, &action, NULL);
+    (void)number;
+    const int error = errno;
+    struct pollfd fds[] = {{.fd = STDOUT_FILENO, .events = POLLOUT}, {.fd = STDERR_FILENO, .events = POLLOUT}};
+    if (poll(fds, 2, 0) < 2) _exit(EXIT_OK);
+    (void)alarm(LOOK_AGAIN_S); /* slow, as its host may be */
+    errno = error;
+}
+
+/* What they interrupt is restarted, but for waiting. */
+static void signals_take(void)
+{
+    const struct sigaction end = {.sa_handler = on_end, .sa_flags = SA_RESTART};
+    const struct sigaction look = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+    (void)sigaction(SIGALRM, &look, NULL);
+    (void)sigaction(SIGINT, &end, NULL);
+    (void)sigaction(SIGTERM, &end, NULL);
+}
+
+/* None comes between the look at `ended` and the waiting. */
+static int wait_unless_ended(struct pollfd *fds, nfds_t count, const struct timespec *timeout)
+{
+    sigset_t held, before;
     sigemptyset(&held);
     sigaddset(&held, SIGINT);
     sigaddset(&held, SIGTERM);
-    (void)sigprocmask(SIG_BLOCK, &held, ret_before);
+    (void)sigprocmask(SIG_BLOCK, &held, &before);
+    int ready = ended ? 0 : ppoll(fds, count, timeout, &before);
+    (void)sigprocmask(SIG_SETMASK, &before, NULL);
+    return ready;
 }
 
 /* A line each: a newline in a payload is escaped, as all that is no text. */
@@ -105,14 +131,14 @@ static bool is_read(bool left)
 }
 
 /* Nothing is there: let what was printed out, and wait. False: our reader has left. */
-static bool wait_more(struct lockstep_tail *tail, const sigset_t *signals)
+static bool wait_more(struct lockstep_tail *tail)
 {
     errno = 0;
     if (fflush(stdout) != 0) return is_read(false);
     struct pollfd fds[] = {{.fd = lockstep_tail_fd(tail), .events = POLLIN}, {.fd = STDOUT_FILENO}};
     int ms = lockstep_tail_timeout_ms(tail); /* last before waiting */
     const struct timespec timeout = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
-    if (ppoll(fds, 2, ms < 0 ? NULL : &timeout, signals) <= 0) return true;
+    if (wait_unless_ended(fds, 2, ms < 0 ? NULL : &timeout) <= 0) return true;
     return is_read((fds[1].revents & (POLLERR | POLLHUP)) != 0);
 }
 
@@ -120,8 +146,7 @@ static int follow(const struct cli *cli, struct lockstep_tail *tail, uint64_t co
 {
     struct lockstep_tail_record record;
     char said[512] = "";
-    sigset_t signals;
-    signals_hold(&signals);
+    signals_take();
     while (count > 0 && !ended) {
         int rc = lockstep_tail_next(tail, &record, 0);
         if (rc == 0) {
@@ -137,7 +162,7 @@ static int follow(const struct cli *cli, struct lockstep_tail *tail, uint64_t co
             snprintf(said, sizeof said, "%s", text);
             fprintf(stderr, "lockstep: tail: %s\n", text);
         }
-        if (!wait_more(tail, &signals)) break;
+        if (!wait_more(tail)) break;
     }
     return EXIT_OK;
 }
@@ -170,8 +195,8 @@ const struct command command_tail = {
         "node does for it is to wake it. Each committed command comes once, in order, also when the node is started "
         "again.\n"
         "  lockstep tail --to 127.0.0.1:7402 --from 1 --count 10\n"
-        "--to names one node. Exit: 0 after --count, SIGINT, or when nobody reads any more; 4 the node is not there\n"
-        "or not on this host; 5 the position is compacted away: the message has the oldest one.\n",
+        "--to names one node. Exit: 0 after --count, SIGINT, SIGTERM, or when nobody reads any more; 4 the node is\n"
+        "not there or not on this host; 5 the position is compacted away: the message has the oldest one.\n",
     .talks = true,
     .flags = flags,
     .run = tail_run,

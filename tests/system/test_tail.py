@@ -4,7 +4,9 @@ node does not notice whether they live, stand still, die or rave."""
 import base64
 import json
 import mmap
+import os
 import re
+import select
 import signal
 import socket
 import struct
@@ -148,12 +150,24 @@ class Following(TailCase):
         until(lambda: node.status_now().base_index > 0, settings.patience(60), "a log without its beginning")
         code, _, errors = self.run_tail(node, "--from", "1")
         self.assertEqual(code, 5, errors)
-        oldest = int(re.search(r"the oldest that the log has is (\d+)", errors)[1])
+        oldest = self.oldest_of(errors)
         self.assertGreater(oldest, 1)
-        for first in (oldest, oldest + 1, oldest + 77):
-            code, out, errors = self.run_tail(node, "--from", str(first), "--count", "5", "-o", "json")
+        last = node.status_now().applied_position
+        for distance in (0, 1, 77):
+            while True:
+                first = min(oldest + distance, last)
+                code, out, errors = self.run_tail(node, "--from", str(first), "--count", str(min(5, last - first + 1)),
+                                                  "-o", "json")
+                if code != 5:
+                    break
+                newer = self.oldest_of(errors)  # the next snapshot was taken meanwhile
+                self.assertGreater(newer, first)
+                oldest = newer
             self.assertEqual(code, 0, errors)
             self.check_gapless([json.loads(line) for line in out.splitlines()], first)
+
+    def oldest_of(self, errors):
+        return int(re.search(r"the oldest that the log has is (\d+)", errors)[1])
 
 
 class NoEffect(TailCase):
@@ -279,15 +293,62 @@ class Ends(TailCase):
         tail = self.tail(node, "interrupted", "--from", "1")
         tail.reaches(20)
         self.assertEqual(tail.end(signal.SIGINT), 0)
-        self.assertEqual(tail.errors.read_text(), "")
+        self.check_got_over(tail.errors.read_text())
         program = subprocess.Popen([settings.PROGRAM, "tail", "--to", node.client_endpoint, "--from", "1"],
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.addCleanup(program.kill)
         self.assertIn(b"session open", program.stdout.readline())
         program.stdout.close()  # and nothing is committed any more
         self.assertEqual(program.wait(settings.patience(20)), 0)
-        self.assertEqual(program.stderr.read(), b"")
-        program.stderr.close()
+        with program.stderr:
+            self.check_got_over(program.stderr.read().decode())
+
+    def test_a_signal_ends_it_while_its_reader_stands_still(self):
+        node = self.make_full()
+        readers = [(number, *self.piped(node)) for number in (signal.SIGINT, signal.SIGTERM)]
+        for number, program, _ in readers:
+            program.send_signal(number)
+        for number, program, _ in readers:
+            self.assertEqual(program.wait(settings.patience(20)), 0, number)
+
+    def test_a_signal_ends_it_amid_records_that_are_there_already(self):
+        node = self.make_full()
+        last = node.status_now().applied_position
+        for number in (signal.SIGINT, signal.SIGTERM):
+            program, reader = self.piped(node, "-o", "json")
+            program.send_signal(number)  # it has not written all: that is more than a pipe holds
+            lines = reader.read()
+            self.assertEqual(program.wait(settings.patience(20)), 0, number)
+            self.assertEqual(lines[-1:], b"\n")
+            records = [json.loads(line) for line in lines.splitlines()]
+            self.check_gapless(records)
+            self.assertLess(len(records), last)
+
+    def make_full(self):
+        """A node with more in its log than a pipe holds."""
+        cluster = self.make(nodes=1)
+        node = cluster.leader()
+        self.put(cluster, 1000, size=1000)
+        return node
+
+    def piped(self, node, *arguments):
+        """A program whose standard output is a full pipe, and that pipe's other end."""
+        read_end, write_end = os.pipe()
+        reader = self.enterContext(open(read_end, "rb"))
+        errors = node.cluster.directory / "tail-piped.errors"
+        with open(write_end, "wb") as writer, open(errors, "ab") as error_file:
+            program = subprocess.Popen([settings.PROGRAM, "tail", "--to", node.client_endpoint, "--from", "1", *PATIENT,
+                                        *arguments], stdout=writer, stderr=error_file)
+            self.addCleanup(process.end, program)
+            until(lambda: not select.select([], [writer], [], 0)[1] or program.poll() is not None, settings.patience(60),
+                  lambda: f"it fills the pipe: {errors.read_text()}")
+            self.assertIsNone(program.poll(), errors.read_text())
+        return program, reader
+
+    def check_got_over(self, errors):
+        """It said nothing but what it waited for: hosts stand still."""
+        for line in errors.splitlines():
+            self.assertTrue(line.startswith("lockstep: tail: "), errors)
 
     def test_errors_say_what_to_do(self):
         cluster = self.make(nodes=1, sections={"transport": {"shared_memory": "off"}})

@@ -5,7 +5,7 @@ LOCKSTEP_BUILD     the build folder (default: build/ beside this tree)
 LOCKSTEP_SEED      replays the random choices of a printed seed; what processes and disks do is not replayed
 LOCKSTEP_FULL=1    every loop at full length: 20 kill rounds
 LOCKSTEP_SHORT=1   every loop at its shortest, for sanitizer builds: 1 round
-LOCKSTEP_TRANSPORT_SHARED_MEMORY=off   nodes of all clusters replicate by TCP alone
+LOCKSTEP_TRANSPORT_SHARED_MEMORY=off   nodes of all clusters replicate by TCP alone (test_shared_memory, test_tail: they need it)
 """
 import os
 import pathlib
