@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link_unix.c - the suite against Unix sockets. */
-#include <unistd.h>
-
 #include "tests/conformance/link.h"
 #include "tests/support/unit.h"
 #include "transport/local_unix.h"
@@ -35,9 +33,7 @@ void conformance_link_end(struct local_link *links[2])
 
 uint64_t conformance_link_cluster(void)
 {
-    static unsigned run;
-    /* abstract names are seen by all processes of the host's network namespace */
-    return (uint64_t)getpid() << 20 | 1u << 19 | ++run;
+    return unit_cluster_id();
 }
 
 bool conformance_link_turn(void)

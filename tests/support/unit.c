@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -75,6 +76,13 @@ int unit_free_port(void)
     }
     ck_abort_msg("no free port from %d to %d", FIRST, FIRST + COUNT - 1);
     return -1;
+}
+
+uint64_t unit_cluster_id(void)
+{
+    uint64_t id = 0;
+    while (id == 0) ck_assert_int_eq(getrandom(&id, sizeof id, 0), sizeof id);
+    return id;
 }
 
 void unit_folder_empty(const char *folder)

@@ -24,6 +24,10 @@ uint64_t unit_rounds(uint64_t usual);
  * kernel takes ports from, and marked as tests/system/harness/ports.py marks its own. */
 int unit_free_port(void);
 
+/* The id of a cluster that no other process of this network namespace has: abstract names, which all of them see, are made of
+ * it. Not from process numbers: two containers may share the names and not the numbers. */
+uint64_t unit_cluster_id(void);
+
 /* Delete all that is in a folder, folders too; remove deletes the folder itself as well. A folder that is not there is
  * none: a teardown may call it twice. */
 void unit_folder_empty(const char *folder);

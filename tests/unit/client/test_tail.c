@@ -24,6 +24,7 @@ enum { RING_BYTES = 65536, BLOCKS_MAX = 4096, COMMANDS = 3, PAYLOAD = 40 };
 
 static uint64_t cluster_id;
 static const raft_member member_id = 0x3e;
+#define NOWHERE "127.0.0.1:1" /* the client port: not asked where the member is known, and not the environment's */
 
 static struct {
     struct ring *ring;
@@ -85,7 +86,7 @@ static void node_down(void)
 static void setup(void)
 {
     memset(&node, 0, sizeof node);
-    cluster_id = 0xc1000000 + (uint64_t)getpid();
+    cluster_id = unit_cluster_id();
     node_up(&(struct block_base){.next_position = 1});
 }
 
@@ -233,7 +234,8 @@ static void node_turn(void)
 
 static void tail_from(uint64_t position)
 {
-    const struct lockstep_tail_options options = {.size = sizeof options, .from_position = position};
+    const struct lockstep_tail_options options = {
+        .size = sizeof options, .endpoint = NOWHERE, .from_position = position};
     char why[256];
     ck_assert_msg(tail_open_member(&options, cluster_id, member_id, &tail, why, sizeof why) == 0, "%s", why);
 }
@@ -568,14 +570,14 @@ END_TEST
 
 START_TEST(a_node_that_is_not_on_this_host_is_named_with_what_to_do)
 {
-    const struct lockstep_tail_options options = {.size = sizeof options, .deadline_ms = 50};
+    const struct lockstep_tail_options options = {.size = sizeof options, .endpoint = NOWHERE, .deadline_ms = 50};
     struct lockstep_tail_record record;
     char why[256];
     ck_assert_int_eq(tail_open_member(&options, cluster_id, member_id + 1, &tail, why, sizeof why), 0);
     ck_assert_int_eq(lockstep_tail_next(tail, &record, -1), LOCKSTEP_ETIMEDOUT);
     ck_assert_ptr_nonnull(strstr(lockstep_tail_text(tail), "run this on the node's host"));
     lockstep_tail_close(tail);
-    const struct lockstep_tail_options patient = {.size = sizeof patient};
+    const struct lockstep_tail_options patient = {.size = sizeof patient, .endpoint = NOWHERE};
     ck_assert_int_eq(tail_open_member(&patient, cluster_id, member_id + 1, &tail, why, sizeof why), 0);
     ck_assert_int_eq(lockstep_tail_next(tail, &record, -1), LOCKSTEP_EUNREACHABLE);
 }

@@ -87,12 +87,10 @@ static void on_ended(void *context, unsigned connection, const char *why)
 
 static void set_up(void)
 {
-    static unsigned run;
     ck_assert_int_eq(uv_loop_init(&loop), 0);
     ck_assert_int_eq(uv_timer_init(&loop, &ticker), 0);
     ck_assert_int_eq(uv_timer_start(&ticker, nothing, 2, 2), 0);
-    /* abstract names are seen by all processes of the host's network namespace */
-    cluster = (uint64_t)getpid() << 20 | ++run;
+    cluster = unit_cluster_id();
     memset(sides, 0, sizeof sides);
     for (unsigned i = 0; i < 2; i++) {
         const struct local_link_owner owner = {.context = &sides[i],
@@ -279,8 +277,13 @@ START_TEST(a_flood_of_bells_ends_the_connection_and_a_few_do_not)
     for (unsigned i = 0; i < 20; i++) ck_assert_int_eq(fds_send(fd, &bell, 1, NULL, 0), 0);
     run_turns(3);
     ck_assert_uint_eq(sides[1].ended, 0);
-    for (unsigned i = 0; i < 65; i++) ck_assert_int_eq(fds_send(fd, &bell, 1, NULL, 0), 0);
-    ck_assert(run_until(&sides[1].ended, 1));
+    uint64_t end_ns = uv_hrtime() + UINT64_C(60000000000);
+    while (sides[1].ended == 0 && uv_hrtime() < end_ns) { /* as many as it takes: a slow machine reads few at once */
+        while (fds_send(fd, &bell, 1, NULL, 0) == 0) {
+        }
+        run_turns(1);
+    }
+    ck_assert_uint_eq(sides[1].ended, 1);
     ck_assert_str_eq(sides[1].why, "it rings without end");
     close(fd);
     for (unsigned i = 0; i < LOCAL_FDS; i++) close(grant[i]);
