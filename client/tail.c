@@ -65,7 +65,7 @@ struct lockstep_tail {
 
     struct lockstep_client *client;
     bool asked_status, knows_member; /* it is not asked for: see tail_open_member() */
-    uint64_t retry_ns, patience_ns;  /* PAUSING; since when the node answers, but not its local socket. 0 = it did */
+    uint64_t retry_ns, patience_ns;  /* PAUSING; since when the node answers, but not its local socket. 0 = not so */
 
     uint64_t cluster_id;
     raft_member member_id;
@@ -204,6 +204,7 @@ static void status_came(void *context, const struct lockstep_result *result, con
     struct lockstep_tail *tail = context;
     tail->asked_status = false;
     if (result->error == LOCKSTEP_ECLOSED) return; /* the tail is being closed */
+    if (result->error != 0 || status->cluster_id == 0) tail->patience_ns = 0;
     if (result->error != 0) {
         say(tail, "%s; is the node running, and is this where it listens for clients?", result->text);
         if (tail->found || result->error == LOCKSTEP_ETIMEDOUT || result->error == LOCKSTEP_EUNAVAILABLE)

@@ -10,7 +10,7 @@ protocol, whose queries may be repeated, so that a late copy could undo a later 
     leader N · stop N · start N · drain N (as stop, when its calls have ended)
     hint HOST:PORT (what followers name as the leader) · hint new (another one each time, where nobody listens)
     sessions N (so many are allowed; -1: there is no such call) · refusals N (who asks for more gets no answer after so many)
-    expiry MS (of sessions) · hints: how many new ones were named
+    expiry MS (of sessions) · cluster ID (in its status; 0: it waits for others) · hints: how many new ones were named
     seen X, applied X: how often command X arrived, was applied · totals (of sessions)
 
 A command says what shall happen to it; its first word is one of
@@ -65,6 +65,7 @@ class Cluster:
     def __init__(self, count):
         self.lock = threading.RLock()
         self.leader = 0
+        self.cluster_id = 1 << 63
         self.hint = None
         self.hints = 0
         self.position = 0
@@ -282,7 +283,7 @@ class Node(rpc.LockstepServicer, rpc.AdminServicer):
     def Status(self, request, context):
         cluster = self.cluster
         status = pb.StatusResponse(
-            cluster="fake", cluster_id=1 << 63, name=f"n{self.number}", member_id=self.number + 1,
+            cluster="fake", cluster_id=cluster.cluster_id, name=f"n{self.number}", member_id=self.number + 1,
             role="leader" if self.leads() else "follower", term=3, leader=f"n{cluster.leader}",
             leader_client=cluster.hinted(), last_index=12, commit_index=11, applied_index=10, applied_position=9,
             durable_index=8, stored_index=7, state_hash=bytes(range(16)), reply_hash=b"\xff" * 16, hash_index=6,
@@ -336,6 +337,8 @@ def obey(order):
         cluster.refusals = int(rest)
     elif word == "expiry":
         cluster.expiry_ms = int(rest)
+    elif word == "cluster":
+        cluster.cluster_id = int(rest)
     elif word == "hints":
         return cluster.hints
     elif word == "seen":

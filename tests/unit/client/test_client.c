@@ -602,6 +602,43 @@ START_TEST(status_is_read_whole)
 }
 END_TEST
 
+/* Whether a tail, once it says `text`, goes on looking. */
+static bool tail_goes_on(struct lockstep_tail *tail, const char *text)
+{
+    struct lockstep_tail_record record;
+    int rc = LOCKSTEP_EUNAVAILABLE;
+    while (rc == LOCKSTEP_EUNAVAILABLE && strstr(lockstep_tail_text(tail), text) == NULL)
+        rc = lockstep_tail_next(tail, &record, 5);
+    return rc == LOCKSTEP_EUNAVAILABLE;
+}
+
+static bool tail_is_patient_anew(void)
+{
+    static const uint32_t patience_ms = 2000; /* of a tail that never found its node */
+    char endpoint[32], why[256];
+    snprintf(endpoint, sizeof endpoint, "127.0.0.1:%d", fake.ports[1]);
+    const struct lockstep_tail_options options = {.size = sizeof options, .endpoint = endpoint, .deadline_ms = 60000};
+    struct lockstep_tail *tail;
+    ck_assert_int_eq(lockstep_tail_open(&options, &tail, why, sizeof why), 0);
+    bool goes_on = tail_goes_on(tail, "shares no memory");
+    uint64_t begin_ms = now_ms();
+    tell("cluster 0");
+    goes_on = goes_on && tail_goes_on(tail, "waits for the others");
+    while (goes_on && now_ms() - begin_ms <= patience_ms) usleep(10000);
+    tell("cluster %llu", 1ull << 63);
+    goes_on = goes_on && tail_goes_on(tail, "shares no memory");
+    lockstep_tail_close(tail);
+    return goes_on;
+}
+
+START_TEST(tail_is_patient_anew_with_a_node_that_was_not_ready_meanwhile)
+{
+    bool is = false; /* on a machine that stalls, patience may end at any time; one try of ten suffices */
+    for (int i = 0; i < 10 && !is; i++) is = tail_is_patient_anew();
+    ck_assert(is);
+}
+END_TEST
+
 START_TEST(transfer_moves_the_leader_and_names_it)
 {
     struct lockstep_client *client = client_of_node(2);
@@ -939,6 +976,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, linearizable_query_goes_to_the_leader_and_local_one_to_any_node);
     tcase_add_test(tests, query_is_repeated_even_when_the_server_does_not_say_why);
     tcase_add_test(tests, status_is_read_whole);
+    tcase_add_test(tests, tail_is_patient_anew_with_a_node_that_was_not_ready_meanwhile);
     tcase_add_test(tests, transfer_moves_the_leader_and_names_it);
     tcase_add_test(tests, health_says_serving_not_serving_or_unknown_service);
     tcase_add_test(tests, an_answer_whose_call_fails_after_all_is_dropped_and_asked_for_again);
