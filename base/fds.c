@@ -89,10 +89,13 @@ ssize_t fds_receive(int socket, void *to, size_t room, int *ret_fds, unsigned fd
     if (got < 0) return errno == EAGAIN ? LOCKSTEP_EUNAVAILABLE : error_of(errno);
     unsigned count = received_fds(&message, fds);
     bool cut_off = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0; /* what the kernel cut off it has closed */
+    /* cut off though there was room */
+    bool no_descriptor = fd_count > 0 && (message.msg_flags & MSG_CTRUNC) != 0 && count < RECEIVED_MAX;
     if (got > 0 && !cut_off && count == fd_count) {
         if (fd_count > 0) memcpy(ret_fds, fds, fd_count * sizeof(int));
         return got;
     }
     for (unsigned i = 0; i < count; i++) close(fds[i]);
-    return got == 0 ? LOCKSTEP_ECLOSED : LOCKSTEP_EPROTO;
+    if (got == 0) return LOCKSTEP_ECLOSED;
+    return no_descriptor ? LOCKSTEP_ENOMEM : LOCKSTEP_EPROTO;
 }

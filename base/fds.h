@@ -19,7 +19,8 @@ int fds_send(int socket, const void *bytes, size_t count, const int *fds, unsign
 /* Receive one packet into `room` bytes, which must bring exactly fd_count descriptors (0..FDS_MAX).
  * ret_fds  from now on the caller's, close-on-exec; untouched unless the packet is good
  * ret      its bytes, at least 1. EUNAVAILABLE: none now; ECLOSED: the other side is gone (an empty packet counts as that);
- *          EPROTO: more bytes than room, or other descriptors than those: all were closed, the packet is lost; EIO. */
+ *          EPROTO: more bytes than room, or other descriptors than those; ENOMEM: this process may open no more descriptors
+ *          (RLIMIT_NOFILE), which is not the other side's fault: all were closed, the packet is lost; EIO. */
 ssize_t fds_receive(int socket, void *to, size_t room, int *ret_fds, unsigned fd_count);
 
 #endif

@@ -154,6 +154,14 @@ static void not_yet(struct lockstep_tail *tail, int error, const char *why, cons
         pause_then_look(tail);
 }
 
+/* Ours are used up: the node cannot help it, and looking again would need more of them. */
+static void no_descriptor(struct lockstep_tail *tail, int number)
+{
+    say(tail, "no descriptor for the node's local socket or memory: %s; raise the limit of open files (ulimit -n)",
+        strerror(number));
+    fail(tail, LOCKSTEP_ENOMEM);
+}
+
 /* --- finding the node --------------------------------------------------------------------------------------------- */
 
 #define ADVICE_HOST                                                                                                    \
@@ -178,8 +186,7 @@ static void dial(struct lockstep_tail *tail)
     tail->socket = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct epoll_event event = {.events = EPOLLIN};
     if (tail->socket < 0 || epoll_ctl(tail->epoll_fd, EPOLL_CTL_ADD, tail->socket, &event) != 0) {
-        say(tail, "no local socket: %s; raise the limit of open files (ulimit -n)", strerror(errno));
-        fail(tail, LOCKSTEP_ENOMEM);
+        no_descriptor(tail, errno);
         return;
     }
     if (connect(tail->socket, (const struct sockaddr *)&address, bytes) != 0) {
@@ -322,9 +329,13 @@ static bool greeted(struct lockstep_tail *tail)
         return true;
     }
     int rc = local_reply_read(packet, (size_t)there, &reply);
-    if (rc == 0 && reply.error == 0)
-        rc = fds_receive(tail->socket, packet, sizeof packet, fds, LOCAL_FDS) < 0 ? LOCKSTEP_EPROTO : 0;
-    if (rc == LOCKSTEP_EVERSION || (rc == 0 && reply.error == LOCKSTEP_EVERSION)) {
+    if (rc == 0 && reply.error == 0) {
+        ssize_t got = fds_receive(tail->socket, packet, sizeof packet, fds, LOCAL_FDS);
+        if (got < 0) rc = got == LOCKSTEP_ENOMEM ? LOCKSTEP_ENOMEM : LOCKSTEP_EPROTO;
+    }
+    if (rc == LOCKSTEP_ENOMEM) {
+        no_descriptor(tail, EMFILE);
+    } else if (rc == LOCKSTEP_EVERSION || (rc == 0 && reply.error == LOCKSTEP_EVERSION)) {
         say(tail, "%s: the node speaks another version of the local protocol; use its version of lockstep",
             tail->endpoint);
         fail(tail, LOCKSTEP_EVERSION);

@@ -205,7 +205,12 @@ static void greeted(struct place *place)
                                                   : reply.why);
         return;
     }
-    if (fds_receive(place->fd, packet, sizeof packet, fds, LOCAL_FDS) < 0) {
+    ssize_t got = fds_receive(place->fd, packet, sizeof packet, fds, LOCAL_FDS);
+    if (got == LOCKSTEP_ENOMEM) {
+        place_lost(place, "no descriptor is free here for its memory; raise the limit of open files (ulimit -n)");
+        return;
+    }
+    if (got < 0) {
         link->refused++;
         place_lost(place, "its answer brought other descriptors than a ring and a slot");
         return;

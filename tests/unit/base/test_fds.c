@@ -2,6 +2,7 @@
 /* test_fds.c - packets and descriptors over a Unix socket: what was sent arrives, what nobody asked for is closed. */
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -111,6 +112,26 @@ START_TEST(more_descriptors_than_anybody_has_room_for_are_closed_too)
 }
 END_TEST
 
+START_TEST(where_this_process_may_open_no_more_descriptors_the_other_side_is_not_blamed)
+{
+    struct rlimit before, low;
+    char text[4];
+    int pair[2] = {0, 1}, got[2] = {-1, -1}, first_free = lowest_free();
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    for (rlim_t left = 0; left <= 2; left++) {
+        ck_assert_int_eq(fds_send(ends[0], "two", 3, pair, 2), 0);
+        low = before;
+        if (left < 2) low.rlim_cur = (rlim_t)first_free + left;
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
+        ssize_t bytes = fds_receive(ends[1], text, sizeof text, got, 2);
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+        ck_assert_int_eq(bytes, left < 2 ? LOCKSTEP_ENOMEM : 3);
+        if (left == 2) close(got[0]), close(got[1]);
+        ck_assert_int_eq(lowest_free(), first_free);
+    }
+}
+END_TEST
+
 START_TEST(a_packet_larger_than_the_room_is_refused_and_the_next_one_is_whole)
 {
     char text[4] = "";
@@ -150,6 +171,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_full_socket_is_an_answer_though_it_would_block);
     tcase_add_test(tests, uninvited_descriptors_are_closed_and_the_packet_is_refused);
     tcase_add_test(tests, more_descriptors_than_anybody_has_room_for_are_closed_too);
+    tcase_add_test(tests, where_this_process_may_open_no_more_descriptors_the_other_side_is_not_blamed);
     tcase_add_test(tests, a_packet_larger_than_the_room_is_refused_and_the_next_one_is_whole);
     tcase_add_test(tests, the_other_side_is_gone_for_both_directions);
     tcase_add_test(tests, an_empty_packet_counts_as_an_end);

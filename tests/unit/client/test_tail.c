@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -601,6 +602,41 @@ START_TEST(a_port_where_nobody_listens_and_an_address_that_is_none_are_named)
 }
 END_TEST
 
+/* From now on the process may open no more descriptors. ret  the limit that it had, to be set again. */
+static struct rlimit descriptors_end(void)
+{
+    struct rlimit before, low;
+    int first_free = dup(node.listener);
+    ck_assert_int_ge(first_free, 0);
+    close(first_free);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    low = before;
+    low.rlim_cur = (rlim_t)first_free;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
+    return before;
+}
+
+START_TEST(descriptors_of_ones_own_that_are_used_up_are_named_and_no_fault_of_the_node)
+{
+    struct lockstep_tail_record record;
+    for (int greeted = 0; greeted < 2; greeted++) { /* for its socket; then for what the node hands over */
+        tail_from(1);
+        if (greeted) {
+            ck_assert_int_eq(lockstep_tail_next(tail, &record, 0), LOCKSTEP_EUNAVAILABLE);
+            while (node.slot == NULL) node_turn();
+        }
+        struct rlimit before = descriptors_end();
+        int rc = lockstep_tail_next(tail, &record, 0);
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+        ck_assert_int_eq(rc, LOCKSTEP_ENOMEM);
+        ck_assert_ptr_nonnull(strstr(lockstep_tail_text(tail), "ulimit -n"));
+        lockstep_tail_close(tail);
+        tail = NULL;
+        hang_up();
+    }
+}
+END_TEST
+
 START_TEST(a_damaged_block_is_never_handed_out)
 {
     tail_from(1);
@@ -767,6 +803,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, another_version_is_named);
     tcase_add_test(tests, a_node_that_is_not_on_this_host_is_named_with_what_to_do);
     tcase_add_test(tests, a_port_where_nobody_listens_and_an_address_that_is_none_are_named);
+    tcase_add_test(tests, descriptors_of_ones_own_that_are_used_up_are_named_and_no_fault_of_the_node);
     tcase_add_test(tests, a_damaged_block_is_never_handed_out);
     tcase_add_test(tests, a_log_that_tells_damaged_blocks_is_not_believed);
     tcase_add_test(tests, answers_that_fit_no_question_end_it);

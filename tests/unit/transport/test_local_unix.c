@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -346,6 +347,35 @@ START_TEST(an_answer_that_is_none_ends_the_dialling)
 }
 END_TEST
 
+START_TEST(a_grant_that_no_descriptor_is_free_for_is_no_fault_of_who_gave_it)
+{
+    uint8_t packet[LOCAL_REPLY_BYTES];
+    const struct local_hello h = hello();
+    const struct local_reply reply = {.cluster_id = cluster, .member_id = 2};
+    struct rlimit before, low;
+    unsigned connection;
+    int listener = listen_raw();
+    ck_assert_int_eq(sides[0].link->ops->dial(sides[0].link, &h, &connection), 0);
+    int fd = answer_raw(listener), first_free = dup(fd);
+    ck_assert_int_ge(first_free, 0);
+    close(first_free);
+    local_reply_write(&reply, packet);
+    ck_assert_int_eq(fds_send(fd, packet, sizeof packet, memory, 2), 0);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    low = before;
+    low.rlim_cur = (rlim_t)first_free + 1;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
+    bool ended = run_until(&sides[0].ended, 1);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+    ck_assert(ended);
+    ck_assert_ptr_nonnull(strstr(sides[0].why, "ulimit -n"));
+    ck_assert_uint_eq(sides[0].link->ops->refused(sides[0].link), 0);
+    ck_assert_uint_eq(sides[0].granted, 0);
+    close(fd);
+    close(listener);
+}
+END_TEST
+
 START_TEST(a_hello_that_nobody_answers_has_an_end)
 {
     const struct local_hello h = hello();
@@ -370,6 +400,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_peer_that_never_reads_its_bells_makes_nobody_wait);
     tcase_add_test(tests, descriptors_behind_the_hello_end_the_connection);
     tcase_add_test(tests, an_answer_that_is_none_ends_the_dialling);
+    tcase_add_test(tests, a_grant_that_no_descriptor_is_free_for_is_no_fault_of_who_gave_it);
     tcase_add_test(tests, a_hello_that_nobody_answers_has_an_end);
 }
 
