@@ -99,3 +99,10 @@ ssize_t fds_receive(int socket, void *to, size_t room, int *ret_fds, unsigned fd
     if (got == 0) return LOCKSTEP_ECLOSED;
     return no_descriptor ? LOCKSTEP_ENOMEM : LOCKSTEP_EPROTO;
 }
+
+bool fds_is_same_user(int socket)
+{
+    struct ucred user;
+    socklen_t bytes = sizeof user;
+    return getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &user, &bytes) == 0 && user.uid == geteuid();
+}

@@ -7,6 +7,7 @@
 #ifndef LOCKSTEP_BASE_FDS_H
 #define LOCKSTEP_BASE_FDS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -22,5 +23,9 @@ int fds_send(int socket, const void *bytes, size_t count, const int *fds, unsign
  *          EPROTO: more bytes than room, or other descriptors than those; ENOMEM: this process may open no more descriptors
  *          (RLIMIT_NOFILE), which is not the other side's fault: all were closed, the packet is lost; EIO. */
 ssize_t fds_receive(int socket, void *to, size_t room, int *ret_fds, unsigned fd_count);
+
+/* Whether the process that connected or listens at the other end did so as this one's effective user (SO_PEERCRED): nobody else
+ * may read a log, or be believed to give one. */
+bool fds_is_same_user(int socket);
 
 #endif

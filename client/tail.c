@@ -168,14 +168,6 @@ static void no_descriptor(struct lockstep_tail *tail, int number)
     "run this on the node's host, as its user and in its network namespace; its file must not say shared_memory = "    \
     "\"off\""
 
-/* Whether who listens there runs as our own user: who else may hear what is asked, or give what is no log. */
-static bool is_same_user(int fd)
-{
-    struct ucred user;
-    socklen_t bytes = sizeof user;
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &user, &bytes) == 0 && user.uid == geteuid();
-}
-
 static void dial(struct lockstep_tail *tail)
 {
     struct sockaddr_un address;
@@ -193,7 +185,7 @@ static void dial(struct lockstep_tail *tail)
         not_yet(tail, LOCKSTEP_EUNREACHABLE, "the node shares no memory with this process", ADVICE_HOST);
         return;
     }
-    if (!is_same_user(tail->socket)) {
+    if (!fds_is_same_user(tail->socket)) {
         say(tail, "%s: the node runs as another user; run this as that one", tail->endpoint);
         fail(tail, LOCKSTEP_EUNREACHABLE);
         return;

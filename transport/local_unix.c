@@ -144,14 +144,6 @@ static void place_lost(struct place *place, const char *why)
     link->owner.wake(link->owner.context);
 }
 
-/* Whether the process on the other side runs as our own user: who else reads or writes here may read all of the log. */
-static bool is_same_user(int fd)
-{
-    struct ucred user;
-    socklen_t size = sizeof user;
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &user, &size) == 0 && user.uid == geteuid();
-}
-
 /* --- dialled ------------------------------------------------------------------------------------------------------ */
 
 static struct unix_link *link_of(struct local_link *link)
@@ -169,7 +161,7 @@ static int op_dial(struct local_link *base, const struct local_hello *hello, uns
     if (fd < 0) return LOCKSTEP_EFULL;
     /* It is connected at once or not at all: a full backlog is EAGAIN, and there is nothing to wait for. */
     if (connect(fd, (const struct sockaddr *)&address, bytes) != 0) goto unreachable;
-    if (!is_same_user(fd)) {
+    if (!fds_is_same_user(fd)) {
         link->refused++;
         goto unreachable;
     }
@@ -251,7 +243,7 @@ static void accept_all(struct unix_link *link)
             }
             return;
         }
-        if (!is_same_user(fd)) {
+        if (!fds_is_same_user(fd)) {
             link->refused++;
             close(fd);
             continue;

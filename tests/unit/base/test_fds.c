@@ -163,6 +163,21 @@ START_TEST(an_empty_packet_counts_as_an_end)
 }
 END_TEST
 
+START_TEST(the_other_side_is_of_our_user_or_it_is_not) /* whoever may not change users has only his own to look at */
+{
+    int others[2];
+    uid_t us = geteuid(), other = us == 0 ? 65534 : us;
+    ck_assert(fds_is_same_user(ends[0]));
+    ck_assert_int_eq(seteuid(other), 0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, others), 0);
+    ck_assert_int_eq(seteuid(us), 0);
+    ck_assert_int_eq(fds_is_same_user(others[0]), other == us);
+    close(others[0]);
+    close(others[1]);
+    ck_assert(!fds_is_same_user(-1));
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, set_up, tear_down);
@@ -175,6 +190,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_packet_larger_than_the_room_is_refused_and_the_next_one_is_whole);
     tcase_add_test(tests, the_other_side_is_gone_for_both_directions);
     tcase_add_test(tests, an_empty_packet_counts_as_an_end);
+    tcase_add_test(tests, the_other_side_is_of_our_user_or_it_is_not);
 }
 
 int main(void)

@@ -597,6 +597,20 @@ START_TEST(figures_of_taking_and_installing) /* printed, not asserted */
 }
 END_TEST
 
+/* A store of its own on a simulated disk; its block is in the journal. */
+static void open_with_a_block(struct store *small, struct sim_disk *disk, struct sim_kv *kv, uint32_t piece_bytes)
+{
+    store_options(small, "d", sim_disk(disk), sim_kv(kv));
+    small->options.piece_bytes = piece_bytes;
+    ck_assert_int_eq(sim_disk(disk)->make_directory(sim_disk(disk)->context, "d"), 0);
+    ck_assert_int_eq(store_open(small), 0);
+    small->hard_state.term = 1;
+    store_persist(small, 0, true);
+    ck_assert(store_append(small, 1, 300, 7));
+    store_persist(small, 1, false);
+    store_run_journal(small, 0);
+}
+
 /* What is written between two flushes is what a commit's flush may have to wait for. */
 struct between {
     uint64_t unflushed, most;
@@ -620,15 +634,7 @@ START_TEST(no_more_than_a_piece_is_written_between_two_flushes)
     static uint8_t noise[4 * SNAPSHOT_PIECE_BYTES];
     random_seed(&random, 1);
     random_fill(&random, noise, sizeof noise);
-    store_options(&small, "d", sim_disk(disk), sim_kv(kv));
-    small.options.piece_bytes = 0;
-    ck_assert_int_eq(sim_disk(disk)->make_directory(sim_disk(disk)->context, "d"), 0);
-    ck_assert_int_eq(store_open(&small), 0);
-    small.hard_state.term = 1;
-    store_persist(&small, 0, true);
-    ck_assert(store_append(&small, 1, 300, 7));
-    store_persist(&small, 1, false);
-    store_run_journal(&small, 0);
+    open_with_a_block(&small, disk, kv, 0);
     struct block_base base = ring_last(small.ring);
     sim_disk_watch_set(disk, &(struct sim_disk_watch){.context = &between, .operation = note_unflushed});
     ck_assert_int_eq(storage_snapshot_begin(small.storage, &base), 0);
@@ -661,15 +667,7 @@ START_TEST(no_space_ends_the_snapshot_and_nothing_else) /* J8, T43, T55 */
     struct sim_kv *kv = sim_kv_open(disk);
     struct store small;
     struct storage_status s;
-    store_options(&small, "d", sim_disk(disk), sim_kv(kv));
-    small.options.piece_bytes = 4096;
-    ck_assert_int_eq(sim_disk(disk)->make_directory(sim_disk(disk)->context, "d"), 0);
-    ck_assert_int_eq(store_open(&small), 0);
-    small.hard_state.term = 1;
-    store_persist(&small, 0, true);
-    ck_assert(store_append(&small, 1, 300, 7));
-    store_persist(&small, 1, false);
-    store_run_journal(&small, 0);
+    open_with_a_block(&small, disk, kv, 4096);
     storage_commit(small.storage, 1);
     store_run_log(&small, 1000000000);
     struct block_base base = ring_last(small.ring);
