@@ -34,7 +34,9 @@ enum {
     RING_BYTES_MIN = 65536,
     RING_BYTES_PER_SLOT = 256, /* 1/8 of the ring for the map: 2^18 slots of 32 bytes for 64 MiB */
 };
-#define RING_BYTES_MAX ((uint64_t)1 << 40)
+#define RING_BYTES_MAX ((uint64_t)1 << 39)
+static_assert(RING_BYTES_MAX / RING_BYTES_PER_SLOT <= UINT32_MAX,
+              "its slots are counted in 32 bits: cut off, they were 0");
 
 /* --- words -------------------------------------------------------------------------------------------------------- */
 

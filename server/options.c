@@ -88,7 +88,7 @@ static const struct setting settings[SETTINGS] = {
     [COMMAND] = {"limits.command", KIND_BYTES, PLACE(node.command_bytes_max), KIB, BLOCK_BYTES_MAX, "1MiB"},
     [BLOCK] = {"limits.block", KIND_BYTES, PLACE(node.block_bytes_max), 4 * KIB, BLOCK_BYTES_MAX, "2MiB"},
     [GRPC_MESSAGE] = {"limits.grpc_message", KIND_BYTES, PLACE(grpc_message_bytes_max), 8 * KIB, 64 * MIB, "4MiB"},
-    [RING] = {"limits.ring", KIND_BYTES, PLACE(node.ring_bytes), 8 * MIB, TIB, "64MiB"},
+    [RING] = {"limits.ring", KIND_BYTES, PLACE(node.ring_bytes), 8 * MIB, TIB / 4, "64MiB"},
     [APPEND_INFLIGHT] = {"limits.append_inflight", KIND_BYTES, PLACE(node.append_inflight_bytes_max), 64 * KIB, TIB,
                          "16MiB"},
     [CONNECTIONS] = {"limits.connections", KIND_COUNT, PLACE(connections_max), 1, 1000000, "10000"},

@@ -397,7 +397,24 @@ START_TEST(segment_that_contradicts_itself_is_not_mapped) /* S5 */
     }
     ck_assert_int_eq(open_with(&good, bytes - 4096, SEALS), LOCKSTEP_EINVAL);
     ck_assert_int_eq(open_with(&good, bytes + 4096, SEALS), LOCKSTEP_EINVAL);
-    ck_assert_int_eq(open_with(&good, sizeof good - 1 + 1, SEALS), LOCKSTEP_EINVAL);
+    ck_assert_int_eq(open_with(&good, sizeof good, SEALS), LOCKSTEP_EINVAL);
+}
+END_TEST
+
+START_TEST(
+    ring_larger_than_its_slots_can_be_counted_is_not_mapped) /* S5: of 1 TiB, of holes, they were 0: a division */
+{
+    struct ring_segment header = good_header();
+    struct ring_reader *other = NULL;
+    int fd = memfd_create("hostile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    header.bytes = (uint64_t)1 << 40;
+    header.slot_count = (uint32_t)(header.bytes / RING_BYTES_PER_SLOT);
+    header.bytes_at = ring_segment_bytes_at(header.slot_count);
+    ck_assert_int_eq(pwrite(fd, &header, sizeof header, 0), sizeof header);
+    ck_assert_int_eq(ftruncate(fd, (off_t)(header.bytes_at + header.bytes)), 0);
+    ck_assert_int_eq(fcntl(fd, F_ADD_SEALS, SEALS), 0);
+    ck_assert_int_eq(ring_reader_open(fd, &other), LOCKSTEP_EINVAL);
+    close(fd);
 }
 END_TEST
 
@@ -582,6 +599,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, nobody_who_is_handed_the_ring_can_write_to_it_or_take_its_memory);
     tcase_add_test(tests, memory_that_could_go_away_is_not_mapped);
     tcase_add_test(tests, segment_that_contradicts_itself_is_not_mapped);
+    tcase_add_test(tests, ring_larger_than_its_slots_can_be_counted_is_not_mapped);
     tcase_add_test(tests, numbers_that_cannot_be_are_refused);
     tcase_add_test(tests, last_index_that_comes_after_its_tail_is_seen);
     tcase_add_test(tests, longest_copy_stays_within_the_ring_and_the_buffer);

@@ -230,7 +230,7 @@ START_TEST(wrong_values_are_named_with_what_to_write)
          "limits.ring is an integer; write a whole number with B, KiB, MiB, GiB or TiB, such as \"64MiB\""},
         {HEAD NODES "[limits]\nring = \"64MB\"\n", ":14:8",
          "limits.ring is \"64MB\"; write a whole number with B, KiB, MiB, GiB or TiB, such as \"64MiB\""},
-        {HEAD NODES "[limits]\nring = \"4MiB\"\n", ":14:8", "limits.ring is 4MiB; it can be 8MiB to 1TiB"},
+        {HEAD NODES "[limits]\nring = \"4MiB\"\n", ":14:8", "limits.ring is 4MiB; it can be 8MiB to 256GiB"},
         {HEAD NODES "[limits]\nconnections = \"10\"\n", ":14:15",
          "limits.connections is a string; write a whole number without quotes"},
         {HEAD NODES "[limits]\nconnections = 0\n", ":14:15", "limits.connections is 0; it can be 1 to 1000000"},
