@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* main.c - the program `lockstep`: find the command, read its arguments, run it.
  * Thread: main. The table of commands is the one source of help, of the check of arguments and of suggestions. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -204,8 +205,19 @@ static bool wants_json(char **argv, int argc)
     return false;
 }
 
+/* Who started us may have closed them: then the first file, socket or pipe that is opened would get their number, and our
+ * lines. Opened against their direction, so that it is an error still to write there. Source: gnulib's stdopen. */
+static bool standard_descriptors_hold(void)
+{
+    static const int against[] = {O_WRONLY, O_RDONLY, O_RDONLY};
+    for (int fd = 0; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", against[fd]) != fd) return false;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
+    if (!standard_descriptors_hold()) return EXIT_FAILED;
     signal(SIGPIPE, SIG_IGN); /* a reader that left is an error of the write, not our death */
     struct cli cli = {.program = argv[0], .terminal = isatty(1) == 1, .json = wants_json(argv, argc)};
     argc--;

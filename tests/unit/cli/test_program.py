@@ -77,6 +77,23 @@ class Program(unittest.TestCase):
             self.assertEqual(code, 2, err)
             self.assertIn("lockstep.toml:3:14", err)
 
+    def test_closed_standard_descriptors_are_taken_by_nothing_else(self):
+        """Not its log by a pipe that signals go through: SIGTERM is heard."""
+        with tempfile.TemporaryDirectory() as directory:
+            client = f"127.0.0.1:{ports.free_port()}"
+            config = os.path.join(directory, "lockstep.toml")
+            with open(config, "w", encoding="utf-8") as out:
+                out.write(f'cluster = "c"\nmachine = "kv"\n[node.n1]\nclient = "{client}"\n'
+                          f'peer = "127.0.0.1:{ports.free_port()}"\ndata = "n1"\n')
+            node = subprocess.Popen(process.dies_with_us(
+                ["sh", "-c", 'exec "$0" serve --config "$1" --node n1 <&- >&- 2>&-', LOCKSTEP, config]))
+            self.addCleanup(process.end, node)
+            until(lambda: run("status", "--to", client)[0] == 0 or node.poll() is not None, 60, "it leads")
+            self.assertIsNone(node.poll())
+            self.assertEqual([os.readlink(f"/proc/{node.pid}/fd/{fd}") for fd in range(3)], ["/dev/null"] * 3)
+            node.send_signal(signal.SIGTERM)
+            self.assertEqual(node.wait(60), 0)
+
     def test_a_line_that_is_too_long_does_not_hide_an_unknown_outcome(self):
         _, events = self.start_local("--nodes", "1")
         until(lambda: [e["event"] for e in events()] == ["started", "writable"], 60, lambda: f"it leads: {events()}")
