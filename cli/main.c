@@ -236,8 +236,8 @@ int main(int argc, char **argv)
         int rc = read_arguments(&cli, argv + words, argc - words);
         if (rc != EXIT_OK) return rc;
         rc = cli.command->run(&cli);
-        if (fflush(stdout) != 0 && rc == EXIT_OK)
-            rc = cli_fail(&cli, EXIT_FAILED, "standard output", "", "cannot be written");
+        bool unwritten = fflush(stdout) != 0 || ferror(stdout); /* now, or at any time before: what is lost is lost */
+        if (unwritten && rc == EXIT_OK) rc = cli_fail(&cli, EXIT_FAILED, "standard output", "", "cannot be written");
         return rc;
     }
     return no_such_command(&cli, argv, argc);

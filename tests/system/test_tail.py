@@ -324,6 +324,17 @@ class Ends(TailCase):
             self.check_gapless(records)
             self.assertLess(len(records), last)
 
+    def test_a_disk_that_takes_no_more_ends_it_and_is_no_success(self):
+        cluster = self.make(nodes=1)
+        node = cluster.leader()
+        self.put(cluster, 20)
+        for form in ("table", "json"):
+            with open("/dev/full", "wb") as full:
+                done = subprocess.run([settings.PROGRAM, "tail", "--to", node.client_endpoint, "--from", "1", "-o", form,
+                                       *PATIENT], stdout=full, stderr=subprocess.PIPE, timeout=settings.patience(60))
+            self.assertEqual(done.returncode, 1, (form, done.stderr))
+            self.assertIn(b"standard output: cannot be written", done.stderr)
+
     def make_full(self):
         """A node with more in its log than a pipe holds."""
         cluster = self.make(nodes=1)

@@ -77,6 +77,12 @@ class Program(unittest.TestCase):
             self.assertEqual(code, 2, err)
             self.assertIn("lockstep.toml:3:14", err)
 
+    def test_what_could_not_be_written_is_an_error_in_every_form(self):
+        for words in (("version",), ("version", "-o", "json"), ("help", "status")):
+            with open("/dev/full", "w", encoding="utf-8") as full:
+                done = subprocess.run([LOCKSTEP, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+            self.assertEqual((done.returncode, done.stderr), (1, "lockstep: standard output: cannot be written\n"), words)
+
     def test_closed_standard_descriptors_are_taken_by_nothing_else(self):
         """Not its log by a pipe that signals go through: SIGTERM is heard."""
         with tempfile.TemporaryDirectory() as directory:
