@@ -115,8 +115,9 @@ struct local {
     bool listening, listen_told, unfit;
 
     bool in_turn, asleep;
-    bool exhausted; /* the node has seen all there was in this turn */
-    unsigned pulls; /* of this turn */
+    bool exhausted;       /* the node has seen all there was in this turn */
+    unsigned pulls;       /* of this turn */
+    unsigned source_next; /* who is pulled from first: behind the one that brought something */
     enum given given;
     uint64_t led_epoch; /* of our ring, when our node last sent as a leader */
     raft_term led_term;
@@ -598,9 +599,10 @@ static bool pull(struct local *local, unsigned index, struct transport_frame *re
 
 static bool next_pull(struct local *local, struct transport_frame *ret)
 {
-    for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) {
-        if (local->sources[i].epoch == 0 || local->pulls == PULLS_A_TURN_MAX) continue;
-        if (!pull(local, i, ret)) continue;
+    for (unsigned i = 0; i < RAFT_MEMBERS_MAX && local->pulls < PULLS_A_TURN_MAX; i++) {
+        unsigned index = (local->source_next + i) % RAFT_MEMBERS_MAX;
+        if (local->sources[index].epoch == 0 || !pull(local, index, ret)) continue;
+        local->source_next = index + 1;
         local->pulls++;
         return true;
     }

@@ -356,6 +356,26 @@ START_TEST(large_blocks_come_one_by_one_and_small_ones_together)
 END_TEST
 
 /* Every block once, in order, with the right one before it, over many laps. */
+START_TEST(a_ring_that_moves_without_end_keeps_nobody_from_another_one) /* an old leader's, or of who means ill */
+{
+    rig_follow(1);
+    rig_role(2, 2, true);
+    for (unsigned i = 0; i < 3; i++) rig_publish(2, 2, 100);
+    rig_ack(1, 2, 2, 1, 0, 0);
+    struct transport *t = rig[1].transport;
+    struct transport_frame frame;
+    unsigned frames = 0, of_the_new_leader = 0;
+    for (uint64_t round = 1; ring_beat(rig[0].ring, round), t->ops->next(t, &frame); round++) {
+        frames++;
+        if (frame.slot == 2 && frame.message.type == RAFT_APPEND) of_the_new_leader++;
+        t->ops->consume(t);
+    }
+    t->ops->flush(t);
+    ck_assert_uint_eq(of_the_new_leader, 1);
+    ck_assert_uint_lt(frames, 16); /* nor the node from its turn's end */
+}
+END_TEST
+
 START_TEST(blocks_arrive_byte_for_byte_over_many_laps)
 {
     struct random r;
@@ -1009,6 +1029,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, an_ack_that_says_nothing_new_is_not_said);
     tcase_add_test(tests, blocks_that_came_by_tcp_meanwhile_are_not_pulled_again);
     tcase_add_test(tests, large_blocks_come_one_by_one_and_small_ones_together);
+    tcase_add_test(tests, a_ring_that_moves_without_end_keeps_nobody_from_another_one);
     tcase_add_test(tests, blocks_arrive_byte_for_byte_over_many_laps);
     tcase_add_test(tests, lag_is_what_the_reader_has_not_read);
     tcase_add_test(tests, an_ack_that_refuses_goes_beneath_and_so_does_what_follows_until_one_that_matches);
