@@ -26,7 +26,6 @@ enum {
     LOCAL_OBSERVERS_MAX = 16,
     LOCAL_STRANGERS_MAX = 8, /* dialled us, and have not said who they are */
     LOCAL_CONNECTIONS_MAX = 2 * RAFT_MEMBERS_MAX + LOCAL_OBSERVERS_MAX + LOCAL_STRANGERS_MAX,
-    LOCAL_PACKET_BYTES_MAX = 128 << 10,
 };
 
 struct local_grant {
@@ -62,7 +61,7 @@ struct local_link_ops {
     /* Never blocks. Where a bell is on its way already, another one is not needed. False: the system had no memory for it; ring
      * again. */
     bool (*bell)(struct local_link *link, unsigned connection);
-    /* To an observer: at most LOCAL_PACKET_BYTES_MAX. EFULL: it has not read what it was sent before; ECLOSED, EIO. */
+    /* To an observer: at most LOCAL_ANSWER_BYTES_MAX. EFULL: it has not read what it was sent before; ECLOSED, EIO. */
     int (*send)(struct local_link *link, unsigned connection, const void *bytes, size_t count);
     void (*end)(struct local_link *link, unsigned connection);
     uint64_t (*now_ns)(struct local_link *link); /* monotonic */

@@ -68,7 +68,7 @@ struct unix_link {
     uint64_t refused;
     bool closing;
     unsigned handles; /* open ones: the last frees this */
-    uint8_t packet[LOCAL_PACKET_BYTES_MAX];
+    uint8_t packet[LOCAL_ANSWER_BYTES_MAX];
 };
 
 static void timer_arm(struct unix_link *link);
@@ -448,7 +448,7 @@ static bool op_bell(struct local_link *base, unsigned connection)
 
 static int op_send(struct local_link *base, unsigned connection, const void *bytes, size_t count)
 {
-    lk_assert(count > 1 && count <= LOCAL_PACKET_BYTES_MAX);
+    lk_assert(count > 1 && count <= LOCAL_ANSWER_BYTES_MAX);
     return fds_send(place_of(base, connection)->fd, bytes, count, NULL, 0);
 }
 

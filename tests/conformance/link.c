@@ -336,7 +336,7 @@ START_TEST(packets_of_observers_are_handed_on_and_answered)
     ck_assert(turn_until(&sides[1].packets, 1));
     ck_assert_uint_eq(sides[1].packet_bytes, 13);
     ck_assert_mem_eq(sides[1].packet, "blocks please", 13);
-    static uint8_t large[LOCAL_PACKET_BYTES_MAX];
+    static uint8_t large[LOCAL_ANSWER_BYTES_MAX];
     memset(large, 7, sizeof large);
     ck_assert_int_eq(sides[1].link->ops->send(sides[1].link, sides[1].connection, large, sizeof large), 0);
     ck_assert(turn_until(&sides[0].packets, 1));

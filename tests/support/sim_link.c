@@ -437,7 +437,7 @@ static int op_send(struct local_link *link, unsigned connection, const void *byt
     struct side *side = side_of(end_of(link), connection);
     struct wire *wire = wire_of(side, &which);
     struct side *to = &wire->sides[1 - which];
-    lk_assert(count > 1 && count <= LOCAL_PACKET_BYTES_MAX);
+    lk_assert(count > 1 && count <= LOCAL_ANSWER_BYTES_MAX);
     if (side->end->mute || !to->there || to->end_announced) return LOCKSTEP_ECLOSED;
     if (to->packets == PACKETS_WAITING_MAX) return LOCKSTEP_EFULL;
     to->packets++;
