@@ -345,7 +345,6 @@ void node_close(struct node *node)
     node_repair_close(node);
     for (unsigned i = 0; i < RAFT_MEMBERS_MAX; i++) free(node->loads[i].buffer);
     node_blocks_close(node);
-    node_observers_close(node);
     if (node->install.state != NULL) host_state_free(node->host, node->install.state);
     host_close(node->host);
     storage_close(node->storage);

@@ -195,9 +195,9 @@ struct node_observers {
     raft_index base, stored;            /* the log held what lies between when it was asked */
     raft_index low, high;               /* where the position is searched for; with ret_error low is the block */
     struct local_answer answer;
-    uint8_t *packet; /* LOCAL_ANSWER_BYTES_MAX, allocated with the first observer */
     uint32_t ret_bytes;
     int ret_error;
+    uint8_t packet[LOCAL_ANSWER_BYTES_MAX];
 };
 
 struct node_birth {
@@ -437,7 +437,6 @@ void node_blocks_close(struct node *node);
 /* node_observers.c */
 void node_observers_turn(struct node *node);
 void node_observers_control_work(struct node *node);
-void node_observers_close(struct node *node);
 
 /* node_snapshot.c */
 /* The machine starts from the snapshot that recovery found: a reader of it, to free(); NULL: no memory. */

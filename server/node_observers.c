@@ -9,7 +9,6 @@
  *   each other time, and the control thread little.
  * - Nothing is kept for an observer: each question says where to begin, also in the middle of a large block.
  * - Whether anybody takes the answer is the transport's affair: who does not is cut off there. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "server/node_internal.h"
@@ -53,8 +52,7 @@ static void begin(struct node *node)
 {
     struct node_observers *o = &node->observers;
     struct storage_status status;
-    if (o->packet == NULL) o->packet = malloc(LOCAL_ANSWER_BYTES_MAX);
-    if (o->packet == NULL || !node->transport->ops->asked(node->transport, &o->question)) return;
+    if (!node->transport->ops->asked(node->transport, &o->question)) return;
     storage_status_read(node->storage, &status);
     o->base = status.base;
     o->stored = status.stored;
@@ -183,10 +181,4 @@ void node_observers_control_work(struct node *node)
     /* release: pairs with the acquire load in node_observers_turn; the answer before the state */
     atomic_store_explicit(&o->state, NODE_LOAD_DONE, memory_order_release);
     node->env.wake(node->env.context, NODE_LOOP);
-}
-
-void node_observers_close(struct node *node)
-{
-    free(node->observers.packet);
-    node->observers.packet = NULL;
 }
