@@ -102,7 +102,7 @@ static int core_open(struct node *node, const struct storage_recovered *recovere
         .self = node->identity.member_id,
         .election_timeout_ns_min = o->election_timeout_ns,
         .heartbeat_ns = o->heartbeat_ns,
-        .append_bytes_max = NODE_APPEND_BYTES_MAX,
+        .append_bytes_max = TRANSPORT_APPEND_BYTES_MAX,
         .append_inflight_bytes_max = o->append_inflight_bytes_max,
         .uncommitted_bytes_max = birth->configuration.uncommitted_bytes_max,
         /* A leader's clock that is 5 % slow and a voter's that is 5 % fast still end the lease before the promise. */

@@ -25,10 +25,9 @@
 #include "server/node.h"
 
 enum {
-    NODE_SEALED_MAX = 4,             /* sealed blocks neither committed nor durable here; above it the open one grows */
-    NODE_ENTRIES_MAX = 16384,        /* blocks of one APPEND */
-    NODE_APPEND_BYTES_MAX = 1 << 20, /* of one APPEND; one block always fits */
-    NODE_FORWARDS_MAX = 4096,        /* commands and queries at the leader, at most */
+    NODE_SEALED_MAX = 4,      /* sealed blocks neither committed nor durable here; above it the open one grows */
+    NODE_ENTRIES_MAX = 16384, /* blocks of one APPEND */
+    NODE_FORWARDS_MAX = 4096, /* commands and queries at the leader, at most */
     NODE_FRAMES_A_TURN_MAX = 256,
     NODE_PERSIST_ROOM_TO_READ = 8, /* persists that a turn's frames may need; without, they wait where they are */
     NODE_PERSIST_ROOM_TO_SEAL = 2 * NODE_PERSIST_ROOM_TO_READ, /* a leader whose disk hangs does not go deaf by it */
@@ -36,9 +35,11 @@ enum {
     NODE_PROTOCOL = 1,                                         /* of peers; a node talks to its own number only */
     NODE_FEATURE_LEVEL = 1,
     NODE_REFUSALS_REMEMBERED = 8,
-    NODE_ENTRY_CONFIGURATIONS_MAX = NODE_APPEND_BYTES_MAX / (BLOCK_HEADER_BYTES + CONFIGURATION_BYTES_MIN) + 1,
+    NODE_ENTRY_CONFIGURATIONS_MAX = TRANSPORT_APPEND_BYTES_MAX / (BLOCK_HEADER_BYTES + CONFIGURATION_BYTES_MIN) + 1,
     NODE_ORIGIN_HERE = 0xff, /* not a peer's slot: this node's own front asked */
 };
+
+static_assert(NODE_ENTRIES_MAX >= TRANSPORT_APPEND_BYTES_MAX / BLOCK_HEADER_BYTES, "an APPEND of empty blocks");
 
 #define NODE_MS                 UINT64_C(1000000)
 #define NODE_FORWARD_TIMEOUT_NS (15000 * NODE_MS) /* longer than any default deadline: the front gave up before */

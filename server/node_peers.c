@@ -11,7 +11,7 @@
 
 #include "server/node_internal.h"
 
-static_assert((int)NODE_APPEND_BYTES_MAX <= (int)BLOCK_BYTES_MAX, "a load buffer holds one append or one block");
+static_assert((int)TRANSPORT_APPEND_BYTES_MAX <= (int)BLOCK_BYTES_MAX, "a load buffer holds one append or one block");
 
 /* --- receiving ----------------------------------------------------------------------------------------------- */
 

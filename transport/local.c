@@ -36,8 +36,7 @@
 
 enum {
     NO_CONNECTION = LOCAL_CONNECTIONS_MAX,
-    PULL_BYTES_MAX = 1 << 20, /* of one APPEND; one block always fits */
-    PULLS_A_TURN_MAX = 8,     /* frames of all sources, so that the others' have their turn */
+    PULLS_A_TURN_MAX = 8, /* frames of all sources, so that the others' have their turn */
     ACK_LOOKS_MAX = 4,
     READERS_MAX = RAFT_MEMBERS_MAX + LOCAL_OBSERVERS_MAX,
 };
@@ -539,7 +538,8 @@ static int copy(struct local *local, const struct source *source, const struct r
                 struct ring_blocks *blocks)
 {
     raft_index first = source->last + 1;
-    int rc = ring_reader_copy(source->reader, view, first, view->last_index, local->buffer, PULL_BYTES_MAX, blocks);
+    int rc = ring_reader_copy(source->reader, view, first, view->last_index, local->buffer, TRANSPORT_APPEND_BYTES_MAX,
+                              blocks);
     if (rc != LOCKSTEP_ETOOBIG) return rc;
     return ring_reader_copy(source->reader, view, first, first, local->buffer, BLOCK_BYTES_MAX, blocks);
 }

@@ -23,6 +23,7 @@
 #include "storage/ring.h"
 
 enum { TRANSPORT_NAME_BYTES_MAX = 64, TRANSPORT_ADDRESS_BYTES_MAX = 272, TRANSPORT_REASON_BYTES_MAX = 256 };
+enum { TRANSPORT_APPEND_BYTES_MAX = 1 << 20 }; /* of blocks in one APPEND; one block always fits */
 
 enum transport_frame_type {
     FRAME_HELLO = 1,       /* first on every connection, from the dialler */
