@@ -737,6 +737,30 @@ static uint64_t *garbage_make(size_t *ret_words)
     return at;
 }
 
+static void garbage_drop(uint64_t *garbage, size_t words)
+{
+    munmap(garbage, words * 8);
+    close(node.fake_fd);
+    node.fake_fd = -1;
+}
+
+START_TEST(the_first_block_has_to_be_the_one_that_was_looked_for) /* S5: it chains to none that could tell */
+{
+    enum { MAP = RING_SEGMENT_PAGE_BYTES / 8, MAP_SLOT = sizeof(struct ring_map_slot) / 8, POS = 2 };
+    size_t words;
+    for (int i = 0; i < 10; i++) append();
+    commit(7);
+    uint64_t *garbage = garbage_make(&words);
+    tail_from(LOCKSTEP_TAIL_NOW);
+    settle();
+    ck_assert(status().attached);
+    garbage[MAP + 8 * MAP_SLOT + POS] = garbage[MAP + 9 * MAP_SLOT + POS]; /* whole, committed, and another one */
+    garbage[offsetof(struct ring_segment, commit) / 8] = 9;
+    expect_end(LOCKSTEP_ECORRUPT);
+    garbage_drop(garbage, words);
+}
+END_TEST
+
 /* Words that no node writes. Whatever is handed out is what was appended, from the first on. */
 START_TEST(a_ring_of_garbage_leads_nowhere)
 {
@@ -773,9 +797,7 @@ START_TEST(a_ring_of_garbage_leads_nowhere)
         lockstep_tail_close(tail);
         tail = NULL;
         hang_up();
-        munmap(garbage, words * 8);
-        close(node.fake_fd);
-        node.fake_fd = -1;
+        garbage_drop(garbage, words);
     }
 }
 END_TEST
@@ -808,6 +830,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_log_that_tells_damaged_blocks_is_not_believed);
     tcase_add_test(tests, answers_that_fit_no_question_end_it);
     tcase_add_test(tests, packets_that_nobody_asked_for_end_it_and_bells_without_end_the_connection);
+    tcase_add_test(tests, the_first_block_has_to_be_the_one_that_was_looked_for);
     tcase_add_test(tests, a_ring_of_garbage_leads_nowhere);
 }
 
