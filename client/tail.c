@@ -500,10 +500,11 @@ static bool follow(struct lockstep_tail *tail)
 static bool block_open(struct lockstep_tail *tail)
 {
     struct block_header header;
-    const uint8_t *block = tail->buffer + tail->buffer_at;
-    size_t left = tail->buffer_bytes - tail->buffer_at;
+    const size_t at = tail->buffer_at, end = tail->buffer_bytes;
+    const uint8_t *block = tail->buffer + at;
+    size_t left = end - at;
     if (left == 0) return false;
-    tail->buffer_bytes = 0; /* until it is known to be good */
+    tail->buffer_at = tail->buffer_bytes = 0; /* until it is known to be good */
     if (block_header_read(block, left, &header) != 0 || header.bytes > left || header.index != tail->next_index ||
         block_body_check(block, &header) != 0) {
         damaged(tail, "a block does not match its checksum");
@@ -517,8 +518,8 @@ static bool block_open(struct lockstep_tail *tail)
         gone(tail, header.first_position);
         return false;
     }
-    tail->buffer_bytes = tail->buffer_at + left;
-    tail->buffer_at += header.bytes;
+    tail->buffer_at = at + header.bytes;
+    tail->buffer_bytes = end;
     tail->base = block_base_after(&header);
     tail->chained = true;
     tail->next_index = header.index + 1;

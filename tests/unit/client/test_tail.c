@@ -665,21 +665,54 @@ START_TEST(a_log_that_tells_damaged_blocks_is_not_believed)
 }
 END_TEST
 
+/* The tail's question, which the node does not answer. */
+static struct local_ask next_question(void)
+{
+    struct lockstep_tail_record record;
+    struct local_ask question;
+    bool asked = false;
+    node.answers = false;
+    for (int i = 0; i < 400 && !asked; i++) {
+        (void)lockstep_tail_next(tail, &record, i < 20 ? 0 : 1);
+        node_turn();
+        if (node.slot != NULL) asked = ask_take(&question);
+    }
+    ck_assert(asked);
+    return question;
+}
+
+START_TEST(a_block_that_ends_behind_what_was_told_is_not_looked_for_there)
+{
+    enum { ROOM = LOCAL_ANSWER_BYTES_MAX - LOCAL_ANSWER_BYTES };
+    struct lockstep_tail_record record;
+    struct block_base base = {.next_position = 1};
+    struct block_header large;
+    static uint8_t bytes[2 * LOCAL_ANSWER_BYTES_MAX];
+    lap();
+    const uint32_t first_bytes = node.headers[1].bytes;
+    tail_from(1);
+    struct local_ask question = next_question(); /* a part of a block in which a whole one lies */
+    blocks_make(bytes, &base, 1, 1, ROOM, 0, &large);
+    memcpy(bytes + first_bytes, node.blocks[2], node.headers[2].bytes);
+    send_answer((struct local_answer){.number = question.number, .index = 1}, bytes, ROOM);
+    ck_assert_uint_eq(next_question().offset, ROOM);
+    hang_up();
+    question = next_question(); /* the header alone of what lies there still */
+    ck_assert_uint_eq(question.offset, 0);
+    memcpy(bytes, node.blocks[1], first_bytes);
+    send_answer((struct local_answer){.number = question.number, .index = 1}, bytes, first_bytes + BLOCK_HEADER_BYTES);
+    for (int i = 0; i < COMMANDS; i++) ck_assert_int_eq(next(&record), 0);
+    expect_end(LOCKSTEP_ECORRUPT);
+}
+END_TEST
+
 START_TEST(answers_that_fit_no_question_end_it)
 {
     lap();
-    node.answers = false;
     for (int kind = 0; kind < 6; kind++) {
         struct lockstep_tail_record record;
-        struct local_ask ask;
         tail_from(1);
-        bool asked = false;
-        for (int i = 0; i < 400 && !asked; i++) {
-            (void)lockstep_tail_next(tail, &record, i < 20 ? 0 : 1);
-            node_turn();
-            if (node.slot != NULL) asked = ask_take(&ask);
-        }
-        ck_assert(asked);
+        struct local_ask ask = next_question();
         struct local_answer a = {.number = ask.number, .index = 1};
         const uint8_t *bytes = node.blocks[1];
         size_t count = node.headers[1].bytes;
@@ -828,6 +861,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, descriptors_of_ones_own_that_are_used_up_are_named_and_no_fault_of_the_node);
     tcase_add_test(tests, a_damaged_block_is_never_handed_out);
     tcase_add_test(tests, a_log_that_tells_damaged_blocks_is_not_believed);
+    tcase_add_test(tests, a_block_that_ends_behind_what_was_told_is_not_looked_for_there);
     tcase_add_test(tests, answers_that_fit_no_question_end_it);
     tcase_add_test(tests, packets_that_nobody_asked_for_end_it_and_bells_without_end_the_connection);
     tcase_add_test(tests, the_first_block_has_to_be_the_one_that_was_looked_for);
