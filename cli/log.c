@@ -157,7 +157,7 @@ static void commands_show(const struct cli *cli, struct json *json, const uint8_
         printf("             %12" PRIu64 "  %s", view.position, show_command_kind(c->kind));
         if (c->session != 0) printf(" session=%" PRIu64 " seq=%" PRIu64, c->session, c->seq);
         if (c->entity != 0) printf(" entity=%" PRIu64, c->entity);
-        printf(" bytes=%" PRIu32 "  ", c->bytes);
+        printf(" bytes=%" PRIu32 "%s", c->bytes, c->bytes > 0 ? "  " : "");
         enum { SHOWN_BYTES_MAX = 120 };
         show_reply(stdout, true, view.payload, c->bytes < SHOWN_BYTES_MAX ? c->bytes : SHOWN_BYTES_MAX);
         printf("%s\n", c->bytes > SHOWN_BYTES_MAX ? "..." : "");

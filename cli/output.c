@@ -322,6 +322,8 @@ static size_t plain_bytes(const uint8_t *at, const uint8_t *end)
 {
     if (*at >= 0x20 && *at < 0x7f) return 1;
     size_t n = character_bytes(at, end);
+    if (n == 2 && at[0] == 0xc2 && at[1] < 0xa0)
+        return 0; /* U+0080 to U+009F: control characters too; one begins sequences */
     return n > 1 || *at == '\n' || *at == '\t' ? n : 0;
 }
 

@@ -102,7 +102,8 @@ static void record_show(const struct cli *cli, const struct lockstep_tail_record
     if (record->session != 0) printf(" session=%" PRIu64, record->session);
     if (record->seq != 0) printf(" seq=%" PRIu64, record->seq);
     if (record->entity != 0) printf(" entity=%" PRIu64, record->entity);
-    printf(" bytes=%" PRIu32 "  ", record->payload_bytes);
+    printf(" bytes=%" PRIu32, record->payload_bytes);
+    if (record->payload_bytes > 0) fputs("  ", stdout);
     payload_show(record);
     putchar('\n');
 }

@@ -324,6 +324,26 @@ class Ends(TailCase):
             self.check_gapless(records)
             self.assertLess(len(records), last)
 
+    def test_a_command_is_a_line_whatever_it_holds(self):
+        cluster = self.make(nodes=1)
+        node = cluster.leader()
+        words = "put k \x1b[1m\x9b1m\xe9\t\n9 machine index=9", "put k \udcff"
+        for word in words:
+            process.run([settings.PROGRAM, "propose", "--to", node.client_endpoint, "--timeout", "60s", "--", word],
+                        seconds=settings.patience(120))
+        last = node.status_now().applied_position
+        code, out, errors = self.run_tail(node, "--from", "1", "--count", str(last))
+        self.assertEqual(code, 0, errors)
+        self.assertEqual(out[-1:], "\n")
+        form = re.compile(r" *(\d+)  (machine|session open|session close) index=\d+(?: session=\d+)?(?: seq=\d+)? bytes=(\d+)"
+                          r"(?:  (.+))?")
+        lines = [form.fullmatch(line) for line in out[:-1].split("\n")]
+        self.assertNotIn(None, lines, out)
+        self.assertEqual([int(line[1]) for line in lines], list(range(1, last + 1)))
+        self.assertEqual({line[3] for line in lines if line[2] == "session open"}, {"0"})
+        shown = dict.fromkeys((line[3], line[4]) for line in lines if line[2] == "machine")  # what was sent again stands twice
+        self.assertEqual(list(shown), [("35", "put k \\x1b[1m\\xc2\\x9b1m\xe9\t\\x0a9 machine index=9"), ("7", "put k \\xff")])
+
     def test_a_disk_that_takes_no_more_ends_it_and_is_no_success(self):
         cluster = self.make(nodes=1)
         node = cluster.leader()
