@@ -152,6 +152,7 @@ static int follow(const struct cli *cli, struct lockstep_tail *tail, uint64_t co
         int rc = lockstep_tail_next(tail, &record, 0);
         if (rc == 0) {
             errno = 0;
+            said[0] = 0; /* what it waited for came */
             record_show(cli, &record);
             if (!is_read(false)) break;
             count--;
