@@ -26,14 +26,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/fds.h"
 #include "client/internal.h"
 #include "proto/block.h"
-#include "proto/local_packet.h"
+#include "proto/local_dial.h"
 #include "proto/ring_reader.h"
 
 static_assert((int)LOCKSTEP_COMMAND_MACHINE == COMMAND_MACHINE &&
@@ -170,32 +169,22 @@ static void no_descriptor(struct lockstep_tail *tail, int number)
 
 static void dial(struct lockstep_tail *tail)
 {
-    struct sockaddr_un address;
-    uint8_t packet[LOCAL_HELLO_BYTES];
     const struct local_hello hello = {
         .kind = LOCAL_OBSERVER, .cluster_id = tail->cluster_id, .wanted_id = tail->member_id};
-    socklen_t bytes = local_address(tail->cluster_id, tail->member_id, &address);
-    tail->socket = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct epoll_event event = {.events = EPOLLIN};
-    if (tail->socket < 0 || epoll_ctl(tail->epoll_fd, EPOLL_CTL_ADD, tail->socket, &event) != 0) {
+    int rc = local_dial(&hello, &tail->socket);
+    if (rc == LOCKSTEP_ENOMEM || (rc == 0 && epoll_ctl(tail->epoll_fd, EPOLL_CTL_ADD, tail->socket, &event) != 0)) {
         no_descriptor(tail, errno);
-        return;
-    }
-    if (connect(tail->socket, (const struct sockaddr *)&address, bytes) != 0) {
-        not_yet(tail, LOCKSTEP_EUNREACHABLE, "the node shares no memory with this process", ADVICE_HOST);
-        return;
-    }
-    if (!fds_is_same_user(tail->socket)) {
+    } else if (rc == LOCKSTEP_EUNREACHABLE) {
+        not_yet(tail, rc, "the node shares no memory with this process", ADVICE_HOST);
+    } else if (rc == LOCKSTEP_EFOREIGN) {
         say(tail, "%s: the node runs as another user; run this as that one", tail->endpoint);
         fail(tail, LOCKSTEP_EUNREACHABLE);
-        return;
-    }
-    local_hello_write(&hello, packet);
-    if (fds_send(tail->socket, packet, sizeof packet, NULL, 0) != 0) {
+    } else if (rc != 0) {
         lost(tail, "the node hung up");
-        return;
+    } else {
+        tail->state = TAIL_GREETING;
     }
-    tail->state = TAIL_GREETING;
 }
 
 static void status_came(void *context, const struct lockstep_result *result, const struct lockstep_status *status)
@@ -308,24 +297,15 @@ static void refused(struct lockstep_tail *tail, const struct local_reply *reply)
     }
 }
 
-/* A refusal brings no descriptors: the packet is looked at before it is taken. */
 static bool greeted(struct lockstep_tail *tail)
 {
-    uint8_t packet[LOCAL_REPLY_BYTES];
     struct local_reply reply;
     int fds[LOCAL_FDS];
-    ssize_t there = recv(tail->socket, packet, sizeof packet, MSG_PEEK | MSG_DONTWAIT);
-    if (there < 0 && (errno == EAGAIN || errno == EINTR)) return false;
-    if (there <= 0) {
+    int rc = local_greeted(tail->socket, &reply, fds);
+    if (rc == LOCKSTEP_EUNAVAILABLE) return false;
+    if (rc == LOCKSTEP_ECLOSED) {
         not_yet(tail, LOCKSTEP_EUNREACHABLE, "the node hung up without an answer", ADVICE_HOST);
-        return true;
-    }
-    int rc = local_reply_read(packet, (size_t)there, &reply);
-    if (rc == 0 && reply.error == 0) {
-        ssize_t got = fds_receive(tail->socket, packet, sizeof packet, fds, LOCAL_FDS);
-        if (got < 0) rc = got == LOCKSTEP_ENOMEM ? LOCKSTEP_ENOMEM : LOCKSTEP_EPROTO;
-    }
-    if (rc == LOCKSTEP_ENOMEM) {
+    } else if (rc == LOCKSTEP_ENOMEM) {
         no_descriptor(tail, EMFILE);
     } else if (rc == LOCKSTEP_EVERSION || (rc == 0 && reply.error == LOCKSTEP_EVERSION)) {
         say(tail, "%s: the node speaks another version of the local protocol; use its version of lockstep",

@@ -28,6 +28,7 @@
 #include "base/assert.h"
 #include "base/fds.h"
 #include "lockstep/errors.h"
+#include "proto/local_dial.h"
 
 enum {
     HELLO_MS = 2000,       /* for a stranger's hello, and for the answer to ours */
@@ -154,57 +155,37 @@ static struct unix_link *link_of(struct local_link *link)
 static int op_dial(struct local_link *base, const struct local_hello *hello, unsigned *ret_connection)
 {
     struct unix_link *link = link_of(base);
-    struct sockaddr_un address;
-    uint8_t packet[LOCAL_HELLO_BYTES];
-    socklen_t bytes = local_address(hello->cluster_id, hello->wanted_id, &address);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return LOCKSTEP_EFULL;
-    /* It is connected at once or not at all: a full backlog is EAGAIN, and there is nothing to wait for. */
-    if (connect(fd, (const struct sockaddr *)&address, bytes) != 0) goto unreachable;
-    if (!fds_is_same_user(fd)) {
-        link->refused++;
-        goto unreachable;
-    }
-    local_hello_write(hello, packet);
-    if (fds_send(fd, packet, sizeof packet, NULL, 0) != 0) goto unreachable;
+    int fd, rc = local_dial(hello, &fd);
+    if (rc == LOCKSTEP_EFOREIGN) link->refused++;
+    if (rc != 0) return rc == LOCKSTEP_ENOMEM ? LOCKSTEP_EFULL : LOCKSTEP_EUNREACHABLE;
     struct place *place = place_open(link, fd, PLACE_GREETING);
     if (place == NULL) return LOCKSTEP_EFULL;
     *ret_connection = place->number;
     return 0;
-unreachable:
-    close(fd);
-    return LOCKSTEP_EUNREACHABLE;
 }
 
-/* A refusal brings no descriptors: so both forms of the answer are tried, without taking it out of the socket. */
+/* Why there is no grant, for people. */
+static const char *greeting_text(int rc, const struct local_reply *reply)
+{
+    switch (rc) {
+    case 0: return reply->why;
+    case LOCKSTEP_ECLOSED: return "it closed the connection without an answer";
+    case LOCKSTEP_EVERSION: return "it speaks another version of the local protocol";
+    case LOCKSTEP_ENOMEM: return "no descriptor is free here for its memory; raise the limit of open files (ulimit -n)";
+    default: return "it does not speak the local protocol";
+    }
+}
+
 static void greeted(struct place *place)
 {
     struct unix_link *link = place->link;
-    uint8_t packet[LOCAL_REPLY_BYTES];
     struct local_reply reply;
     int fds[LOCAL_FDS];
-    ssize_t there = recv(place->fd, packet, sizeof packet, MSG_PEEK | MSG_DONTWAIT);
-    if (there < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (there <= 0) {
-        place_lost(place, "it closed the connection without an answer");
-        return;
-    }
-    int rc = local_reply_read(packet, (size_t)there, &reply);
+    int rc = local_greeted(place->fd, &reply, fds);
+    if (rc == LOCKSTEP_EUNAVAILABLE) return;
     if (rc != 0 || reply.error != 0) {
-        if (rc != 0) link->refused++;
-        place_lost(place, rc == LOCKSTEP_EVERSION ? "it speaks another version of the local protocol"
-                          : rc != 0               ? "it does not speak the local protocol"
-                                                  : reply.why);
-        return;
-    }
-    ssize_t got = fds_receive(place->fd, packet, sizeof packet, fds, LOCAL_FDS);
-    if (got == LOCKSTEP_ENOMEM) {
-        place_lost(place, "no descriptor is free here for its memory; raise the limit of open files (ulimit -n)");
-        return;
-    }
-    if (got < 0) {
-        link->refused++;
-        place_lost(place, "its answer brought other descriptors than a ring and a slot");
+        if (rc == LOCKSTEP_EVERSION || rc == LOCKSTEP_EPROTO) link->refused++;
+        place_lost(place, greeting_text(rc, &reply));
         return;
     }
     const struct local_grant grant = {.ring_fd = fds[0], .slot_fd = fds[1]};
