@@ -116,6 +116,11 @@ static void member_json(struct json *json, const struct members *members, const 
         json_end(json);
     }
     json_end(json);
+    json_object(json, "observers");
+    json_number(json, "count", s->observers);
+    json_number(json, "lag_bytes", s->observer_lag_bytes);
+    json_number(json, "lapped", s->observer_lapped);
+    json_end(json);
     json_array(json, "warnings");
     for (uint32_t i = 0; i < s->warning_count; i++) json_text(json, NULL, s->warnings[i]);
     json_end(json);
@@ -234,6 +239,10 @@ static void print_people(const struct lockstep_status *from, const struct member
         if (m->listed.lag_bytes > 0 || m->listed.lapped > 0)
             printf("%s: %" PRIu64 " bytes behind in shared memory, lapped %" PRIu64 " times\n", m->listed.name,
                    m->listed.lag_bytes, m->listed.lapped);
+        if (m->status.observers > 0)
+            printf("%s: %" PRIu32 " %s, at most %" PRIu64 " bytes behind, lapped %" PRIu64 " times\n", m->listed.name,
+                   m->status.observers, m->status.observers == 1 ? "observer" : "observers",
+                   m->status.observer_lag_bytes, m->status.observer_lapped);
         for (uint32_t w = 0; w < m->status.warning_count; w++)
             printf("%s: %s\n", m->listed.name, m->status.warnings[w]);
     }

@@ -346,6 +346,9 @@ int message_status_read(const uint8_t *bytes, size_t n, struct lockstep_status *
         case 31: ret->joint = number(&field) != 0; break;
         case 32: TEXT(field, ret->change); break;
         case 33: ret->last_term = number(&field); break;
+        case 34: ret->observers = (uint32_t)number(&field); break;
+        case 35: ret->observer_lag_bytes = number(&field); break;
+        case 36: ret->observer_lapped = number(&field); break;
         default: break;
         }
     }

@@ -425,6 +425,12 @@ static bool told(struct lockstep_tail *tail)
     return true;
 }
 
+/* How far we are, for whoever asks the node. */
+static void tell_position(struct lockstep_tail *tail, ring_pos position)
+{
+    if (ring_word_load(&tail->slot->position) != position) ring_word_store(&tail->slot->position, position);
+}
+
 /* Blocks out of the ring. False: there are none now. */
 static bool pull(struct lockstep_tail *tail)
 {
@@ -439,7 +445,10 @@ static bool pull(struct lockstep_tail *tail)
             return true;
         }
         if (tail->next_index == 0) tail->next_index = view.commit + 1;
-        if (tail->next_index > view.commit) return false;
+        if (tail->next_index > view.commit) {
+            tell_position(tail, view.tail);
+            return false;
+        }
         rc = ring_reader_copy(tail->ring, &view, tail->next_index, view.commit, tail->buffer, COPY_BYTES_MAX, &blocks);
         if (rc == LOCKSTEP_ETOOBIG)
             rc = ring_reader_copy(tail->ring, &view, tail->next_index, tail->next_index, tail->buffer, BLOCK_BYTES_MAX,
@@ -450,13 +459,14 @@ static bool pull(struct lockstep_tail *tail)
         tail->buffer_at = 0;
         tail->buffer_bytes = blocks.bytes;
         tail->lapped = false;
-        ring_word_store(&tail->slot->position, blocks.end);
+        tell_position(tail, blocks.end);
         return true;
     case LOCKSTEP_EUNAVAILABLE: return false; /* another epoch */
     case LOCKSTEP_ELAPPED:
         if (!tail->lapped) {
             tail->status.lapped++;
-            ring_word_store(&tail->slot->lapped, tail->status.lapped);
+            ring_word_store(&tail->slot->lapped,
+                            ring_word_load(&tail->slot->lapped) + 1); /* ours alone; since attach */
         }
         tail->lapped = true;
         ask(tail);

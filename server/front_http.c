@@ -136,6 +136,18 @@ static void shared_memory_metrics(struct front *front, struct buffer *to)
                 peer_bells_spared);
 }
 
+static void observer_metrics(const struct front *front, struct buffer *to)
+{
+    const struct transport_observers *o = &front->status.observers;
+    gauge(to, "observers", "Processes of this host that follow what is committed.", o->count);
+    gauge(to, "observer_lag_bytes", "Bytes of the ring that the last of them has not read.", o->lag_bytes);
+    counter(to, "observer_lapped_total", "Times that observers came too late for the ring.", o->lapped);
+    counter(to, "observer_blocks_total", "Blocks told to observers out of the log.",
+            front->status.counters.observer_blocks);
+    counter(to, "observer_bells_total", "Bells rung, to wake observers.", o->bells);
+    counter(to, "observer_bells_spared_total", "Bells not rung, because the observer was awake.", o->bells_spared);
+}
+
 static void front_metrics(struct front *front, struct buffer *to)
 {
     const struct front_counters *c = &front->counters;
@@ -182,6 +194,7 @@ static int body_of(struct front *front, const struct http1_request *request, str
         member_metrics(front, body);
         ring_metrics(front, body);
         shared_memory_metrics(front, body);
+        observer_metrics(front, body);
         front_metrics(front, body);
         return 200;
     }

@@ -209,6 +209,7 @@ int node_failed(const struct node *node, const char **why);
 struct node_counters {
     uint64_t commands_appended, blocks_appended, bytes_appended;
     uint64_t appends_sent, elections, rejected_full, frames_refused;
+    uint64_t observer_blocks; /* told to observers out of the log */
     uint32_t appends_inflight_max;
 };
 
@@ -239,7 +240,8 @@ struct node_status {
         bool shared_memory; /* the rest: transport_peer_status */
         uint64_t lag_bytes, lapped, bells, bells_spared;
         char note[TRANSPORT_REASON_BYTES_MAX];
-    } members[RAFT_MEMBERS_MAX];    /* by slot */
+    } members[RAFT_MEMBERS_MAX]; /* by slot */
+    struct transport_observers observers;
     raft_term last_term;            /* of the last block */
     raft_index configuration_index; /* of the block that says who the members are; 0 = the birth record */
     bool joint;

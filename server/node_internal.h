@@ -197,6 +197,7 @@ struct node_observers {
     raft_index low, high;               /* where the position is searched for; with ret_error low is the block */
     struct local_answer answer;
     uint32_t ret_bytes;
+    uint32_t ret_blocks; /* that end in them */
     int ret_error;
     uint8_t packet[LOCAL_ANSWER_BYTES_MAX];
 };

@@ -687,6 +687,7 @@ void node_members_status(struct node *node, struct node_status *ret)
         for (uint32_t i = 0; i < ret->raft.peer_count; i++)
             if (ret->raft.peers[i].id == node->slot_id[slot]) peer_status(ret, slot, i);
     }
+    if (node->transport->ops->observers != NULL) node->transport->ops->observers(node->transport, &ret->observers);
     if (node->birth.refused) warn(ret, "%s", node->birth.waits);
     if (node->repair.opening) warn(ret, "%s", node->repair.why);
     if (node->disk.why[0] != 0) warn(ret, "%s", node->disk.why);

@@ -19,6 +19,7 @@ static void answer_send(struct node *node)
 {
     struct node_observers *o = &node->observers;
     local_answer_write(&o->answer, o->packet);
+    node->counters.observer_blocks += o->ret_blocks;
     node->transport->ops->answer(node->transport, o->question.ticket, o->packet, LOCAL_ANSWER_BYTES + o->ret_bytes);
 }
 
@@ -58,7 +59,7 @@ static void begin(struct node *node)
     o->stored = status.stored;
     o->low = o->base + 1;
     o->high = o->stored;
-    o->ret_bytes = 0;
+    o->ret_bytes = o->ret_blocks = 0;
     o->ret_error = 0;
     o->answer = (struct local_answer){
         .number = o->question.ask.number, .index = o->question.ask.index, .offset = o->question.ask.offset};
@@ -161,6 +162,7 @@ static void tell(struct node *node)
         if (bytes > room) bytes = room;
         memcpy(to + o->ret_bytes, block + from, bytes);
         o->ret_bytes += bytes;
+        o->ret_blocks += from + bytes == header.bytes;
         if (from + bytes < header.bytes || from > 0) break;
     }
     if (o->ret_bytes > 0) o->answer.error = 0; /* what came after it is asked for then */

@@ -156,6 +156,9 @@ void status_message(struct call *call, const uint8_t *bytes, size_t n)
     response.configuration_index = status->configuration_index;
     response.joint = status->joint;
     response.change = status->change;
+    response.observers = status->observers.count;
+    response.observer_lag_bytes = status->observers.lag_bytes;
+    response.observer_lapped = status->observers.lapped;
 
     uint8_t *to;
     if (grpc_call_claim(call->grpc, lockstep__v1__status_response__get_packed_size(&response), &to) != 0) {

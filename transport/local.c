@@ -157,8 +157,10 @@ static void source_drop(struct local *local, struct source *source)
                               .retry_ns = local->link->ops->now_ns(local->link) + LOCAL_RETRY_MS * UINT64_C(1000000)};
 }
 
-static void reader_drop(struct reader *reader)
+static void reader_drop(struct local *local, struct reader *reader)
 {
+    if (reader->connection != NO_CONNECTION && reader->member == 0)
+        local->of_observers.lapped += ring_word_load(&reader->slot->lapped);
     ring_reader_slot_unmap(reader->slot);
     if (reader->slot_fd >= 0) close(reader->slot_fd);
     *reader = (struct reader){.connection = NO_CONNECTION, .slot_fd = -1};
@@ -178,7 +180,7 @@ static void source_end(struct local *local, struct source *source)
 static void reader_end(struct local *local, struct reader *reader)
 {
     connection_end(local, reader->connection);
-    reader_drop(reader);
+    reader_drop(local, reader);
 }
 
 static void everybody_end(struct local *local)
@@ -316,7 +318,7 @@ static void link_ended(void *context, unsigned connection, const char *why)
     struct local *local = context;
     struct party party = local->parties[connection];
     local->parties[connection].kind = PARTY_NONE;
-    if (party.kind == PARTY_READER) reader_drop(&local->readers[party.index]);
+    if (party.kind == PARTY_READER) reader_drop(local, &local->readers[party.index]);
     if (party.kind != PARTY_SOURCE) return;
     struct source *source = &local->sources[party.index];
     if (source->reader == NULL) report_of(local, source, why); /* refused; else it was there and is gone */
@@ -846,6 +848,25 @@ static uint64_t op_frames_refused(struct transport *t)
     return local->inner->ops->frames_refused(local->inner) + local->link->ops->refused(local->link);
 }
 
+static void op_observers(struct transport *t, struct transport_observers *ret)
+{
+    struct local *local = local_of(t);
+    struct ring_view view;
+    bool seen = local->own != NULL && ring_reader_look(local->own, &view) == 0;
+    *ret = (struct transport_observers){.lapped = local->of_observers.lapped,
+                                        .bells = local->of_observers.bells,
+                                        .bells_spared = local->of_observers.bells_spared};
+    for (unsigned i = RAFT_MEMBERS_MAX; i < READERS_MAX; i++) {
+        const struct reader *reader = &local->readers[i];
+        if (reader->connection == NO_CONNECTION) continue;
+        ring_pos position = ring_word_load(&reader->slot->position); /* another process's words */
+        ret->count++;
+        ret->lapped += ring_word_load(&reader->slot->lapped);
+        if (seen && position < view.tail && view.tail - position > ret->lag_bytes)
+            ret->lag_bytes = view.tail - position;
+    }
+}
+
 static bool op_asked(struct transport *t, struct transport_question *ret)
 {
     struct local *local = local_of(t);
@@ -884,7 +905,7 @@ static void op_close(struct transport *t)
         ring_reader_close(local->sources[i].reader);
         ring_reader_slot_unmap(local->sources[i].slot);
     }
-    for (unsigned i = 0; i < READERS_MAX; i++) reader_drop(&local->readers[i]);
+    for (unsigned i = 0; i < READERS_MAX; i++) reader_drop(local, &local->readers[i]);
     ring_reader_close(local->own);
     free(local->buffer);
     free(local);
@@ -901,6 +922,7 @@ static const struct transport_ops local_ops = {
     .hello_set = op_hello_set,
     .peer_status = op_peer_status,
     .frames_refused = op_frames_refused,
+    .observers = op_observers,
     .asked = op_asked,
     .answer = op_answer,
     .close = op_close,

@@ -101,6 +101,15 @@ struct transport_peer_status {
     uint64_t bells, bells_spared; /* rung; not rung, because the other side was awake */
 };
 
+/* Processes of this host that follow what is committed: how many are there now; the rest since start, or as they say
+ * themselves. */
+struct transport_observers {
+    uint32_t count;
+    uint64_t lag_bytes; /* of the ring that the last of them has not read */
+    uint64_t lapped;    /* how often they were too late for the ring, and asked for the log */
+    uint64_t bells, bells_spared;
+};
+
 /* An observer wants blocks of the log. */
 struct transport_question {
     uint64_t ticket; /* names it in the answer; never used twice */
@@ -131,8 +140,9 @@ struct transport_ops {
     void (*peer_status)(struct transport *t, unsigned slot, struct transport_peer_status *ret);
     /* Damaged or malformed frames and connections refused, since start. */
     uint64_t (*frames_refused)(struct transport *t);
-    /* Processes of this host that follow what is committed ask for what the ring holds no more. NULL, both: a transport that
-     * knows none of them. asked: the next question, in turns, one of an observer at a time. False: none now. */
+    /* NULL, as the two below: a transport that knows no observers. */
+    void (*observers)(struct transport *t, struct transport_observers *ret);
+    /* They ask for what the ring holds no more. asked: the next question, in turns, one of an observer at a time. False: none now. */
     bool (*asked)(struct transport *t, struct transport_question *ret);
     /* Exactly once for each: one packet, copied. Who is gone, or did not take what was sent before, gets none. */
     void (*answer)(struct transport *t, uint64_t ticket, const void *packet, size_t bytes);

@@ -263,6 +263,9 @@ struct lockstep_status {
     uint64_t base_index;                  /* the log begins behind this block */
     uint64_t snapshot_index;              /* the newest snapshot's; 0: none */
     uint64_t last_term;                   /* of block last_index */
+    uint32_t observers;                   /* processes of its host that follow what it commits, now */
+    uint64_t observer_lag_bytes;          /* of its ring that the last of them has not read */
+    uint64_t observer_lapped;             /* how often they were too late for the ring, and asked for the log */
 };
 
 /* status is NULL unless result->error is 0. result->endpoint says which node answered: with several endpoints any one

@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import time
+import urllib.request
 
 from harness import process, settings
 from harness.api import APPLIED
@@ -131,13 +132,32 @@ class Following(TailCase):
         self.put(cluster, 60, size=300 << 10, first=10)  # blocks larger than a packet, too
         self.assertGreater(node.status_now().counters.bytes_appended - before, 16 << 20, "twice round the ring")
         self.put(cluster, 10, first=100)
-        last = node.status_now().applied_position
+        status = node.status_now()
+        last = status.applied_position
+        self.assertEqual(status.observers, 1)
+        self.assertGreater(status.observer_lag_bytes, 16 << 20)
         tail.popen.send_signal(signal.SIGCONT)
         tail.reaches(last)
+        until(lambda: node.status_now().observer_lag_bytes == 0, settings.patience(20), "it says that it is there")
+        self.assertGreater(node.status_now().observer_lapped, 0)
+        _, out, _ = process.run([settings.PROGRAM, "status", "--to", node.client_endpoint], seconds=settings.patience(20))
+        self.assertRegex(out, r"\nn1: 1 observer, at most 0 bytes behind, lapped [1-9]\d* times\n")
+        metrics = self.metrics(node)
+        self.assertEqual(metrics["lockstep_observers"], 1)
+        self.assertGreater(metrics["lockstep_observer_blocks_total"], 0)
+        self.assertGreater(metrics["lockstep_observer_lapped_total"], 0)
+        self.assertIn("lockstep_observer_lag_bytes", metrics)
+        self.assertIn("lockstep_observer_bells_spared_total", metrics)
+        self.put(cluster, 1, first=200)
+        tail.reaches(last + 1)
+        until(lambda: self.metrics(node)["lockstep_observer_bells_total"] > 0, settings.patience(20), "it was rung")
+        tail.end()
+        until(lambda: node.status_now().observers == 0, settings.patience(20), "it is gone")
+        self.assertGreater(node.status_now().observer_lapped, 0)
         records = tail.records()
         self.check_gapless(records)
         puts = [payload(r) for r in records if r["kind"] == "machine"]
-        self.assertEqual(len(puts), 80)
+        self.assertEqual(len(puts), 81)
         self.assertEqual(puts[10], b"put key10 " + b"v" * (300 << 10))
 
     def test_a_position_that_is_compacted_away_is_refused_with_the_oldest_one(self):
@@ -165,6 +185,11 @@ class Following(TailCase):
                 oldest = newer
             self.assertEqual(code, 0, errors)
             self.check_gapless([json.loads(line) for line in out.splitlines()], first)
+
+    def metrics(self, node):
+        text = urllib.request.urlopen(f"http://{node.client_endpoint}/metrics", timeout=settings.patience(20)).read().decode()
+        return {name: int(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines())
+                if name.startswith("lockstep_observer")}
 
     def oldest_of(self, errors):
         return int(re.search(r"the oldest that the log has is (\d+)", errors)[1])

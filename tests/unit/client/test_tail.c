@@ -406,6 +406,26 @@ START_TEST(who_sleeps_says_so_and_looks_once_more) /* S7 */
 }
 END_TEST
 
+START_TEST(it_tells_how_far_it_is)
+{
+    struct ring_status ring;
+    for (int i = 0; i < 10; i++) append();
+    commit(10);
+    tail_from(LOCKSTEP_TAIL_NOW);
+    settle(); /* there is nothing to read, so nothing behind it */
+    ring_status_read(node.ring, &ring);
+    ck_assert_uint_eq(ring_word_load(&node.slot->position), ring.tail);
+    append(), append();
+    commit(11);
+    expect(1 + 10 * COMMANDS, 11);
+    commit(12);
+    ring_status_read(node.ring, &ring);
+    ck_assert_uint_lt(ring_word_load(&node.slot->position), ring.tail + 1);
+    expect(1 + 11 * COMMANDS, 12);
+    ck_assert_uint_eq(ring_word_load(&node.slot->position), ring.tail);
+}
+END_TEST
+
 /* --- out of the log ------------------------------------------------------------------------------------------------------ */
 
 START_TEST(lapped_it_goes_on_from_the_log_and_then_from_the_ring) /* S1 */
@@ -428,6 +448,11 @@ START_TEST(lapped_it_goes_on_from_the_log_and_then_from_the_ring) /* S1 */
     expect(block_base_after(&node.headers[last]).next_position, last + 10);
     ck_assert_uint_eq(node.asked, asked);
     ck_assert_uint_eq(status().lapped, 1);
+    hang_up();
+    lap();
+    expect(block_base_after(&node.headers[last + 10]).next_position, ring_last(node.ring).index);
+    ck_assert_uint_gt(status().lapped, 1);
+    ck_assert_uint_eq(ring_word_load(&node.slot->lapped), 1); /* the node has counted the first */
 }
 END_TEST
 
@@ -845,6 +870,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_position_that_is_not_there_yet_is_waited_for);
     tcase_add_test(tests, blocks_that_were_cut_are_never_seen_and_epochs_cost_nothing);
     tcase_add_test(tests, who_sleeps_says_so_and_looks_once_more);
+    tcase_add_test(tests, it_tells_how_far_it_is);
     tcase_add_test(tests, lapped_it_goes_on_from_the_log_and_then_from_the_ring);
     tcase_add_test(tests, it_may_begin_in_the_log);
     tcase_add_test(tests, a_block_larger_than_a_packet_comes_in_parts);

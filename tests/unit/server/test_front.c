@@ -346,6 +346,7 @@ END_TEST
 START_TEST(status_tells_what_the_node_knows)
 {
     set_up();
+    rig.node.status.observers = (struct transport_observers){.count = 2, .lag_bytes = 640, .lapped = 3};
     client_call(client, 0, "/lockstep.v1.Admin/Status", "", 0, false);
     rig_settle(&rig);
     Lockstep__V1__StatusResponse *status =
@@ -366,6 +367,9 @@ START_TEST(status_tells_what_the_node_knows)
     ck_assert_uint_eq(status->state_hash.data[15], 2);
     ck_assert_str_eq(status->machine, "kv");
     ck_assert_uint_eq(status->counters->connections, 1);
+    ck_assert_uint_eq(status->observers, 2);
+    ck_assert_uint_eq(status->observer_lag_bytes, 640);
+    ck_assert_uint_eq(status->observer_lapped, 3);
     lockstep__v1__status_response__free_unpacked(status, NULL);
     rig_close(&rig);
 }
@@ -715,6 +719,15 @@ START_TEST(http_paths_are_served)
     ck_assert_ptr_nonnull(strstr(text, "501"));
     ck_assert(closed);
     ck_assert_int_eq(rig_metric(&rig, "applied_position"), 41);
+    rig.node.status.observers =
+        (struct transport_observers){.count = 2, .lag_bytes = 640, .lapped = 3, .bells = 4, .bells_spared = 5};
+    rig.node.status.counters.observer_blocks = 6;
+    ck_assert_int_eq(rig_metric(&rig, "observers"), 2);
+    ck_assert_int_eq(rig_metric(&rig, "observer_lag_bytes"), 640);
+    ck_assert_int_eq(rig_metric(&rig, "observer_lapped_total"), 3);
+    ck_assert_int_eq(rig_metric(&rig, "observer_bells_total"), 4);
+    ck_assert_int_eq(rig_metric(&rig, "observer_bells_spared_total"), 5);
+    ck_assert_int_eq(rig_metric(&rig, "observer_blocks_total"), 6);
     ck_assert_int_ge(rig_metric(&rig, "client_http_requests_total"), 8);
     rig_close(&rig);
 }

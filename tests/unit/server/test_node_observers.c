@@ -106,10 +106,12 @@ START_TEST(the_log_is_told_from_any_position_to_its_end)
 {
     struct cluster *cluster = with_log(1, 900, 100, 0); /* more than a packet takes */
     struct storage_status status = storage_of(cluster);
+    uint64_t told = 0;
     for (log_position position = 1; position <= 900; position += 1 + position / 6) {
         struct block_base base = {0};
         ck_assert_int_eq(ask_position(cluster, position), 0);
         struct block_header header = first_block();
+        raft_index first = header.index - 1;
         ck_assert_uint_le(header.first_position, position);
         ck_assert_uint_gt(block_base_after(&header).next_position, position);
         while (base.index < status.stored) { /* packet after packet, each of whole blocks that chain */
@@ -126,7 +128,9 @@ START_TEST(the_log_is_told_from_any_position_to_its_end)
             if (base.index < status.stored) ck_assert_int_eq(ask_index(cluster, base.index + 1, 0), 0);
         }
         ck_assert_uint_eq(base.index, status.stored);
+        told += status.stored - first;
     }
+    ck_assert_uint_eq(status_of(cluster, 0).counters.observer_blocks, told);
     cluster_close(cluster);
 }
 END_TEST
@@ -180,6 +184,7 @@ START_TEST(a_block_larger_than_a_packet_comes_in_parts_and_never_from_behind_its
     struct block_header header;
     bool larger = false;
     for (raft_index index = 1; index <= status.stored; index++) {
+        uint64_t told = status_of(cluster, 0).counters.observer_blocks;
         size_t have = 0;
         do {
             ck_assert_int_eq(ask_index(cluster, index, (uint32_t)have), 0);
@@ -187,6 +192,7 @@ START_TEST(a_block_larger_than_a_packet_comes_in_parts_and_never_from_behind_its
             memcpy(block + have, observer.packet + LOCAL_ANSWER_BYTES, observer.bytes);
             have += observer.bytes;
             ck_assert_int_eq(block_header_read(block, have, &header), 0);
+            ck_assert_uint_eq(status_of(cluster, 0).counters.observer_blocks > told, have >= header.bytes);
         } while (have < header.bytes);
         ck_assert_int_eq(block_body_check(block, &header), 0);
         larger = larger || header.bytes > LOCAL_ANSWER_BYTES_MAX;

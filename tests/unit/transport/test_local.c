@@ -929,6 +929,51 @@ static void observer_come(unsigned connection)
     rig[0].connections[connection] = (struct rig_connection){.used = true};
 }
 
+static struct transport_observers observers(void)
+{
+    struct transport_observers o;
+    rig[0].transport->ops->observers(rig[0].transport, &o);
+    return o;
+}
+
+START_TEST(observers_are_counted_with_what_they_say_of_themselves)
+{
+    const struct local_hello hello = {.kind = LOCAL_OBSERVER, .cluster_id = RIG_CLUSTER, .wanted_id = rig_member(0)};
+    struct local_reply reply;
+    struct local_grant grant;
+    struct ring_reader_slot *slots[2];
+    struct ring_status ring;
+    rig_settle();
+    rig_role(0, 1, true);
+    for (unsigned i = 0; i < 3; i++) rig_publish(0, 1, 8);
+    ck_assert_uint_eq(observers().count, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert_int_eq(rig[0].link_owner.judge(rig[0].link_owner.context, 30 + i, &hello, &reply, &grant), 0);
+        ck_assert_int_eq(ring_reader_slot_map(grant.slot_fd, &slots[i]), 0);
+    }
+    ring_status_read(rig[0].ring, &ring);
+    ck_assert_uint_eq(observers().count, 2);
+    ck_assert_uint_eq(observers().lag_bytes, ring.tail); /* neither has read anything */
+    ring_word_store(&slots[0]->position, ring.tail - 8);
+    ring_word_store(&slots[1]->position, ring.tail - 64);
+    ck_assert_uint_eq(observers().lag_bytes, 64); /* the last one's */
+    ring_word_store(&slots[1]->position, UINT64_MAX);
+    ck_assert_uint_eq(observers().lag_bytes, 8);
+    ring_word_store(&slots[0]->lapped, 3);
+    ring_word_store(&slots[1]->lapped, 4);
+    ck_assert_uint_eq(observers().lapped, 7);
+    ck_assert_uint_eq(rig_status(0, 1).lapped, 0); /* no member's */
+    rig[0].link_owner.ended(rig[0].link_owner.context, 31, "");
+    ck_assert_uint_eq(observers().count, 1);
+    ck_assert_uint_eq(observers().lapped, 7); /* for good */
+    rig[0].link_owner.ended(rig[0].link_owner.context, 30, "");
+    ck_assert_uint_eq(observers().count, 0);
+    ck_assert_uint_eq(observers().lag_bytes, 0);
+    ck_assert_uint_eq(observers().lapped, 7);
+    for (unsigned i = 0; i < 2; i++) ring_reader_slot_unmap(slots[i]);
+}
+END_TEST
+
 static int observer_asks(unsigned connection, raft_index index)
 {
     uint8_t packet[LOCAL_ASK_BYTES];
@@ -1055,6 +1100,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_grant_that_is_no_ring_or_another_ones_is_refused_and_its_descriptors_are_closed);
     tcase_add_test(tests, whoever_is_handed_a_ring_cannot_write_it);
     tcase_add_test(tests, observers_are_bounded_and_take_no_followers_place);
+    tcase_add_test(tests, observers_are_counted_with_what_they_say_of_themselves);
     tcase_add_test(tests, observers_have_one_question_each_and_turns);
     tcase_add_test(tests, packets_of_members_and_those_that_are_no_questions_are_nonsense);
 }
