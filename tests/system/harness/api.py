@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """grpcio as a client of lockstep: the stubs, channels without retries, and what an answer says of a command's fate."""
+import socket
 import time
+from unittest import mock
 
 import grpc
 import grpc.aio
@@ -24,6 +26,21 @@ OPTIONS = (
 )
 NO_FORWARD = (("lockstep-forward", "no"),)
 CALL_SECONDS = settings.patience(10)  # the deadline of a call that shall have an answer: only a hang reaches it
+
+
+def aio_channels(endpoints):
+    """Channels whose end nothing holds up. gRPC's poller tells asyncio's loop of each event by a byte, and waits while some
+    280 of them lie unread: if the loop has ended by then it waits for ever, and so does who gives up the last channel
+    (grpc/grpc#40989). So no byte is waited for: one that lies there already wakes the loop as well."""
+    made = socket.socketpair
+
+    def pair(*arguments):
+        ends = made(*arguments)
+        for end in ends:
+            end.setblocking(False)
+        return ends
+    with mock.patch("socket.socketpair", pair):
+        return [grpc.aio.insecure_channel(endpoint, options=OPTIONS) for endpoint in endpoints]
 
 
 def trailers_of(metadata):

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The base of the system tests: a directory that goes, processes that end, the seed, and the tails of logs on failure."""
+import faulthandler
+import os
 import random
 import shutil
+import signal
+import sys
 import tempfile
 import unittest
 
@@ -17,9 +21,15 @@ def say(text):
 
 class Case(unittest.TestCase):
     def run(self, result=None):
+        """A test that hangs, whatever in, says where each of its threads stands, and ends."""
+        if not settings.FULL:
+            faulthandler.dump_traceback_later(settings.HANG_SECONDS, exit=True)
         self._result = result if result is not None else self.defaultTestResult()
         self._troubles = len(self._result.failures) + len(self._result.errors)
-        return super().run(self._result)
+        try:
+            return super().run(self._result)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     def failed(self):
         return len(self._result.failures) + len(self._result.errors) > self._troubles
@@ -79,4 +89,9 @@ class SharedCase(Case):
 
 
 def main():
-    unittest.main(verbosity=2)
+    """The process ends with its tests: threads that are not ours hold up nothing. Where meson ends it, it says where it stood."""
+    faulthandler.register(signal.SIGTERM, all_threads=True, chain=True)
+    result = unittest.main(verbosity=2, exit=False).result
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(not result.wasSuccessful())

@@ -20,6 +20,7 @@ import grpc.aio
 from harness import api, settings
 from harness.api import APPLIED, NOT_APPENDED, pb, rpc
 from harness.history import REGISTER, Command, Read
+from harness.waiting import until
 
 COMMAND_SECONDS = 5.0  # deadline of a unary command; half of what a stream's answer may take
 PAUSE_SECONDS = 0.005  # after a failure, so that a cluster without leader is not asked in a circle
@@ -69,14 +70,12 @@ class Load:
             raise self._trouble
 
     def wait(self, condition, seconds, what):
-        end = time.monotonic() + seconds
-        while not condition():
+        def so():
             if self._trouble is not None:
                 raise self._trouble
-            if time.monotonic() > end:
-                raise AssertionError(f"not within {seconds} s: {what}; in flight {self.in_flight}, acknowledged "
-                                     f"{self.acknowledged}, last trouble: {self.last_trouble}")
-            time.sleep(0.002)
+            return condition()
+        until(so, seconds, lambda: f"{what}; in flight {self.in_flight}, acknowledged {self.acknowledged}, last trouble: "
+                                   f"{self.last_trouble}", pause=0.002)
 
     def wait_in_flight(self, count=64, seconds=30):
         """So many commands are in flight at this moment, and acknowledgements come in."""
@@ -101,12 +100,12 @@ class Load:
     def _run(self):
         try:
             asyncio.run(self._main())
-        except Exception as trouble:  # shown to the caller by wait() and stop()
+        except BaseException as trouble:  # shown to the caller by wait() and stop(); asyncio's own are no Exceptions
             self._trouble = trouble
 
     async def _main(self):
         unary, streams, messages, per_message, readers = self.shape
-        channels = [grpc.aio.insecure_channel(e, options=api.OPTIONS) for e in self.endpoints]
+        channels = api.aio_channels(self.endpoints)
         self._stubs = [rpc.LockstepStub(channel) for channel in channels]
         workers = [self._unary(n) for n in range(unary)]
         workers += [self._staying(500 + at, at) for at in range(len(self.endpoints))]

@@ -49,3 +49,6 @@ def by_length(short, normal, full):
 def patience(seconds):
     """A bound that only a hang reaches, from the seconds that a busy host needs; instrumented programs get more."""
     return seconds * (4 if SLOW else 2)
+
+
+HANG_SECONDS = patience(150)  # of one test, unless it has its full length: beyond every wait in it

@@ -3,8 +3,8 @@
 import time
 
 
-def until(condition, seconds, what):
-    """Ask again every 10 ms until it is true; returns what it returned. what: a text, or a function that makes one."""
+def until(condition, seconds, what, pause=0.01):
+    """Ask again and again until it is true; returns what it returned. what: a text, or a function that makes one."""
     end = time.monotonic() + seconds
     while True:
         last = time.monotonic() > end  # asked once more after the end: this process may have stood still itself
@@ -13,4 +13,4 @@ def until(condition, seconds, what):
             return answer
         if last:
             raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
-        time.sleep(0.01)
+        time.sleep(pause)
