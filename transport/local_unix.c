@@ -32,6 +32,7 @@
 
 enum {
     HELLO_MS = 2000,       /* for a stranger's hello, and for the answer to ours */
+    LATE_MS = 100,         /* for the end of that: whoever is later had no time to look either */
     LISTEN_PAUSE_MS = 100, /* no file descriptor was left */
     ACCEPTS_A_TURN_MAX = 16,
     BELLS_MAX = 64,   /* that lie there at once: one has a sense */
@@ -336,7 +337,11 @@ static void tick(uv_timer_t *timer)
     for (unsigned i = 0; i < PLACES_MAX; i++) {
         struct place *place = &link->places[i];
         bool waits = place->state == PLACE_GREETING || place->state == PLACE_STRANGER;
-        if (waits && now >= place->deadline_ms) place_lost(place, "it does not answer");
+        if (!waits || now < place->deadline_ms) continue;
+        if (now < place->deadline_ms + LATE_MS)
+            place_lost(place, "it does not answer");
+        else
+            place->deadline_ms = now + HELLO_MS; /* this process stood still, and its host perhaps */
     }
     if (link->listen_paused_until_ms != 0 && now >= link->listen_paused_until_ms) {
         link->listen_paused_until_ms = 0;

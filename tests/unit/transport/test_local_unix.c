@@ -255,6 +255,25 @@ START_TEST(who_says_nothing_is_turned_away_after_a_while)
 }
 END_TEST
 
+/* Both sides are this process. */
+START_TEST(who_stood_still_itself_waits_anew)
+{
+    const struct local_hello h = hello();
+    unsigned connection;
+    listen_as_2();
+    int fd = dial_raw();
+    run_turns(3); /* accepted, and waited for */
+    ck_assert_int_eq(sides[0].link->ops->dial(sides[0].link, &h, &connection), 0);
+    uint8_t packet[LOCAL_HELLO_BYTES];
+    local_hello_write(&h, packet);
+    ck_assert_int_eq(fds_send(fd, packet, sizeof packet, NULL, 0), 0);
+    uv_sleep(2200);
+    ck_assert(run_until(&sides[1].judged, 2));
+    ck_assert(run_until(&sides[0].granted, 1));
+    close(fd);
+}
+END_TEST
+
 START_TEST(many_strangers_crowd_each_other_out_and_a_member_still_gets_in)
 {
     int fds[3 * LOCAL_STRANGERS_MAX];
@@ -395,6 +414,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, garbage_as_hello_is_turned_away_and_the_owner_never_hears_of_it);
     tcase_add_test(tests, descriptors_in_a_hello_are_refused);
     tcase_add_test(tests, who_says_nothing_is_turned_away_after_a_while);
+    tcase_add_test(tests, who_stood_still_itself_waits_anew);
     tcase_add_test(tests, many_strangers_crowd_each_other_out_and_a_member_still_gets_in);
     tcase_add_test(tests, a_flood_of_bells_ends_the_connection_and_a_few_do_not);
     tcase_add_test(tests, a_peer_that_never_reads_its_bells_makes_nobody_wait);
