@@ -12,6 +12,7 @@
 
 #include "base/assert.h"
 #include "base/fds.h"
+#include "client/internal.h"
 #include "client/tail.h"
 #include "proto/local_packet.h"
 #include "proto/ring_reader.h"
@@ -599,10 +600,16 @@ START_TEST(a_node_that_is_not_on_this_host_is_named_with_what_to_do)
     const struct lockstep_tail_options options = {.size = sizeof options, .endpoint = NOWHERE, .deadline_ms = 50};
     struct lockstep_tail_record record;
     char why[256];
-    ck_assert_int_eq(tail_open_member(&options, cluster_id, member_id + 1, &tail, why, sizeof why), 0);
-    ck_assert_int_eq(lockstep_tail_next(tail, &record, -1), LOCKSTEP_ETIMEDOUT);
-    ck_assert_ptr_nonnull(strstr(lockstep_tail_text(tail), "run this on the node's host"));
-    lockstep_tail_close(tail);
+    uint64_t from_ns;
+    int rc;
+    do { /* who stands still for longer than it waits for a node that answers hears that end instead */
+        from_ns = client_now_ns();
+        ck_assert_int_eq(tail_open_member(&options, cluster_id, member_id + 1, &tail, why, sizeof why), 0);
+        rc = lockstep_tail_next(tail, &record, -1);
+        ck_assert_ptr_nonnull(strstr(lockstep_tail_text(tail), "run this on the node's host"));
+        lockstep_tail_close(tail);
+    } while (rc == LOCKSTEP_EUNREACHABLE && client_now_ns() - from_ns > 1000 * CLIENT_MS_NS);
+    ck_assert_int_eq(rc, LOCKSTEP_ETIMEDOUT);
     const struct lockstep_tail_options patient = {.size = sizeof patient, .endpoint = NOWHERE};
     ck_assert_int_eq(tail_open_member(&patient, cluster_id, member_id + 1, &tail, why, sizeof why), 0);
     ck_assert_int_eq(lockstep_tail_next(tail, &record, -1), LOCKSTEP_EUNREACHABLE);
