@@ -3,6 +3,7 @@
  * gets is tests/conformance/link.c. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -288,6 +289,38 @@ START_TEST(many_strangers_crowd_each_other_out_and_a_member_still_gets_in)
 }
 END_TEST
 
+START_TEST(where_no_descriptor_is_free_the_listener_rests_and_goes_on)
+{
+    uint8_t packet[LOCAL_HELLO_BYTES];
+    const struct local_hello h = hello();
+    struct rlimit before, low;
+    listen_as_2();
+    local_hello_write(&h, packet);
+    int fd = dial_raw(), first_free = dup(fd);
+    ck_assert_int_eq(fds_send(fd, packet, sizeof packet, NULL, 0), 0);
+    ck_assert_int_ge(first_free, 0);
+    close(first_free);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    low = before;
+    low.rlim_cur = (rlim_t)first_free;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
+    /* It waits in the listener, and the loop would sleep all the same. */
+    struct pollfd waits = {.fd = uv_backend_fd(&loop), .events = POLLIN};
+    uint64_t end_ns = uv_hrtime() + UINT64_C(60000000000);
+    bool rests = false;
+    while (!rests && uv_hrtime() < end_ns) {
+        run_turns(1);
+        rests = poll(&waits, 1, 0) == 0;
+    }
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+    ck_assert(rests);
+    ck_assert_uint_eq(sides[1].judged, 0);
+    ck_assert(run_until(&sides[1].judged, 1));
+    ck_assert_uint_eq(sides[1].link->ops->refused(sides[1].link), 0);
+    close(fd);
+}
+END_TEST
+
 START_TEST(a_flood_of_bells_ends_the_connection_and_a_few_do_not)
 {
     static const uint8_t bell = LOCAL_BELL;
@@ -416,6 +449,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, who_says_nothing_is_turned_away_after_a_while);
     tcase_add_test(tests, who_stood_still_itself_waits_anew);
     tcase_add_test(tests, many_strangers_crowd_each_other_out_and_a_member_still_gets_in);
+    tcase_add_test(tests, where_no_descriptor_is_free_the_listener_rests_and_goes_on);
     tcase_add_test(tests, a_flood_of_bells_ends_the_connection_and_a_few_do_not);
     tcase_add_test(tests, a_peer_that_never_reads_its_bells_makes_nobody_wait);
     tcase_add_test(tests, descriptors_behind_the_hello_end_the_connection);
