@@ -31,7 +31,8 @@ struct ring_reader {
 
 /* --- opening ------------------------------------------------------------------------------------------------------ */
 
-/* The size of a memfd whose memory nobody can take away, or -1. */
+/* The size of a memfd all of whose memory is there and stays so, or -1. A look into a hole would take memory for this process
+ * to pay for, as much as whoever made it likes. */
 static int64_t sealed_bytes(int fd, int seals_wanted)
 {
     struct statfs filesystem;
@@ -39,7 +40,7 @@ static int64_t sealed_bytes(int fd, int seals_wanted)
     int seals = fcntl(fd, F_GET_SEALS);
     if (seals < 0 || (seals & seals_wanted) != seals_wanted) return -1;
     if (fstatfs(fd, &filesystem) != 0 || filesystem.f_type != FILESYSTEM_TMPFS) return -1;
-    if (fstat(fd, &file) != 0) return -1;
+    if (fstat(fd, &file) != 0 || file.st_blocks < file.st_size / S_BLKSIZE) return -1;
     return file.st_size;
 }
 

@@ -29,8 +29,8 @@ struct ring_identity {
 };
 
 /* Map the segment behind fd, which stays the caller's (it may be closed at once). Allocates.
- * EINVAL: no memfd sealed with SHRINK, GROW and FUTURE_WRITE, or what it says of itself contradicts its size; EVERSION: a
- * segment of another layout; ENOMEM. */
+ * EINVAL: no memfd sealed with SHRINK, GROW and FUTURE_WRITE, or one with holes, or what it says of itself contradicts its
+ * size; EVERSION: a segment of another layout; ENOMEM. */
 int ring_reader_open(int fd, struct ring_reader **ret);
 void ring_reader_close(struct ring_reader *reader); /* takes NULL */
 struct ring_identity ring_reader_identity(const struct ring_reader *reader);

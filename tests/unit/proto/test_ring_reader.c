@@ -305,9 +305,8 @@ struct hostile {
 
 static struct hostile hostile_make(const struct ring_segment *header, size_t bytes, int seals)
 {
-    struct hostile h = {.fd = memfd_create("hostile", MFD_CLOEXEC | MFD_ALLOW_SEALING), .bytes = bytes};
+    struct hostile h = {.fd = ring_segment_make("hostile", bytes), .bytes = bytes};
     ck_assert_int_ge(h.fd, 0);
-    ck_assert_int_eq(ftruncate(h.fd, (off_t)bytes), 0);
     ck_assert_int_eq(pwrite(h.fd, header, sizeof *header, 0), sizeof *header);
     void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, h.fd, 0);
     ck_assert_ptr_ne(at, MAP_FAILED);
@@ -362,6 +361,12 @@ START_TEST(memory_that_could_go_away_is_not_mapped) /* S5: no SIGBUS */
     close(zero);
     close(pipes[0]);
     close(pipes[1]);
+    int holes = ring_segment_make("holes", bytes);
+    ck_assert_int_eq(pwrite(holes, &header, sizeof header, 0), sizeof header);
+    ck_assert_int_eq(fallocate(holes, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)bytes - 4096, 4096), 0);
+    ck_assert_int_eq(fcntl(holes, F_ADD_SEALS, SEALS), 0);
+    ck_assert_int_eq(ring_reader_open(holes, &other), LOCKSTEP_EINVAL);
+    close(holes);
     int huge = memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB);
     if (huge >= 0 && ftruncate(huge, 2 << 20) == 0 && fcntl(huge, F_ADD_SEALS, SEALS) == 0)
         ck_assert_int_eq(ring_reader_open(huge, &other), LOCKSTEP_EINVAL);
@@ -557,8 +562,7 @@ START_TEST(slot_is_one_sealed_page)
                  {0, F_SEAL_SHRINK | F_SEAL_GROW, LOCKSTEP_EINVAL}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct ring_reader_slot *slot = NULL;
-        int fd = memfd_create("slot", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-        ck_assert_int_eq(ftruncate(fd, cases[i].bytes), 0);
+        int fd = ring_segment_make("slot", (uint64_t)cases[i].bytes);
         ck_assert_int_eq(fcntl(fd, F_ADD_SEALS, cases[i].seals), 0);
         ck_assert_int_eq(ring_reader_slot_map(fd, &slot), cases[i].rc);
         ring_reader_slot_unmap(slot);
