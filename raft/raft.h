@@ -201,7 +201,7 @@ struct raft_event {
 /* What the caller must do at once with the step's input. */
 struct raft_result {
     /* PROPOSE, READ, TRANSFER refused: ENOTLEADER; EFULL (R10); EUNAVAILABLE (a transfer runs already, the term's
-     * first block is not committed yet, or nothing is heard of the target); ENOTFOUND (the target is no other voter); EIO (the disk failed).
+     * first block is not committed yet, or nothing is heard of the target); ENOTFOUND (the target is no other voter, or there is none); EIO (the disk failed).
      * INSTALL: EEXIST, it is not needed any more: drop it. EUNAVAILABLE: ask again when a persist is done. 0: until INSTALLED no block is taken, nobody is asked for votes.
      * MESSAGE: EINVAL, malformed or of no meaning here: dropped, count it.
      * MESSAGE: EPROTO, a proof that safety is lost somewhere: two leaders in one term, a committed block that a

@@ -28,6 +28,13 @@ static bool is_other_voter(const struct raft *r, uint32_t i)
            r->configuration.members[i].id != r->options.self;
 }
 
+static bool has_other_voter(const struct raft *r)
+{
+    for (uint32_t i = 0; i < r->configuration.count; i++)
+        if (is_other_voter(r, i)) return true;
+    return false;
+}
+
 static bool is_heard(const struct raft *r, uint32_t i)
 {
     return r->now_ns - r->members[i].progress.heard_ns < r->options.election_timeout_ns_min;
@@ -67,7 +74,8 @@ int raft_transfer_start(struct raft *r, raft_member target)
     if (r->role != RAFT_LEADER) return LOCKSTEP_ENOTLEADER;
     if (r->transfer.target != 0 || !raft_lead_established(r)) return LOCKSTEP_EUNAVAILABLE;
     uint32_t i = target != 0 ? raft_configuration_find(&r->configuration, target) : best_target(r);
-    if (i == r->configuration.count) return target != 0 ? LOCKSTEP_ENOTFOUND : LOCKSTEP_EUNAVAILABLE;
+    if (i == r->configuration.count)
+        return target != 0 || !has_other_voter(r) ? LOCKSTEP_ENOTFOUND : LOCKSTEP_EUNAVAILABLE;
     if (!is_other_voter(r, i)) return LOCKSTEP_ENOTFOUND;
     if (!is_heard(r, i)) return LOCKSTEP_EUNAVAILABLE;
     r->transfer = (struct transfer){

@@ -169,11 +169,13 @@ void status_message(struct call *call, const uint8_t *bytes, size_t n)
     call_finish(call, GRPC_OK, "");
 }
 
-/* Why a transfer did not happen; NULL: as for every other error. */
-static const char *transfer_text(int error)
+/* Why a transfer did not happen; NULL: as for every other error. named: its target was. */
+static const char *transfer_text(int error, bool named)
 {
     switch (error) {
-    case LOCKSTEP_ENOTFOUND: return "no other voter has this name; `lockstep status` shows the names";
+    case LOCKSTEP_ENOTFOUND:
+        return named ? "no other voter has this name; `lockstep status` shows the names"
+                     : "there is no other voter; `lockstep member add` adds one";
     case LOCKSTEP_EEXIST: return "this member leads already";
     case LOCKSTEP_ETIMEDOUT: return "the target did not take over in time; is it up, and caught up?";
     case LOCKSTEP_EUNAVAILABLE:
@@ -182,9 +184,9 @@ static const char *transfer_text(int error)
     }
 }
 
-static void transfer_fail(struct call *call, int error)
+static void transfer_fail(struct call *call, int error, bool named)
 {
-    const char *text = transfer_text(error);
+    const char *text = transfer_text(error, named);
     if (text == NULL)
         call_fail(call, error, "the transfer");
     else if (error == LOCKSTEP_ENOTFOUND)
@@ -215,7 +217,7 @@ void transfer_message(struct call *call, const uint8_t *bytes, size_t n)
     int rc = node_transfer(front->node, request->target, work);
     if (rc != 0) {
         work_free(front, work);
-        transfer_fail(call, rc);
+        transfer_fail(call, rc, request->target[0] != 0);
         return;
     }
     call->work = work;
@@ -246,7 +248,7 @@ void transfer_answered(struct front *front, struct work *work, int error)
     (void)front;
     call->work = WORK_NONE; /* it is being freed by the caller */
     if (error != 0)
-        transfer_fail(call, error);
+        transfer_fail(call, error, true);
     else
         transfer_tell(call);
 }

@@ -332,6 +332,16 @@ START_TEST(only_another_voter_can_be_a_target_and_one_transfer_runs_at_a_time) /
 }
 END_TEST
 
+START_TEST(a_transfer_to_anybody_finds_nobody_where_no_other_one_votes)
+{
+    c = cluster_open(2, 1, 1); /* and a learner */
+    cluster_start_all(c);
+    cluster_elect(c, 1);
+    ck_assert_int_eq(cluster_transfer(cluster_core(c, 1), 0), LOCKSTEP_ENOTFOUND);
+    cluster_close(c);
+}
+END_TEST
+
 START_TEST(only_the_leader_can_ask_for_an_election) /* T11 */
 {
     open_led(3);
@@ -379,6 +389,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, the_target_is_asked_once_it_holds_everything_durably);
     tcase_add_test(tests, a_dead_target_wedges_nothing);
     tcase_add_test(tests, without_a_target_the_most_caught_up_voter_is_taken);
+    tcase_add_test(tests, a_transfer_to_anybody_finds_nobody_where_no_other_one_votes);
     tcase_add_test(tests, only_another_voter_can_be_a_target_and_one_transfer_runs_at_a_time);
     tcase_add_test(tests, only_the_leader_can_ask_for_an_election);
     tcase_add_test(tests, reads_go_on_while_leadership_is_handed_over);

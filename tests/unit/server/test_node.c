@@ -704,6 +704,19 @@ START_TEST(a_stopping_leader_finishes_its_work_and_hands_over)
 }
 END_TEST
 
+START_TEST(a_stopping_leader_that_nobody_could_take_over_from_waits_for_nobody)
+{
+    struct cluster *cluster = start(1, 39);
+    struct node *node = cluster_node(cluster, leader_of(cluster));
+    for (unsigned k = 0; k < 100; k++) cluster_propose(cluster, 0, false);
+    node_stop(node);
+    for (unsigned k = 0; k < 500 && !node_drained(node); k++) cluster_run(cluster, CLUSTER_MS);
+    ck_assert(node_drained(node));
+    ck_assert_uint_eq(count_state(cluster, PROPOSAL_APPLIED), 100);
+    cluster_close(cluster);
+}
+END_TEST
+
 START_TEST(a_stop_waits_until_what_came_before_it_is_on_this_disk)
 {
     struct cluster *cluster = start(3, 26);
@@ -930,6 +943,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, the_age_of_what_is_known_counts_from_when_it_was_asked_for);
     tcase_add_test(tests, a_query_waits_for_its_min_index_until_its_deadline);
     tcase_add_test(tests, a_stopping_leader_finishes_its_work_and_hands_over);
+    tcase_add_test(tests, a_stopping_leader_that_nobody_could_take_over_from_waits_for_nobody);
     tcase_add_test(tests, a_stop_waits_until_what_came_before_it_is_on_this_disk);
     tcase_add_test(tests, a_stop_that_waits_for_its_disk_makes_no_turns_for_nothing);
     tcase_add_test(tests, a_leader_that_stops_before_its_term_is_established_hands_over_once_it_is);
