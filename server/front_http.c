@@ -132,8 +132,8 @@ static void shared_memory_metrics(struct front *front, struct buffer *to)
     peer_metric(front, to, "counter", "peer_lapped_total", "Times that the reader came too late for the ring.",
                 peer_lapped);
     peer_metric(front, to, "counter", "peer_bells_total", "Bells rung, to wake the peer.", peer_bells);
-    peer_metric(front, to, "counter", "peer_bells_spared_total", "Bells not rung, because the peer was awake.",
-                peer_bells_spared);
+    peer_metric(front, to, "counter", "peer_bells_spared_total",
+                "Bells not rung: the peer was awake, or was rung already.", peer_bells_spared);
 }
 
 static void observer_metrics(const struct front *front, struct buffer *to)
@@ -145,7 +145,8 @@ static void observer_metrics(const struct front *front, struct buffer *to)
     counter(to, "observer_blocks_total", "Blocks told to observers out of the log.",
             front->status.counters.observer_blocks);
     counter(to, "observer_bells_total", "Bells rung, to wake observers.", o->bells);
-    counter(to, "observer_bells_spared_total", "Bells not rung, because the observer was awake.", o->bells_spared);
+    counter(to, "observer_bells_spared_total", "Bells not rung: the observer was awake, or was rung already.",
+            o->bells_spared);
 }
 
 static void front_metrics(struct front *front, struct buffer *to)

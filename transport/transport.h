@@ -98,7 +98,7 @@ struct transport_peer_status {
     bool shared_memory;           /* one of us reads the other's ring: appends, heartbeats and acks go that way */
     uint64_t lag_bytes;           /* of the ring that the reader has not read; 0 without shared memory */
     uint64_t lapped;              /* how often the reader was too late, and went on by TCP */
-    uint64_t bells, bells_spared; /* rung; not rung, because the other side was awake */
+    uint64_t bells, bells_spared; /* rung; not rung: the other side was awake, or was rung already */
 };
 
 /* Processes of this host that follow what is committed: how many are there now; the rest since start, or as they say
