@@ -85,6 +85,14 @@ uint64_t unit_cluster_id(void)
     return id;
 }
 
+int unit_next_descriptor(void)
+{
+    int fd = dup(STDOUT_FILENO);
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+    return fd;
+}
+
 void unit_folder_empty(const char *folder)
 {
     DIR *list = opendir(folder);

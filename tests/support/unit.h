@@ -28,6 +28,10 @@ int unit_free_port(void);
  * it. Not from process numbers: two containers may share the names and not the numbers. */
 uint64_t unit_cluster_id(void);
 
+/* The number that this process's next descriptor gets. Twice the same: none was left open between the two calls. As
+ * RLIMIT_NOFILE: no more is to be had. */
+int unit_next_descriptor(void);
+
 /* Delete all that is in a folder, folders too; remove deletes the folder itself as well. A folder that is not there is
  * none: a teardown may call it twice. */
 void unit_folder_empty(const char *folder);

@@ -23,15 +23,6 @@ static void tear_down(void)
     close(ends[1]);
 }
 
-/* The lowest number that is free: two calls with the same answer mean that nothing was left open between them. */
-static int lowest_free(void)
-{
-    int fd = dup(ends[0]);
-    ck_assert_int_ge(fd, 0);
-    close(fd);
-    return fd;
-}
-
 START_TEST(a_packet_arrives_whole_with_its_descriptors)
 {
     int pipe_ends[2], got[2] = {-1, -1};
@@ -73,18 +64,18 @@ START_TEST(uninvited_descriptors_are_closed_and_the_packet_is_refused)
 {
     char text[4];
     int got = -1, four[4] = {0, 1, 2, 0};
-    int before = lowest_free();
+    int before = unit_next_descriptor();
     for (unsigned count = 1; count <= 4; count++) {
         ck_assert_int_eq(fds_send(ends[0], "a", 1, four, count), 0);
         ck_assert_int_eq(fds_receive(ends[1], text, sizeof text, NULL, 0), LOCKSTEP_EPROTO);
-        ck_assert_int_eq(lowest_free(), before);
+        ck_assert_int_eq(unit_next_descriptor(), before);
     }
     ck_assert_int_eq(fds_send(ends[0], "b", 1, four, 2), 0); /* one too many */
     ck_assert_int_eq(fds_receive(ends[1], text, sizeof text, &got, 1), LOCKSTEP_EPROTO);
     ck_assert_int_eq(got, -1);
     ck_assert_int_eq(fds_send(ends[0], "c", 1, four, 1), 0); /* one too few */
     ck_assert_int_eq(fds_receive(ends[1], text, sizeof text, four, 2), LOCKSTEP_EPROTO);
-    ck_assert_int_eq(lowest_free(), before);
+    ck_assert_int_eq(unit_next_descriptor(), before);
 }
 END_TEST
 
@@ -105,10 +96,10 @@ START_TEST(more_descriptors_than_anybody_has_room_for_are_closed_too)
     header->cmsg_len = CMSG_LEN(MANY * sizeof(int));
     int fd = 0;
     for (unsigned i = 0; i < MANY; i++) memcpy(CMSG_DATA(header) + i * sizeof fd, &fd, sizeof fd);
-    int before = lowest_free();
+    int before = unit_next_descriptor();
     ck_assert_int_eq(sendmsg(ends[0], &message, MSG_DONTWAIT), 1);
     ck_assert_int_eq(fds_receive(ends[1], text, sizeof text, NULL, 0), LOCKSTEP_EPROTO);
-    ck_assert_int_eq(lowest_free(), before);
+    ck_assert_int_eq(unit_next_descriptor(), before);
 }
 END_TEST
 
@@ -116,7 +107,7 @@ START_TEST(where_this_process_may_open_no_more_descriptors_the_other_side_is_not
 {
     struct rlimit before, low;
     char text[4];
-    int pair[2] = {0, 1}, got[2] = {-1, -1}, first_free = lowest_free();
+    int pair[2] = {0, 1}, got[2] = {-1, -1}, first_free = unit_next_descriptor();
     ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
     for (rlim_t left = 0; left <= 2; left++) {
         ck_assert_int_eq(fds_send(ends[0], "two", 3, pair, 2), 0);
@@ -127,7 +118,7 @@ START_TEST(where_this_process_may_open_no_more_descriptors_the_other_side_is_not
         ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
         ck_assert_int_eq(bytes, left < 2 ? LOCKSTEP_ENOMEM : 3);
         if (left == 2) close(got[0]), close(got[1]);
-        ck_assert_int_eq(lowest_free(), first_free);
+        ck_assert_int_eq(unit_next_descriptor(), first_free);
     }
 }
 END_TEST

@@ -29,14 +29,6 @@ static void tear_down(void)
     close(dialler);
 }
 
-static int lowest_free(void)
-{
-    int fd = dup(dialler);
-    ck_assert_int_ge(fd, 0);
-    close(fd);
-    return fd;
-}
-
 static void answer(const struct local_reply *reply, unsigned fd_count)
 {
     uint8_t packet[LOCAL_REPLY_BYTES];
@@ -47,9 +39,9 @@ static void answer(const struct local_reply *reply, unsigned fd_count)
 
 static int greeted(struct local_reply *ret)
 {
-    int fds[LOCAL_FDS], free_before = lowest_free(), rc = local_greeted(dialler, ret, fds);
+    int fds[LOCAL_FDS], free_before = unit_next_descriptor(), rc = local_greeted(dialler, ret, fds);
     for (unsigned i = 0; rc == 0 && ret->error == 0 && i < LOCAL_FDS; i++) close(fds[i]);
-    ck_assert_int_eq(lowest_free(), free_before);
+    ck_assert_int_eq(unit_next_descriptor(), free_before);
     return rc;
 }
 
@@ -160,7 +152,7 @@ END_TEST
 START_TEST(where_nobody_listens_or_nobody_accepts_a_dial_waits_for_nothing)
 {
     const struct local_hello h = hello();
-    int free_before = lowest_free(), fd = -1, rc = 0, fds[16];
+    int free_before = unit_next_descriptor(), fd = -1, rc = 0, fds[16];
     unsigned count = 0;
     ck_assert_int_eq(local_dial(&h, &fd), LOCKSTEP_EUNREACHABLE);
     int listener = listen_as_wanted(1);
@@ -169,7 +161,7 @@ START_TEST(where_nobody_listens_or_nobody_accepts_a_dial_waits_for_nothing)
     while (count > 0) close(fds[--count]);
     close(listener);
     ck_assert_int_eq(fd, -1);
-    ck_assert_int_eq(lowest_free(), free_before);
+    ck_assert_int_eq(unit_next_descriptor(), free_before);
 }
 END_TEST
 
@@ -180,7 +172,7 @@ START_TEST(where_no_descriptor_is_free_errno_says_why)
     int fd = -1, listener = listen_as_wanted(1);
     ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
     low = before;
-    low.rlim_cur = (rlim_t)lowest_free();
+    low.rlim_cur = (rlim_t)unit_next_descriptor();
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
     errno = 0;
     int rc = local_dial(&h, &fd), number = errno;
