@@ -263,7 +263,7 @@ class Local(Case):
         ended = next(e for e in events() if e["event"] == "ended")
         self.assertEqual((ended["node"], ended["exit_code"]), ("n2", -signal.SIGKILL))
         local.kill()
-        local.wait(10)
+        local.wait(settings.patience(15))
         started = [e["pid"] for e in events() if e["event"] == "started"]
         until(lambda: not any(process.is_alive(pid) for pid in started), settings.patience(20), "no node left")
 

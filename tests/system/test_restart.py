@@ -21,7 +21,7 @@ class Restarts(Case):
                 for node in cluster.nodes:  # no wait in between
                     node.popen.send_signal(signal.SIGKILL)
                 for node in cluster.nodes:
-                    node.popen.wait(10)
+                    node.popen.wait(settings.patience(15))
                     node.popen = None
                 time.sleep(0.2)
                 started = time.monotonic()

@@ -10,7 +10,7 @@ from harness import process, settings
 from harness.api import Client, again
 from harness.history import parse_dump
 from harness.ports import free_port
-from harness.waiting import until
+from harness.waiting import Stillness, until
 
 # For what is said of a leader that stays: it stays though the host stands still for seconds.
 STEADY_SECONDS = 8 if settings.SLOW else 3
@@ -48,7 +48,7 @@ class Node:
         """kill -9. Checks that it was alive until now: a node that ended by itself is a bug, not a fault of ours."""
         assert self.running(), f"{self.name} ended by itself with {self.popen and self.popen.poll()}\n{self.tail()}"
         self.popen.send_signal(signal.SIGKILL)
-        self.popen.wait(10)
+        self.popen.wait(settings.patience(15))
         self.popen = None
 
     def terminate(self, seconds=15):
@@ -65,7 +65,7 @@ class Node:
     def pause(self):
         """SIGSTOP; returns when every thread stands still."""
         self.popen.send_signal(signal.SIGSTOP)
-        until(lambda: process.is_stopped(self.pid), 10, f"{self.name} stands still")
+        until(lambda: process.is_stopped(self.pid), settings.patience(15), f"{self.name} stands still")
 
     def resume(self):
         self.popen.send_signal(signal.SIGCONT)
@@ -125,8 +125,27 @@ class Node:
             self._client = None
         if self.popen is not None:
             self.popen.send_signal(signal.SIGKILL) if self.popen.poll() is None else None
-            self.popen.wait(10)
+            self.popen.wait(settings.patience(15))
             self.popen = None
+
+
+class Office:
+    """That a leader of a STEADY cluster stays one, whatever is done to it from here on. A host that stands still for long
+    deposes it too: then nothing is known."""
+
+    def __init__(self, leader):
+        self.leader, self.term = leader, leader.status_now().term
+        self._stillness = Stillness()
+
+    def is_kept(self):
+        """False: it was lost while the host stood still, which is said. Lost otherwise: AssertionError."""
+        still, status = self._stillness.end(), self.leader.status_now()
+        if (status.role, status.term) == ("leader", self.term):
+            return True
+        lost = f"{self.leader.name} led in term {self.term}, now it is {status.role} in term {status.term}"
+        assert still > STEADY_SECONDS / 4, f"{lost}\n{self.leader.cluster.tails()}"
+        print(f"{lost}: the host stood still for {still:.1f} s", flush=True)
+        return False
 
 
 class Cluster:

@@ -42,7 +42,7 @@ def run(command, seconds=30, environment=None, directory=None, prefix=(), stdin=
     return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
 
 
-def end(popen, seconds=10):
+def end(popen, seconds=30):
     """Kill it if it lives, by pid, and reap it."""
     if popen.poll() is None:
         popen.send_signal(signal.SIGCONT)

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The load itself: it ends, whatever happens to it, and what happened is said."""
+"""What the tests stand on: a load ends, whatever happens to it, and says what; a leader's office is lost to the host alone
+where that stood still."""
 import asyncio
 import gc
+import os
 import socket
+import subprocess
 import threading
+import types
 
 from harness import settings
 from harness.case import Case, main
+from harness.cluster import STEADY_SECONDS, Office
 from harness.load import Load
+from harness.waiting import Stillness
 
 MANY = 1000  # commands; events of gRPC that its poller tells asyncio's loop of: many more than fit between them
 
@@ -26,7 +32,7 @@ class Cancelled(Broken):
     trouble = asyncio.CancelledError()
 
 
-class Ends(Case):
+class LoadEnds(Case):
     def setUp(self):
         super().setUp()
         listener = socket.create_server(("127.0.0.1", 0), backlog=16)  # connected, and silent
@@ -56,6 +62,39 @@ class Ends(Case):
 
     def test_with_commands_in_flight_after_a_cancellation(self):
         self.assertIsInstance(self.meets_trouble(Cancelled), asyncio.CancelledError)
+
+
+class OfficeOf(Case):
+    """A leader whose host has stood still for so many seconds when it is asked."""
+
+    def office(self, seconds):
+        status = types.SimpleNamespace(role="leader", term=1)
+        leader = types.SimpleNamespace(name="n1", status_now=lambda: status, cluster=types.SimpleNamespace(tails=str))
+        office = Office(leader)
+        office._stillness.end()
+        office._stillness = types.SimpleNamespace(end=lambda: seconds)
+        return office, status
+
+    def test_a_leader_that_stays_is_kept_also_when_the_host_stood_still(self):
+        self.assertTrue(self.office(0)[0].is_kept())
+        self.assertTrue(self.office(STEADY_SECONDS)[0].is_kept())
+
+    def test_a_leader_that_was_deposed_while_the_host_went_on_is_an_error(self):
+        for role, term in (("follower", 1), ("leader", 2)):
+            office, status = self.office(STEADY_SECONDS / 5)
+            status.role, status.term = role, term
+            with self.assertRaises(AssertionError):
+                office.is_kept()
+
+    def test_a_leader_that_was_deposed_while_the_host_stood_still_is_none(self):
+        office, status = self.office(STEADY_SECONDS / 2)
+        status.role, status.term = "follower", 2
+        self.assertFalse(office.is_kept())
+
+    def test_a_process_knows_how_long_it_stood_still(self):
+        stillness = Stillness()
+        subprocess.run(["sh", "-c", f"kill -STOP {os.getpid()}; sleep 1; kill -CONT {os.getpid()}"], check=True, timeout=60)
+        self.assertGreater(stillness.end(), 0.8)
 
 
 if __name__ == "__main__":
