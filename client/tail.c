@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tail.c - follows what a node of this host commits, out of its ring; what has left the ring, out of its log.
- * Thread: the owner's. Owns: a client that asks the node who it is, one connection to the node's local socket, the ring
- * mapped read-only, its own slot there, a copy of the blocks that are being handed out.
+ * Thread: the owner's. Owns: a client that asks the node who it is, one connection to the node's local socket, the reader.
  *
  *   LOOKING -> GREETING [found: its local socket takes our hello]     LOOKING -> PAUSING [not there, not ready]
  *   PAUSING -> LOOKING [after RETRY_MS]
@@ -10,13 +9,9 @@
  *   GREETING, FOLLOWING, ASKING -> LOOKING [lost: hung up, or refused for now]
  *   any -> FAILED [fail: what no second try would mend]
  *
- * S1, S3  Blocks are copied out of the ring up to its commit (ring_reader_copy looks again behind the copy). What was copied,
- *     or came from the log, is then checked as if it came from a stranger: header, chain to the block before, body. A
- *     command is handed out of a block that passed, and the copy stays ours: no other process can change it (S5).
  * S6  All that the node ever does for a tail: a bell when it sleeps, and one answer to one question. A bell a millisecond at
  *     most: who was rung sleeps out the rest of it without asking for another.
- * Never a gap, never a repetition: `next_index` and the base that it chains to move when a block is opened, and survive
- * the connection; the ring that comes back is read from there on, or the log is. */
+ * What is read, how it is checked, and that it goes on without a gap: tail_reader.h. */
 #include "client/tail.h"
 
 #include <errno.h>
@@ -31,6 +26,7 @@
 #include "base/assert.h"
 #include "base/fds.h"
 #include "client/internal.h"
+#include "client/tail_reader.h"
 #include "proto/block.h"
 #include "proto/local_dial.h"
 #include "proto/ring_reader.h"
@@ -43,10 +39,9 @@ static_assert((int)LOCKSTEP_COMMAND_MACHINE == COMMAND_MACHINE &&
 
 enum {
     RETRY_MS = 100,
-    STATUS_MS = 2000,           /* for one answer to who the node is */
-    PATIENCE_FIRST_MS = 2000,   /* it answers, and its local socket does not: it may have begun just now */
-    PATIENCE_AGAIN_MS = 30000,  /* after a restart there is more to do than the first time */
-    COPY_BYTES_MAX = 256 << 10, /* at once out of the ring, if not for one larger block: stays in the cache */
+    STATUS_MS = 2000,          /* for one answer to who the node is */
+    PATIENCE_FIRST_MS = 2000,  /* it answers, and its local socket does not: it may have begun just now */
+    PATIENCE_AGAIN_MS = 30000, /* after a restart there is more to do than the first time */
     BELL_MS = 1,
     BELLS_AT_ONCE_MAX = 64, /* one has a sense */
     MOVES_MAX = 256,        /* in a call whose time is over: a node may show blocks without commands for ever */
@@ -58,7 +53,6 @@ struct lockstep_tail {
     enum tail_state state;
     int epoll_fd;
     char endpoint[LOCKSTEP_ENDPOINT_BYTES_MAX];
-    uint64_t from_position;
     uint64_t find_deadline_ns; /* until it was found once */
     bool found;                /* once */
 
@@ -70,25 +64,9 @@ struct lockstep_tail {
     raft_member member_id;
     uint64_t boot;
     int socket;
-    struct ring_reader *ring;
-    struct ring_reader_slot *slot;
     uint64_t rung_ns;
 
-    raft_index next_index; /* of the next block; 0 = not known yet */
-    bool chained;          /* base is that of the block before it */
-    struct block_base base;
-    uint64_t ask_number;
-    bool lapped; /* what is asked for has left the ring under our eyes */
-
-    uint8_t *buffer;                /* BLOCK_BYTES_MAX */
-    size_t buffer_at, buffer_bytes; /* blocks that are not opened yet */
-    size_t part_bytes;              /* ASKING: of a block larger than a packet */
-    raft_index block_index;         /* the one that is handed out */
-    raft_term block_term;
-    uint64_t block_time_ns;
-    struct block_cursor cursor;
-    uint64_t handed_position; /* of the last record; 0 = none */
-
+    struct tail_reader reader;
     uint8_t *packet; /* LOCAL_ANSWER_BYTES_MAX */
     struct lockstep_tail_status status;
     int error;
@@ -108,13 +86,9 @@ static void say(struct lockstep_tail *tail, const char *format, ...)
 
 static void detach(struct lockstep_tail *tail)
 {
-    ring_reader_close(tail->ring);
-    tail->ring = NULL;
-    ring_reader_slot_unmap(tail->slot);
-    tail->slot = NULL;
+    tail_reader_detach(&tail->reader);
     if (tail->socket >= 0) close(tail->socket); /* leaves the epoll set with it */
     tail->socket = -1;
-    tail->part_bytes = 0;
     tail->status.attached = false;
 }
 
@@ -249,18 +223,10 @@ static void look(struct lockstep_tail *tail)
     }
 }
 
-static bool grant_fits(const struct lockstep_tail *tail, const struct local_reply *reply)
-{
-    struct ring_identity identity = ring_reader_identity(tail->ring);
-    return reply->cluster_id == tail->cluster_id && reply->member_id == tail->member_id &&
-           identity.cluster_id == reply->cluster_id && identity.member_id == reply->member_id &&
-           identity.boot == reply->boot && identity.group == reply->group;
-}
-
 static void attach(struct lockstep_tail *tail, const struct local_reply *reply, int ring_fd, int slot_fd)
 {
-    int rc = ring_reader_open(ring_fd, &tail->ring);
-    if (rc == 0) rc = grant_fits(tail, reply) ? ring_reader_slot_map(slot_fd, &tail->slot) : LOCKSTEP_EPROTO;
+    bool wanted = reply->cluster_id == tail->cluster_id && reply->member_id == tail->member_id;
+    int rc = wanted ? tail_reader_attach(&tail->reader, reply, ring_fd, slot_fd) : LOCKSTEP_EPROTO;
     close(ring_fd);
     close(slot_fd);
     if (rc == LOCKSTEP_EVERSION) {
@@ -282,7 +248,6 @@ static void attach(struct lockstep_tail *tail, const struct local_reply *reply, 
         tail->patience_ns = 0;
         tail->boot = reply->boot;
         tail->status.attached = true;
-        tail->lapped = false;
         tail->text[0] = 0;
     }
 }
@@ -322,13 +287,7 @@ static bool greeted(struct lockstep_tail *tail)
     return true;
 }
 
-/* --- blocks into the buffer ---------------------------------------------------------------------------------------- */
-
-static void damaged(struct lockstep_tail *tail, const char *what)
-{
-    say(tail, "%s: %s; look at the node's log ('lockstep log verify'), and begin a new tail", tail->endpoint, what);
-    fail(tail, LOCKSTEP_ECORRUPT);
-}
+/* --- what the reader asks for -------------------------------------------------------------------------------------- */
 
 /* A packet that is no bell: its bytes. 0: none now, or the connection is lost. */
 static size_t receive(struct lockstep_tail *tail)
@@ -347,202 +306,50 @@ static size_t receive(struct lockstep_tail *tail)
     return 0;
 }
 
-static void ask(struct lockstep_tail *tail)
+static void ask(struct lockstep_tail *tail, const struct local_ask *question)
 {
     uint8_t packet[LOCAL_ASK_BYTES];
-    const struct local_ask question = {
-        .number = ++tail->ask_number,
-        .position = tail->next_index == 0 ? tail->from_position : 0,
-        .index = tail->next_index,
-        .offset = (uint32_t)tail->part_bytes,
-    };
-    local_ask_write(&question, packet);
+    local_ask_write(question, packet);
     tail->state = TAIL_ASKING;
     if (fds_send(tail->socket, packet, sizeof packet, NULL, 0) != 0) lost(tail, "the node hung up");
 }
 
-/* Bytes of the log: the first block whole, and others behind it; or a part of it. */
-static void take(struct lockstep_tail *tail, const struct local_answer *answer, size_t bytes)
+static void stopped(struct lockstep_tail *tail)
 {
-    struct block_header header;
-    bool other = tail->next_index != 0 && answer->index != tail->next_index;
-    if (other || answer->index == 0 || answer->offset != tail->part_bytes ||
-        bytes > BLOCK_BYTES_MAX - tail->part_bytes) {
-        say(tail, "%s: the node answers what was not asked", tail->endpoint);
-        fail(tail, LOCKSTEP_EPROTO);
-        return;
-    }
-    memcpy(tail->buffer + tail->part_bytes, tail->packet + LOCAL_ANSWER_BYTES, bytes);
-    tail->part_bytes += bytes;
-    if (block_header_read(tail->buffer, tail->part_bytes, &header) != 0 || header.index != answer->index) {
-        damaged(tail, "what the node told of its log is no block");
-        return;
-    }
-    tail->next_index = answer->index;
-    if (tail->part_bytes < header.bytes) {
-        ask(tail);
-        return;
-    }
-    tail->buffer_at = 0;
-    tail->buffer_bytes = tail->part_bytes;
-    tail->part_bytes = 0;
-    tail->state = TAIL_FOLLOWING;
+    say(tail, "%s: %s", tail->endpoint, tail->reader.why);
+    fail(tail, tail->reader.error);
 }
 
-static void gone(struct lockstep_tail *tail, log_position oldest)
+static bool moved(struct lockstep_tail *tail, enum tail_move move, const struct local_ask *question)
 {
-    uint64_t wanted = tail->chained ? tail->base.next_position : tail->from_position;
-    tail->status.oldest_position = oldest;
-    say(tail, "%s: position %" PRIu64 " is compacted away; the oldest that the log has is %" PRIu64 ": begin there",
-        tail->endpoint, wanted, oldest);
-    fail(tail, LOCKSTEP_EGONE);
+    if (move == TAIL_ASK) ask(tail, question);
+    if (move == TAIL_STOPPED) stopped(tail);
+    return move != TAIL_NOTHING;
 }
 
 static bool told(struct lockstep_tail *tail)
 {
-    struct local_answer answer;
+    struct local_ask question;
     size_t bytes = receive(tail);
     if (bytes == 0) return tail->state != TAIL_ASKING;
-    int rc = local_answer_read(tail->packet, bytes, &answer);
-    if (rc != 0 || answer.number != tail->ask_number) {
-        say(tail, "%s: the node answers what was not asked", tail->endpoint);
-        fail(tail, rc == LOCKSTEP_EVERSION ? rc : LOCKSTEP_EPROTO);
-        return true;
-    }
     tail->state = TAIL_FOLLOWING;
-    switch (answer.error) {
-    case 0: take(tail, &answer, bytes - LOCAL_ANSWER_BYTES); break;
-    case LOCKSTEP_EGONE: gone(tail, answer.oldest); break;
-    case LOCKSTEP_ENOTFOUND: /* above what the log has: from there on, the ring does */
-        if (tail->next_index == 0) tail->next_index = answer.index + 1;
-        break;
-    case LOCKSTEP_EINVAL:
-        say(tail, "%s: the node has another block %" PRIu64 " than before", tail->endpoint, tail->next_index);
-        fail(tail, LOCKSTEP_ECORRUPT);
-        break;
-    default: break; /* asked again */
-    }
-    return true;
-}
-
-/* How far we are, for whoever asks the node. */
-static void tell_position(struct lockstep_tail *tail, ring_pos position)
-{
-    if (ring_word_load(&tail->slot->position) != position) ring_word_store(&tail->slot->position, position);
-}
-
-/* Blocks out of the ring. False: there are none now. */
-static bool pull(struct lockstep_tail *tail)
-{
-    struct ring_view view;
-    struct ring_blocks blocks;
-    int rc = ring_reader_look(tail->ring, &view);
-    if (rc == LOCKSTEP_EUNAVAILABLE) return false; /* who changes it rings when it is done */
-    if (rc == 0) {
-        tail->status.commit_index = view.commit;
-        if (tail->next_index == 0 && tail->from_position != LOCKSTEP_TAIL_NOW) {
-            ask(tail);
-            return true;
-        }
-        if (tail->next_index == 0) tail->next_index = view.commit + 1;
-        if (tail->next_index > view.commit) {
-            tell_position(tail, view.tail);
-            return false;
-        }
-        rc = ring_reader_copy(tail->ring, &view, tail->next_index, view.commit, tail->buffer, COPY_BYTES_MAX, &blocks);
-        if (rc == LOCKSTEP_ETOOBIG)
-            rc = ring_reader_copy(tail->ring, &view, tail->next_index, tail->next_index, tail->buffer, BLOCK_BYTES_MAX,
-                                  &blocks);
-    }
-    switch (rc) {
-    case 0:
-        tail->buffer_at = 0;
-        tail->buffer_bytes = blocks.bytes;
-        tail->lapped = false;
-        tell_position(tail, blocks.end);
-        return true;
-    case LOCKSTEP_EUNAVAILABLE: return false; /* another epoch */
-    case LOCKSTEP_ELAPPED:
-        if (!tail->lapped) {
-            tail->status.lapped++;
-            ring_word_store(&tail->slot->lapped,
-                            ring_word_load(&tail->slot->lapped) + 1); /* ours alone; since attach */
-        }
-        tail->lapped = true;
-        ask(tail);
-        return true;
-    default: damaged(tail, "there is nonsense in its ring"); return true;
-    }
+    return moved(tail, tail_reader_told(&tail->reader, tail->packet, bytes, &question), &question);
 }
 
 static bool follow(struct lockstep_tail *tail)
 {
-    if (pull(tail)) return true;
+    struct local_ask question;
+    if (moved(tail, tail_reader_pull(&tail->reader, &question), &question)) return true;
     if (receive(tail) == 0) return tail->state != TAIL_FOLLOWING;
     say(tail, "%s: the node sent what nobody asked for", tail->endpoint);
     fail(tail, LOCKSTEP_EPROTO);
     return true;
 }
 
-/* --- records ------------------------------------------------------------------------------------------------------- */
-
-/* The next block of the buffer, checked. False: there is none, or something is wrong with it. */
-static bool block_open(struct lockstep_tail *tail)
-{
-    struct block_header header;
-    const size_t at = tail->buffer_at, end = tail->buffer_bytes;
-    const uint8_t *block = tail->buffer + at;
-    size_t left = end - at;
-    if (left == 0) return false;
-    tail->buffer_at = tail->buffer_bytes = 0; /* until it is known to be good */
-    if (block_header_read(block, left, &header) != 0 || header.bytes > left || header.index != tail->next_index ||
-        block_body_check(block, &header) != 0) {
-        damaged(tail, "a block does not match its checksum");
-        return false;
-    }
-    if (tail->chained && block_chain_check(&tail->base, &header) != 0) {
-        damaged(tail, "its log does not go on from the block that was handed out last");
-        return false;
-    }
-    if (!tail->chained && header.first_position > tail->from_position && tail->from_position != LOCKSTEP_TAIL_NOW) {
-        gone(tail, header.first_position);
-        return false;
-    }
-    tail->buffer_at = at + header.bytes;
-    tail->buffer_bytes = end;
-    tail->base = block_base_after(&header);
-    tail->chained = true;
-    tail->next_index = header.index + 1;
-    tail->block_index = header.index;
-    tail->block_term = header.term;
-    tail->block_time_ns = header.time_ns;
-    tail->cursor = header.type == BLOCK_COMMANDS ? block_cursor(block, &header) : (struct block_cursor){0};
-    return true;
-}
-
 static bool record_next(struct lockstep_tail *tail, struct lockstep_tail_record *ret)
 {
-    struct command_view view;
-    do {
-        while (tail->cursor.at != NULL && block_cursor_next(&tail->cursor, &view)) {
-            if (view.position < tail->from_position) continue;
-            *ret = (struct lockstep_tail_record){
-                .index = tail->block_index,
-                .position = view.position,
-                .term = tail->block_term,
-                .time_ns = tail->block_time_ns,
-                .session = view.header.session,
-                .seq = view.header.seq,
-                .entity = view.header.entity,
-                .kind = view.header.kind,
-                .payload_bytes = view.header.bytes,
-                .payload = view.payload,
-            };
-            tail->handed_position = view.position;
-            return true;
-        }
-        tail->cursor.at = NULL;
-    } while (block_open(tail));
+    if (tail_reader_record(&tail->reader, ret)) return true;
+    if (tail->reader.error != 0 && tail->state != TAIL_FAILED) stopped(tail);
     return false;
 }
 
@@ -575,15 +382,6 @@ static bool move(struct lockstep_tail *tail)
     return true;
 }
 
-/* S7: say that we sleep, then look once more. */
-static bool go_to_sleep(struct lockstep_tail *tail)
-{
-    struct ring_view view;
-    ring_sleeps_store(&tail->slot->sleeps, true);
-    int rc = ring_reader_look(tail->ring, &view);
-    return rc == LOCKSTEP_EUNAVAILABLE || (rc == 0 && view.commit < tail->next_index);
-}
-
 static int until_ms(uint64_t due_ns)
 {
     uint64_t now_ns = client_now_ns();
@@ -599,7 +397,7 @@ static int min_timeout(int a, int b)
 int lockstep_tail_timeout_ms(struct lockstep_tail *tail)
 {
     int found_ms = tail->found ? -1 : until_ms(tail->find_deadline_ns);
-    if (tail->cursor.at != NULL || tail->buffer_at < tail->buffer_bytes) return 0;
+    if (tail_reader_has_more(&tail->reader)) return 0;
     switch (tail->state) {
     case TAIL_LOOKING:
         return tail->client == NULL ? 0 : min_timeout(found_ms, lockstep_client_timeout_ms(tail->client));
@@ -608,7 +406,7 @@ int lockstep_tail_timeout_ms(struct lockstep_tail *tail)
     case TAIL_ASKING: return found_ms;
     case TAIL_FOLLOWING:
         if (client_now_ns() - tail->rung_ns < BELL_MS * CLIENT_MS_NS) return BELL_MS;
-        return go_to_sleep(tail) ? -1 : 0;
+        return tail_reader_sleep(&tail->reader) ? -1 : 0;
     default: return 0;
     }
 }
@@ -617,7 +415,7 @@ int lockstep_tail_next(struct lockstep_tail *tail, struct lockstep_tail_record *
 {
     if (record_next(tail, ret)) return 0;
     uint64_t deadline_ns = timeout_ms < 0 ? UINT64_MAX : client_now_ns() + CLIENT_MS_NS * (unsigned)timeout_ms;
-    if (tail->slot != NULL) ring_sleeps_store(&tail->slot->sleeps, false);
+    tail_reader_wake(&tail->reader);
     for (int moves = 0;; moves++) {
         if (tail->state == TAIL_FAILED) return tail->error;
         bool moved = move(tail);
@@ -632,7 +430,7 @@ int lockstep_tail_next(struct lockstep_tail *tail, struct lockstep_tail_record *
             say(tail, "the system refused to wait for sockets: %s", strerror(errno));
             fail(tail, LOCKSTEP_EIO);
         }
-        if (tail->slot != NULL) ring_sleeps_store(&tail->slot->sleeps, false);
+        tail_reader_wake(&tail->reader);
     }
 }
 
@@ -643,12 +441,16 @@ int lockstep_tail_fd(const struct lockstep_tail *tail)
 
 void lockstep_tail_status(const struct lockstep_tail *tail, struct lockstep_tail_status *ret)
 {
+    const struct tail_reader *r = &tail->reader;
     *ret = tail->status;
     ret->cluster_id = tail->cluster_id;
     ret->member_id = tail->member_id;
     ret->boot = tail->boot;
-    ret->next_index = tail->next_index;
-    ret->next_position = tail->handed_position != 0 ? tail->handed_position + 1 : tail->from_position;
+    ret->next_index = r->next_index;
+    ret->next_position = r->handed_position != 0 ? r->handed_position + 1 : r->from_position;
+    ret->commit_index = r->commit_index;
+    ret->lapped = r->lapped_count;
+    ret->oldest_position = r->oldest_position;
 }
 
 const char *lockstep_tail_text(const struct lockstep_tail *tail)
@@ -688,12 +490,11 @@ static int tail_open(const struct lockstep_tail_options *given, struct lockstep_
     snprintf(why, why_room, "no memory or descriptor for a tail; free some");
     if (tail == NULL) return rc;
     tail->socket = -1;
-    tail->from_position = options.from_position;
     tail->find_deadline_ns = client_now_ns() + options.deadline_ms * CLIENT_MS_NS;
-    tail->buffer = malloc(BLOCK_BYTES_MAX);
     tail->packet = malloc(LOCAL_ANSWER_BYTES_MAX);
     tail->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (tail->buffer == NULL || tail->packet == NULL || tail->epoll_fd < 0) goto fail;
+    if (tail_reader_open(&tail->reader, options.from_position) != 0 || tail->packet == NULL || tail->epoll_fd < 0)
+        goto fail;
     rc = endpoint_read(tail, options.endpoint, why, why_room);
     if (rc != 0) goto fail;
     rc = client_open(tail, why, why_room); /* now, because it knows what an address is */
@@ -728,7 +529,7 @@ void lockstep_tail_close(struct lockstep_tail *tail)
     detach(tail);
     lockstep_client_close(tail->client);
     if (tail->epoll_fd >= 0) close(tail->epoll_fd);
-    free(tail->buffer);
+    tail_reader_close(&tail->reader);
     free(tail->packet);
     free(tail);
 }

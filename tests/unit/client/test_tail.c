@@ -525,6 +525,48 @@ START_TEST(an_observer_that_slept_while_the_log_was_compacted_is_told_so)
 }
 END_TEST
 
+START_TEST(compacted_blocks_without_commands_that_are_wanted_lose_nothing) /* the simulator found it */
+{
+    tail_from(1);
+    append();
+    commit(1);
+    expect(1, 1);
+    append_sized(1, 0, 0); /* a term begins with such a block */
+    append_sized(1, 0, 0);
+    lap();
+    node.compacted = 3;
+    expect(1 + COMMANDS, ring_last(node.ring).index);
+}
+END_TEST
+
+START_TEST(what_is_compacted_below_the_position_that_is_waited_for_loses_nothing)
+{
+    append();
+    commit(1);
+    store(1);
+    tail_from(2 + 10 * COMMANDS);
+    settle();
+    lap();
+    node.compacted = 10; /* block 11 holds it */
+    expect(2 + 10 * COMMANDS, ring_last(node.ring).index);
+}
+END_TEST
+
+START_TEST(what_is_compacted_of_blocks_that_are_passed_over_loses_nothing)
+{
+    append();
+    commit(1);
+    tail_from(2 + 10 * COMMANDS);
+    settle();
+    append();
+    commit(2);
+    settle(); /* block 2 is read, and lies below the position */
+    lap();
+    node.compacted = 10;
+    expect(2 + 10 * COMMANDS, ring_last(node.ring).index);
+}
+END_TEST
+
 /* --- again --------------------------------------------------------------------------------------------------------------- */
 
 START_TEST(after_a_restart_it_goes_on_behind_what_it_handed_out)
@@ -881,6 +923,9 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_position_that_is_compacted_is_refused_with_the_oldest_one);
     tcase_add_test(tests, a_log_that_is_empty_begins_in_the_ring);
     tcase_add_test(tests, an_observer_that_slept_while_the_log_was_compacted_is_told_so);
+    tcase_add_test(tests, compacted_blocks_without_commands_that_are_wanted_lose_nothing);
+    tcase_add_test(tests, what_is_compacted_below_the_position_that_is_waited_for_loses_nothing);
+    tcase_add_test(tests, what_is_compacted_of_blocks_that_are_passed_over_loses_nothing);
     tcase_add_test(tests, after_a_restart_it_goes_on_behind_what_it_handed_out);
     tcase_add_test(tests, a_hang_up_alone_costs_nothing);
     tcase_add_test(tests, another_log_under_the_same_name_is_noticed);
