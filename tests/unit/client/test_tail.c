@@ -2,12 +2,14 @@
 /* test_tail.c - a tail against a node that is this test: a real ring, a socket, and a log that answers as it likes.
  * Both run in one thread, in turns: what the tail sees is what the test did. Processes: tests/system/test_tail.py. */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -39,6 +41,7 @@ static struct {
     struct block_header headers[BLOCKS_MAX];
     raft_index compacted, stored; /* the log has what lies between */
     int refuses;                  /* an error to answer hellos with */
+    struct local_reply says;      /* who it is */
     bool answers;                 /* questions, as a node does */
     unsigned asked;               /* questions so far */
 } node;
@@ -56,6 +59,7 @@ static void node_up(const struct block_base *base)
     socklen_t bytes = local_address(cluster_id, member_id, &address);
     ck_assert_int_eq(ring_open(&options, &node.ring), 0);
     ring_start(node.ring, base);
+    node.says = (struct local_reply){.cluster_id = cluster_id, .member_id = member_id, .boot = node.boot};
     node.connection = -1;
     node.slot_fd = -1;
     node.fake_fd = -1;
@@ -148,13 +152,13 @@ static void greet(void)
 {
     uint8_t packet[LOCAL_REPLY_BYTES];
     struct local_hello hello;
-    struct local_reply reply = {
-        .cluster_id = cluster_id, .member_id = member_id, .boot = node.boot, .error = node.refuses};
+    struct local_reply reply = node.says;
     ssize_t got = fds_receive(node.connection, packet, sizeof packet, NULL, 0);
     if (got == LOCKSTEP_EUNAVAILABLE) return;
     ck_assert_int_eq(local_hello_read(packet, (size_t)got, &hello), 0);
     ck_assert_uint_eq(hello.kind, LOCAL_OBSERVER);
     ck_assert_uint_eq(hello.wanted_id, member_id);
+    reply.error = node.refuses;
     if (node.refuses != 0) snprintf(reply.why, sizeof reply.why, "no");
     local_reply_write(&reply, packet);
     ck_assert_int_eq(ring_reader_slot_make(&node.slot_fd, &node.slot), 0);
@@ -637,6 +641,38 @@ START_TEST(another_version_is_named)
 }
 END_TEST
 
+/* What it hands over is its own, of this start, and it is who was asked for. */
+START_TEST(a_ring_of_somebody_else_is_not_followed)
+{
+    for (int kind = 0; kind < 6; kind++) {
+        struct ring_options options = {.bytes = RING_BYTES,
+                                       .block_bytes_max = RING_BYTES / 4,
+                                       .cluster_id = cluster_id,
+                                       .member_id = member_id,
+                                       .boot = node.boot};
+        struct ring *other;
+        struct local_reply before = node.says;
+        if (kind == 0 || kind == 4) options.cluster_id++;
+        if (kind == 1 || kind == 5) options.member_id++;
+        if (kind == 2) options.boot++;
+        if (kind == 3) options.group++;
+        if (kind == 4) node.says.cluster_id++; /* so they agree with each other, and not with whom it looked for */
+        if (kind == 5) node.says.member_id++;
+        ck_assert_int_eq(ring_open(&options, &other), 0);
+        ring_start(other, &(struct block_base){.next_position = 1});
+        node.fake_fd = ring_fd(other);
+        tail_from(1);
+        expect_end(LOCKSTEP_EPROTO);
+        lockstep_tail_close(tail);
+        tail = NULL;
+        hang_up();
+        ring_close(other);
+        node.fake_fd = -1;
+        node.says = before;
+    }
+}
+END_TEST
+
 START_TEST(a_node_that_is_not_on_this_host_is_named_with_what_to_do)
 {
     const struct lockstep_tail_options options = {.size = sizeof options, .endpoint = NOWHERE, .deadline_ms = 50};
@@ -805,6 +841,43 @@ START_TEST(answers_that_fit_no_question_end_it)
 }
 END_TEST
 
+START_TEST(a_block_that_the_node_has_otherwise_than_it_was_begun_ends_it)
+{
+    lap();
+    tail_from(1);
+    struct local_ask question = next_question();
+    send_answer((struct local_answer){.number = question.number, .error = LOCKSTEP_EINVAL}, NULL, 0);
+    expect_end(LOCKSTEP_ECORRUPT);
+}
+END_TEST
+
+static void on_alarm(int number)
+{
+    (void)number;
+}
+
+START_TEST(a_signal_ends_the_waiting_so_that_its_owner_may_end)
+{
+    struct lockstep_tail_record record;
+    const struct sigaction interrupts = {.sa_handler = on_alarm};
+    /* again and again: the first may come before the waiting */
+    const struct itimerval often = {.it_interval = {.tv_usec = 10000}, .it_value = {.tv_usec = 10000}}, never = {0};
+    struct sigaction before;
+    tail_from(1);
+    settle();
+    ck_assert_int_eq(sigaction(SIGALRM, &interrupts, &before), 0);
+    ck_assert_int_eq(setitimer(ITIMER_REAL, &often, NULL), 0);
+    int rc = lockstep_tail_next(tail, &record, -1);
+    ck_assert_int_eq(setitimer(ITIMER_REAL, &never, NULL), 0);
+    ck_assert_int_eq(sigaction(SIGALRM, &before, NULL), 0);
+    ck_assert_int_eq(rc, LOCKSTEP_EUNAVAILABLE);
+    ck_assert_str_eq(lockstep_tail_text(tail), "");
+    append();
+    commit(1);
+    expect(1, 1);
+}
+END_TEST
+
 START_TEST(packets_that_nobody_asked_for_end_it_and_bells_without_end_the_connection)
 {
     struct lockstep_tail_record record;
@@ -931,6 +1004,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, another_log_under_the_same_name_is_noticed);
     tcase_add_test(tests, a_node_with_all_observers_that_it_takes_is_named);
     tcase_add_test(tests, another_version_is_named);
+    tcase_add_test(tests, a_ring_of_somebody_else_is_not_followed);
     tcase_add_test(tests, a_node_that_is_not_on_this_host_is_named_with_what_to_do);
     tcase_add_test(tests, a_port_where_nobody_listens_and_an_address_that_is_none_are_named);
     tcase_add_test(tests, descriptors_of_ones_own_that_are_used_up_are_named_and_no_fault_of_the_node);
@@ -938,6 +1012,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, a_log_that_tells_damaged_blocks_is_not_believed);
     tcase_add_test(tests, a_block_that_ends_behind_what_was_told_is_not_looked_for_there);
     tcase_add_test(tests, answers_that_fit_no_question_end_it);
+    tcase_add_test(tests, a_block_that_the_node_has_otherwise_than_it_was_begun_ends_it);
+    tcase_add_test(tests, a_signal_ends_the_waiting_so_that_its_owner_may_end);
     tcase_add_test(tests, packets_that_nobody_asked_for_end_it_and_bells_without_end_the_connection);
     tcase_add_test(tests, the_first_block_has_to_be_the_one_that_was_looked_for);
     tcase_add_test(tests, a_ring_of_garbage_leads_nowhere);
