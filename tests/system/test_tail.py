@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -411,6 +412,18 @@ class Ends(TailCase):
         """It said nothing but what it waited for: hosts stand still."""
         for line in errors.splitlines():
             self.assertTrue(line.startswith("lockstep: tail: "), errors)
+
+    def test_another_cluster_at_the_nodes_address_is_not_followed(self):
+        cluster = self.make(nodes=1)
+        node = cluster.leader()
+        self.put(cluster, 5)
+        tail = self.tail(node, "before", "--from", "1")
+        tail.reaches(5)
+        node.kill()
+        shutil.rmtree(node.data)
+        node.start()
+        self.assertEqual(tail.popen.wait(settings.patience(60)), 5, tail.errors.read_text())
+        self.assertIn("another cluster answers there now", tail.errors.read_text())
 
     def test_errors_say_what_to_do(self):
         cluster = self.make(nodes=1, sections={"transport": {"shared_memory": "off"}})
