@@ -216,6 +216,11 @@ struct ring_ack {
     uint64_t round;
 };
 
+static inline bool ring_acks_equal(const struct ring_ack *a, const struct ring_ack *b)
+{
+    return a->epoch == b->epoch && a->durable == b->durable && a->validated == b->validated && a->round == b->round;
+}
+
 /* Reader. Under a new epoch the old numbers go before its epoch comes, so that whoever loads the epoch first never sees them
  * under it. epoch 0: nothing counts any more. */
 static inline void ring_ack_store(struct ring_reader_slot *slot, const struct ring_ack *ack)

@@ -6,15 +6,11 @@
  *   leader  send(APPEND, HEARTBEAT) --swallowed: it lies in the ring-->   . . . ring . . .   --copied, checked--> next  follower
  *           next <-- an ack, made of the slot <--  . . . slot . . .  <-- written -- send(ACK)
  *
- * A follower pulls (struct source):
- *   IDLE -> PULLS   [ack_begins]  our node says to L, in term T: our logs match up to v; L's ring leads in T and holds v
- *   PULLS -> IDLE   [source_stop] refused, full, not taken, lapped, another epoch or term, hung up: TCP goes on
+ * A follower pulls from when its node says to L that their logs match, until something stands in the way: local_source.h.
  * While it pulls, its slot names the ring's epoch: then, and only then, the leader sends it neither blocks nor heartbeats.
  * What was swallowed and never read is lost as on a wire, and Raft repeats it (by TCP, since the slot's epoch is 0).
  *
- * S1  Blocks are copied here (ring_reader_copy looks again behind the copy); the node checks and uses the copy.
  * S2  An ack counts for the epoch that it was written under, which must be the ring's present one.
- * S3  A ring is followed while it leads in the term in which our own node acknowledges to it.
  * S4  Whoever dies or stops anywhere: its words stay as they are. The link tells of a hang-up; Raft's timers of a stop.
  * S5  What comes from a slot is an ack like one from the wire: the core refuses what cannot be.
  * S6  The leader looks at one word of a follower that it swallows for. It copies nothing for it and waits for nothing.
@@ -33,34 +29,13 @@
 #include "base/assert.h"
 #include "lockstep/errors.h"
 #include "proto/ring_reader.h"
+#include "transport/local_source.h"
 
 enum {
     NO_CONNECTION = LOCAL_CONNECTIONS_MAX,
     PULLS_A_TURN_MAX = 8, /* frames of all sources, so that the others' have their turn */
     ACK_LOOKS_MAX = 4,
     READERS_MAX = RAFT_MEMBERS_MAX + LOCAL_OBSERVERS_MAX,
-};
-
-/* Whom we may follow. */
-struct source {
-    unsigned connection; /* NO_CONNECTION; granted when reader is there */
-    raft_member member;
-    uint64_t retry_ns; /* not dialled before */
-    struct ring_reader *reader;
-    struct ring_reader_slot *slot; /* ours, in memory that the ring's node made */
-    bool told;                     /* people know why it is not there */
-
-    uint64_t epoch; /* under which we pull; 0 = we do not */
-    raft_term term;
-    raft_index last; /* handed to the node, or known to be there */
-    raft_term last_term;
-    ring_pos position;   /* behind it */
-    raft_index settled;  /* last, when the turn before ended: our node must have it by now */
-    raft_index commit;   /* told to the node */
-    uint64_t beat;       /* told to the node */
-    struct ring_ack ack; /* what stands in the slot */
-    bool spoke;          /* the slot has news since the last flush */
-    uint64_t rung;       /* the value of the ring's sleep word for which we rang */
 };
 
 /* Who reads our ring: by peer slot, then the observers. */
@@ -137,14 +112,6 @@ static struct ring *the_ring(struct local *local)
 }
 
 /* --- who is there ------------------------------------------------------------------------------------------------- */
-
-static void source_stop(struct source *source)
-{
-    if (source->epoch == 0) return;
-    source->epoch = 0;
-    source->ack = (struct ring_ack){0};
-    ring_ack_store(source->slot, &source->ack);
-}
 
 /* Its connection is no more, or is to be ended by the next flush. */
 static void source_drop(struct local *local, struct source *source)
@@ -423,11 +390,6 @@ static bool swallow(struct local *local, const struct transport_send *send)
     return true;
 }
 
-static bool acks_equal(const struct ring_ack *a, const struct ring_ack *b)
-{
-    return a->epoch == b->epoch && a->durable == b->durable && a->validated == b->validated && a->round == b->round;
-}
-
 /* Whether a slot says what the node has not been told; then that, as far as it stands still. */
 static bool reader_has_news(const struct reader *reader, uint64_t epoch, struct ring_ack *ret)
 {
@@ -436,10 +398,10 @@ static bool reader_has_news(const struct reader *reader, uint64_t epoch, struct 
     if (!ring_ack_load(reader->slot, epoch, ret)) return false;
     for (unsigned i = 0; i < ACK_LOOKS_MAX; i++) { /* a round that is newer than the rest looks like a lost append */
         if (!ring_ack_load(reader->slot, epoch, &again)) return false;
-        if (acks_equal(&again, ret)) break;
+        if (ring_acks_equal(&again, ret)) break;
         *ret = again;
     }
-    return !acks_equal(ret, &reader->acked);
+    return !ring_acks_equal(ret, &reader->acked);
 }
 
 static bool next_ack(struct local *local, struct transport_frame *ret)
@@ -464,139 +426,24 @@ static bool next_ack(struct local *local, struct transport_frame *ret)
 
 /* --- the follower's side ---------------------------------------------------------------------------------------------- */
 
-/* An ack that refuses nothing says: in this term, our logs match up to there. From there on we pull, if the ring has it. */
-static bool ack_begins(struct source *source, const struct raft_message *m)
-{
-    struct ring_view view;
-    struct ring_slot at;
-    raft_index validated = m->as.ack.validated_index;
-    if (ring_reader_look(source->reader, &view) != 0 || !view.leads || view.term != m->term) return false;
-    if (validated > view.last_index || ring_reader_find(source->reader, &view, validated, &at) != 0) return false;
-    source->epoch = view.epoch;
-    source->term = m->term;
-    source->last = source->settled = validated;
-    source->last_term = at.term;
-    source->position = at.pos + at.bytes;
-    source->commit = 0;
-    source->beat = view.beat; /* that was sent */
-    ring_word_store(&source->slot->position, source->position);
-    return true;
-}
-
-/* Blocks that came by TCP meanwhile need not come again. */
-static void skip_to(struct source *source, raft_index validated)
-{
-    struct ring_view view;
-    struct ring_slot at;
-    if (ring_reader_look(source->reader, &view) != 0 || view.epoch != source->epoch) return;
-    if (validated > view.last_index || ring_reader_find(source->reader, &view, validated, &at) != 0) return;
-    source->last = source->settled = validated;
-    source->last_term = at.term;
-    source->position = at.pos + at.bytes;
-    ring_word_store(&source->slot->position, source->position);
-}
-
-/* True: it stands in the slot. */
-static bool speak(struct source *source, const struct raft_message *m)
-{
-    const struct raft_ack *ack = &m->as.ack;
-    if (source->reader == NULL || source->member != m->to) return false;
-    /* What was handed out in an earlier turn and is not validated was not taken: refused, or damaged. Raft repeats it. */
-    bool bad = ack->rejected || ack->full || m->term != source->term || ack->validated_index < source->settled;
-    if (source->epoch != 0 && bad) {
-        source_stop(source);
-        return false;
-    }
-    if (source->epoch == 0 && (ack->rejected || ack->full || !ack_begins(source, m))) return false;
-    if (ack->validated_index > source->last) skip_to(source, ack->validated_index);
-    const struct ring_ack news = {
-        .epoch = source->epoch, .durable = ack->durable_index, .validated = ack->validated_index, .round = ack->round};
-    if (acks_equal(&news, &source->ack)) return true;
-    source->ack = news;
-    ring_ack_store(source->slot, &news);
-    source->spoke = true;
-    return true;
-}
-
-static bool source_has_news(const struct source *source)
-{
-    struct ring_view view;
-    if (source->epoch == 0) return false;
-    int rc = ring_reader_look(source->reader, &view);
-    /* Being changed: whoever does that rings when it is done. */
-    if (rc != 0) return rc != LOCKSTEP_EUNAVAILABLE;
-    /* A commit alone is worth no turn: it is read in the next one. */
-    return view.epoch != source->epoch || view.last_index > source->last || view.beat != source->beat;
-}
-
-static struct raft_message message_from(const struct local *local, const struct source *source, uint8_t type)
-{
-    return (struct raft_message){
-        .type = type, .from = source->member, .to = local->hello.member_id, .term = source->term};
-}
-
-/* The next blocks into the buffer. 0, or an error of ring_reader_copy. */
-static int copy(struct local *local, const struct source *source, const struct ring_view *view,
-                struct ring_blocks *blocks)
-{
-    raft_index first = source->last + 1;
-    int rc = ring_reader_copy(source->reader, view, first, view->last_index, local->buffer, TRANSPORT_APPEND_BYTES_MAX,
-                              blocks);
-    if (rc != LOCKSTEP_ETOOBIG) return rc;
-    return ring_reader_copy(source->reader, view, first, first, local->buffer, BLOCK_BYTES_MAX, blocks);
-}
-
 /* A frame of what moved in this ring since. */
 static bool pull(struct local *local, unsigned index, struct transport_frame *ret)
 {
     struct source *source = &local->sources[index];
-    struct ring_view view;
-    struct ring_blocks blocks;
-    int rc = ring_reader_look(source->reader, &view);
-    if (rc == LOCKSTEP_EUNAVAILABLE) return false;
-    if (rc == 0 && view.epoch != source->epoch) {
-        source_stop(source);
-        return false;
-    }
-    *ret = (struct transport_frame){.slot = index, .member_id = source->member, .type = FRAME_RAFT};
-    bool blocks_came = rc == 0 && view.last_index > source->last;
-    /* A heartbeat is a frame of its own: its ack waits for no disk. */
-    if (rc == 0 && (view.beat != source->beat || (!blocks_came && view.commit != source->commit))) {
-        ret->message = message_from(local, source, RAFT_HEARTBEAT);
-        ret->message.as.heartbeat = (struct raft_heartbeat){.commit = view.commit, .round = view.round};
-        source->beat = view.beat;
-        source->commit = view.commit;
+    int rc = source_pull(source, local->hello.member_id, local->buffer, ret);
+    if (rc == 0) {
+        ret->slot = index;
+        if (ret->body_bytes > 0) source->told = false;
         return true;
     }
-    if (rc == 0 && !blocks_came) return false;
-    if (rc == 0) rc = copy(local, source, &view, &blocks);
-    if (rc == LOCKSTEP_EUNAVAILABLE) return false;
-    if (rc == LOCKSTEP_ELAPPED || rc == LOCKSTEP_ENOTFOUND) {
+    if (rc == LOCKSTEP_ELAPPED) {
         local->counters[index].lapped++;
         ring_word_store(&source->slot->lapped, local->counters[index].lapped);
-        source_stop(source);
-        return false;
-    }
-    if (rc != 0) {
+    } else if (rc != LOCKSTEP_EUNAVAILABLE) {
         report_of(local, source, "there is nonsense in its ring");
         source_end(local, source);
-        return false;
     }
-    ret->message = message_from(local, source, RAFT_APPEND);
-    ret->message.as.append = (struct raft_append){.previous_index = source->last,
-                                                  .previous_term = source->last_term,
-                                                  .last_index = blocks.last,
-                                                  .commit = view.commit,
-                                                  .round = view.round};
-    ret->body = local->buffer;
-    ret->body_bytes = blocks.bytes;
-    source->last = blocks.last;
-    source->last_term = blocks.last_term;
-    source->position = blocks.end;
-    source->commit = view.commit;
-    source->told = false;
-    ring_word_store(&source->slot->position, blocks.end);
-    return true;
+    return false;
 }
 
 static bool next_pull(struct local *local, struct transport_frame *ret)
@@ -725,7 +572,7 @@ static int op_send(struct transport *t, const struct transport_send *send)
     struct local *local = local_of(t);
     if (send->type == FRAME_RAFT) {
         uint8_t type = send->message->type;
-        if (type == RAFT_ACK && speak(&local->sources[send->slot], send->message)) return 0;
+        if (type == RAFT_ACK && source_speak(&local->sources[send->slot], send->message)) return 0;
         if (type == RAFT_HEARTBEAT || type == RAFT_APPEND) {
             local->led_epoch = ring_epoch(the_ring(local));
             local->led_term = send->message->term;
