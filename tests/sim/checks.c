@@ -12,12 +12,15 @@
  * C9  A committed block is durable on a majority.
  * C10 What comes out of shared memory was said: a block is one that its leader held, a round one that it asked for, an ack
  *     one that the reader gave to this leader in this term.
+ * C11 What an observer is shown are the committed blocks' commands, one behind the other, each once; of a node that has died
+ *     also what it alone knew to be committed, if it is so.
  * What is looked at is what is new since the last look, so that the cost is that of the change. Sees the inside of
  * nodes, and changes nothing there. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
+#include "lockstep/client.h"
 #include "server/node_internal.h"
 #include "storage/table.h"
 #include "tests/sim/world.h"
@@ -80,6 +83,8 @@ struct truth {
     uint32_t seen_count;
     struct array committed; /* struct block_committed by index */
     raft_index committed_last;
+    struct array observed; /* uint32_t crc by index: of blocks that nobody else knew to be committed then; 0 = none */
+    raft_index observed_last;
     struct array applied; /* struct command_applied by position */
     log_position applied_last;
     struct array leaders;                           /* raft_member by term: who leads */
@@ -140,6 +145,7 @@ void truth_close(struct truth *truth)
     free(truth->heads.items);
     free(truth->seen.items);
     free(truth->committed.items);
+    free(truth->observed.items);
     free(truth->applied.items);
     free(truth->leaders.items);
     for (unsigned i = 0; i < SIM_NODES_MAX; i++) {
@@ -255,6 +261,10 @@ static void note_commit(struct member *m, raft_index index)
     }
     lk_assert(index == truth->committed_last + 1);
     truth->committed_last = index;
+    uint32_t observed = *ITEM(truth->observed, index, uint32_t);
+    if (observed != 0 && observed != crc)
+        world_violated(world, "C11: an observer was shown another block %llu, %08x, than is committed, %08x",
+                       (unsigned long long)index, observed, crc);
     *committed = (struct block_committed){.term = term, .leader_term = raft_current_term(m->node->raft), .crc = crc};
     trace_event(&world->trace, world->now_ns, m->i, TRACE_COMMIT, index, term, crc);
 }
@@ -803,6 +813,61 @@ void checks_applied(struct member *m, const struct lockstep_command *command, in
                        (unsigned long long)position);
     *map_find(&truth->attempts, payload_hash) = (uint64_t)left;
     trace_event(&world->trace, world->now_ns, m->i, TRACE_APPLY, position, command->index, here.reply_hash);
+}
+
+/* --- observers ------------------------------------------------------------------------------------------------ */
+
+static void check_observed_command(struct world *world, const struct lockstep_tail_record *record)
+{
+    const struct command_applied *applied = ITEM(world->truth->applied, record->position, struct command_applied);
+    if (!applied->there) return; /* not yet, or not the machine's */
+    uint64_t hash = checks_command_hash(record->session, record->seq, record->payload, record->payload_bytes);
+    uint64_t head[6] = {record->index, record->term, record->time_ns, record->entity, record->session, record->seq};
+    if (trace_hash(hash, head, sizeof head) != applied->command_hash)
+        world_violated(world, "C11: an observer is handed another command at position %llu than was applied",
+                       (unsigned long long)record->position);
+}
+
+void checks_observed(const struct member *m, struct world *world, const struct lockstep_tail_record *record,
+                     uint32_t crc)
+{
+    struct truth *truth = world->truth;
+    raft_index index = record->index;
+    check_observed_command(world, record);
+    if (index <= truth->committed_last) {
+        const struct block_committed *committed = ITEM(truth->committed, index, struct block_committed);
+        if (committed->crc != crc || committed->term != record->term)
+            world_violated(world, "C11: an observer is shown block %llu of term %llu, %08x; committed is %08x",
+                           (unsigned long long)index, (unsigned long long)record->term, crc, committed->crc);
+        return;
+    }
+    if (m != NULL)
+        world_violated(world, "C11: an observer of n%u is shown block %llu, which is not committed", m->i + 1,
+                       (unsigned long long)index);
+    *ITEM(truth->observed, index, uint32_t) = crc;
+    if (index > truth->observed_last) truth->observed_last = index;
+}
+
+void checks_observer_gone(const struct member *m, struct world *world, log_position wanted, log_position oldest)
+{
+    const struct command_applied *applied = ITEM(world->truth->applied, wanted, struct command_applied);
+    bool kept = m != NULL && m->node->raft != NULL && applied->there && applied->index > base_of(m);
+    if (oldest <= wanted || kept)
+        world_violated(world, "C11: an observer hears that position %llu is gone, and %llu the oldest one",
+                       (unsigned long long)wanted, (unsigned long long)oldest);
+}
+
+void checks_observed_all(struct world *world)
+{
+    if (world->truth->observed_last > world->truth->committed_last)
+        world_violated(world, "C11: an observer was shown block %llu, and %llu is the last one committed",
+                       (unsigned long long)world->truth->observed_last,
+                       (unsigned long long)world->truth->committed_last);
+}
+
+log_position checks_applied_last(const struct world *world)
+{
+    return world->truth->applied_last;
 }
 
 void checks_state(struct member *m, log_position position, struct lockstep_hash hash)

@@ -37,6 +37,7 @@ struct shared {
     _Atomic uint64_t simulated_us, cpu_us, recovery_us_max;
     _Atomic uint64_t sharing; /* seeds in which nodes share memory */
     _Atomic uint64_t pulled, beats, slot_acks, lapped, falls;
+    _Atomic uint64_t observing, observed, observers_told, observers_lapped;
     _Atomic uint64_t hash; /* sum over seeds: their order means nothing */
     _Atomic uint64_t running[JOBS_MAX];
 };
@@ -139,6 +140,10 @@ static void seed_run(uint64_t seed)
     shared->slot_acks += result.memory.acks;
     shared->lapped += result.memory.lapped;
     shared->falls += result.memory.falls;
+    shared->observing += plan.observers > 0;
+    shared->observed += result.memory.observed;
+    shared->observers_told += result.memory.observers_told;
+    shared->observers_lapped += result.memory.observers_lapped;
     uint64_t recovery_us = result.recovery_ns / 1000, most = shared->recovery_us_max;
     while (recovery_us > most && !atomic_compare_exchange_weak(&shared->recovery_us_max, &most, recovery_us)) {
     }
@@ -248,12 +253,17 @@ static void summary(uint64_t real_us)
            " acks by slot; lapped %" PRIu64 " times, fell to TCP %" PRIu64 " times\n",
            (uint64_t)shared->sharing, (uint64_t)shared->pulled, (uint64_t)shared->beats, (uint64_t)shared->slot_acks,
            (uint64_t)shared->lapped, (uint64_t)shared->falls);
+    printf("observers: %" PRIu64 " seeds; %" PRIu64 " commands handed out, lapped %" PRIu64 " times, %" PRIu64
+           " answers out of the log\n",
+           (uint64_t)shared->observing, (uint64_t)shared->observed, (uint64_t)shared->observers_lapped,
+           (uint64_t)shared->observers_told);
 }
 
 /* A path that nobody takes any more is one that nothing can be said of. */
 static bool memory_is_idle(void)
 {
-    bool idle = shared->sharing >= SHARING_SEEDS_MIN && (shared->pulled == 0 || shared->slot_acks == 0);
+    bool idle = (shared->sharing >= SHARING_SEEDS_MIN && (shared->pulled == 0 || shared->slot_acks == 0)) ||
+                (shared->observing >= SHARING_SEEDS_MIN && (shared->observed == 0 || shared->observers_told == 0));
     if (idle) printf("nobody followed through shared memory: nothing can be said of it\n");
     return idle;
 }

@@ -114,6 +114,21 @@ static uint64_t watch_frames_refused(struct transport *t)
     return watch_of(t)->inner->ops->frames_refused(watch_of(t)->inner);
 }
 
+static void watch_observers(struct transport *t, struct transport_observers *ret)
+{
+    watch_of(t)->inner->ops->observers(watch_of(t)->inner, ret);
+}
+
+static bool watch_asked(struct transport *t, struct transport_question *ret)
+{
+    return watch_of(t)->inner->ops->asked(watch_of(t)->inner, ret);
+}
+
+static void watch_answer(struct transport *t, uint64_t ticket, const void *packet, size_t bytes)
+{
+    watch_of(t)->inner->ops->answer(watch_of(t)->inner, ticket, packet, bytes);
+}
+
 static void watch_close(struct transport *t)
 {
     struct watch *watch = watch_of(t);
@@ -132,6 +147,9 @@ static const struct transport_ops watch_ops = {
     .hello_set = watch_hello_set,
     .peer_status = watch_peer_status,
     .frames_refused = watch_frames_refused,
+    .observers = watch_observers,
+    .asked = watch_asked,
+    .answer = watch_answer,
     .close = watch_close,
 };
 

@@ -146,10 +146,12 @@ static void plan_hosts(struct sim_plan *plan, struct random *r)
     if (!plan->shares_memory) return;
     if (laps) {
         plan_laps(plan, r);
-        return;
+    } else {
+        plan_fault(plan, r, FAULT_LOCAL);
+        plan_fault(plan, r, FAULT_AWAY);
     }
-    plan_fault(plan, r, FAULT_LOCAL);
-    plan_fault(plan, r, FAULT_AWAY);
+    if (random_chance(r, 1, 2)) plan->observers = 1 + (unsigned)random_below(r, SIM_OBSERVERS_MAX);
+    plan->observer_ns_max = spread(r, 10 * SIM_US, 100 * SIM_MS);
 }
 
 void plan_of_seed(struct sim_plan *plan, uint64_t seed)
@@ -191,6 +193,8 @@ void plan_print(const struct sim_plan *plan, FILE *to)
         for (unsigned i = 0; i < plan->nodes; i++) fputc('a' + plan->host[i], to);
         fprintf(to, " bell<=%" PRIu64 "us refused=%u/1000 late=%u/1000 broken=%u/1000", plan->bell_ns_max / SIM_US,
                 plan->refused_per_1000, plan->late_per_1000, plan->broken_per_1000);
+        if (plan->observers > 0)
+            fprintf(to, " observers=%u look<=%" PRIu64 "us", plan->observers, plan->observer_ns_max / SIM_US);
     }
     for (unsigned kind = 0; kind < FAULTS; kind++)
         if (plan->fault_ns[kind] != 0)

@@ -17,7 +17,7 @@
 #define SIM_MS UINT64_C(1000000)
 #define SIM_S  UINT64_C(1000000000)
 
-enum { SIM_NODES_MAX = 7 };
+enum { SIM_NODES_MAX = 7, SIM_OBSERVERS_MAX = 3 };
 
 /* Something that comes again and again; the mean time between two. 0 = never. */
 enum plan_fault {
@@ -75,6 +75,8 @@ struct sim_plan {
     bool shares_memory; /* else nobody does */
     bool laps;          /* who does not lead stands still, and is lapped */
     uint8_t host[SIM_NODES_MAX];
+    unsigned observers;                                        /* other processes, that follow what is committed */
+    uint64_t observer_ns_max;                                  /* between two looks of theirs */
     uint64_t bell_ns_min, bell_ns_max;                         /* until who sleeps hears it */
     uint32_t refused_per_1000, late_per_1000, broken_per_1000; /* of what it takes to share it */
     bool lying_disk;                                           /* the canary */

@@ -94,8 +94,11 @@ static void run_until_progress(struct world *world, const char *whose)
                        (unsigned long long)(bound_ns(world) / SIM_S));
     world->clients_rest = true;
     end_ns = world->now_ns + bound_ns(world);
-    while (!(clients_idle(world) && level(world)) && world_step(world, end_ns)) {
+    while (!(clients_idle(world) && level(world) && observers_level(world)) && world_step(world, end_ns)) {
     }
+    if (!observers_level(world))
+        world_violated(world, "C11: an observer of %s is not level after %llu s though nothing is broken any more",
+                       whose, (unsigned long long)(bound_ns(world) / SIM_S));
     if (!clients_idle(world) || !level(world))
         world_violated(world, "%s are not level after %llu s though nothing is broken any more", whose,
                        (unsigned long long)(bound_ns(world) / SIM_S));
@@ -117,6 +120,7 @@ void run_seed(const struct sim_plan *plan, struct copies *copies, struct workloa
     faults_end(world);
     run_until_progress(world, "the nodes");
     clients_judge(world);
+    checks_observed_all(world);
     memset(ret, 0, sizeof *ret);
     ret->hash = world->trace.hash;
     ret->steps = world->steps;

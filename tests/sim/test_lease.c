@@ -40,6 +40,7 @@ static void plan_make(struct sim_plan *plan, uint64_t seed, uint32_t drift_ppm, 
     plan->lease_reads = leases;
     plan->drift_ppm_max = drift_ppm;
     plan->shares_memory = false; /* else who is cut off hears its host still */
+    plan->observers = 0;
 }
 
 /* Whether the seed ends well; if not, what it said. */

@@ -57,6 +57,10 @@ static const struct {
     [TRACE_SLOT_ACK] = {"sees an ack", {"from", "term", "durable", "validated", "round"}},
     [TRACE_LOCAL_HANG_UP] = {"local hang-up", {"to"}},
     [TRACE_AWAY] = {"shared memory", {"away"}},
+    [TRACE_OBSERVER_KILL] = {"observer killed", {"number", "before_position"}},
+    [TRACE_OBSERVER_PAUSE] = {"observer paused", {"number", "ms"}},
+    [TRACE_OBSERVER_GONE] = {"observer hears of compaction", {"number", "oldest_position"}},
+    [TRACE_OBSERVED] = {"is observed", {"by", "from_position", "to_position", "index", "#"}},
     [TRACE_PHASE] = {"PHASE", {"phase"}},
 };
 

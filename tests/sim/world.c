@@ -168,6 +168,7 @@ void world_open(struct world *world, const struct sim_plan *plan, struct copies 
     for (unsigned kind = 0; kind < FAULTS; kind++) world->fault_due_ns[kind] = SIM_NEVER;
     world->faults_next_ns = SIM_NEVER;
     clients_open(world);
+    observers_open(world);
 }
 
 void world_close(struct world *world)
@@ -179,6 +180,7 @@ void world_close(struct world *world)
         sim_kv_close(m->kv);
         sim_disk_close(m->disk);
     }
+    observers_close(world);
     sim_links_close(world->links);
     sim_net_close(world->net);
     clients_close(world);
@@ -441,7 +443,7 @@ static uint64_t part_due(const struct member *m, enum node_part part)
     return due < m->blocked_ns[part] ? m->blocked_ns[part] : due;
 }
 
-enum { DUE_NOTHING, DUE_PART, DUE_START, DUE_CALL, DUE_CLIENTS, DUE_FAULTS };
+enum { DUE_NOTHING, DUE_PART, DUE_START, DUE_CALL, DUE_CLIENTS, DUE_OBSERVERS, DUE_FAULTS };
 
 struct due {
     uint64_t at_ns;
@@ -472,6 +474,7 @@ static struct due next_due(struct world *world)
         }
     }
     earlier(&due, clients_next_ns(world), DUE_CLIENTS, NULL, 0);
+    earlier(&due, observers_next_ns(world), DUE_OBSERVERS, NULL, 0);
     earlier(&due, world->faults_next_ns, DUE_FAULTS, NULL, 0);
     return due;
 }
@@ -496,6 +499,7 @@ bool world_step(struct world *world, uint64_t end_ns)
     case DUE_START: world_start(world, due.m->i); break;
     case DUE_CALL: clients_arrive(world, due.m); break;
     case DUE_CLIENTS: clients_work(world); break;
+    case DUE_OBSERVERS: observers_work(world); break;
     case DUE_FAULTS: faults_work(world); break;
     default: lk_unreachable();
     }

@@ -6,6 +6,7 @@
  *   faults.c   what goes wrong, and when
  *   members.c  somebody who changes the members
  *   memory.c   nodes of one host, which share memory
+ *   observers.c  other processes of a host, which follow what is committed
  *   clients.c  who asks for what, what they were told, and their histories
  *   witness.c  stands between host and machine, and sees every command and reply
  *   checks.c   what must hold after every step
@@ -35,6 +36,7 @@ enum { SIM_CLIENTS_MAX = 32, SIM_CALLS_WAITING_MAX = 256 };
 
 struct world;
 struct truth;
+struct observers;
 struct workload;
 
 /* What this process's life so far has shown of a node; from zero at each start. */
@@ -117,7 +119,9 @@ struct rot {
 /* What went through shared memory. */
 struct memory_counts {
     uint64_t blocks, beats, acks;
-    uint64_t lapped, falls; /* to TCP, of who read a ring in this term */
+    uint64_t lapped, falls;                    /* to TCP, of who read a ring in this term */
+    uint64_t observed;                         /* commands handed to observers */
+    uint64_t observers_lapped, observers_told; /* told: answers out of the log */
 };
 
 struct world {
@@ -130,6 +134,7 @@ struct world {
     struct sim_links *links;
     struct memory_counts memory;
     struct member members[SIM_NODES_MAX];
+    struct observers *observers;
     struct truth *truth;
     struct workload *workload;
 
@@ -218,6 +223,14 @@ void members_changed(struct member *m, const struct node_change_result *result);
 struct transport *memory_open(struct member *m, struct transport *beneath, const struct transport_owner *owner,
                               const struct transport_hello *hello);
 
+/* observers.c */
+void observers_open(struct world *world);
+void observers_close(struct world *world); /* before the links */
+uint64_t observers_next_ns(const struct world *world);
+void observers_work(struct world *world);
+/* Each that follows somebody who has to be level was handed all that is committed. */
+bool observers_level(const struct world *world);
+
 /* clients.c */
 void clients_open(struct world *world);
 void clients_close(struct world *world);
@@ -258,6 +271,15 @@ bool checks_majority_left(const struct world *world);
 raft_index checks_committed(const struct world *world);
 /* The name of a command in what follows: where there is a session, its (session, seq) is part of it. */
 uint64_t checks_command_hash(uint64_t session, uint64_t seq, const void *payload, size_t payload_bytes);
+struct lockstep_tail_record;
+/* An observer is handed a command, of a block with this checksum; m: whom it follows, NULL where that process has ended. */
+void checks_observed(const struct member *m, struct world *world, const struct lockstep_tail_record *record,
+                     uint32_t crc);
+/* It is told that a position is compacted away, and which is the oldest. */
+void checks_observer_gone(const struct member *m, struct world *world, log_position wanted, log_position oldest);
+/* At the end: all that was shown is committed. */
+void checks_observed_all(struct world *world);
+log_position checks_applied_last(const struct world *world);
 /* A machine is given position `next` after `last`. */
 void checks_skipped(struct member *m, log_position last, log_position next);
 /* A machine applied a command: it must be the one that every other one applied there, with the same reply. */
