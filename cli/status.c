@@ -175,11 +175,20 @@ static void print_json(const struct lockstep_status *from, const struct members 
     json_end(&json);
 }
 
-/* As the asked node sees it: the leader, if it is one. */
-static const char *path_of(const struct member_view *m)
+/* How a member follows: as the leader sees it, whoever was asked; as the asked node does, if nobody leads. */
+static const struct lockstep_member *following(const struct members *members, const struct member_view *m)
 {
-    if (m->listed.path[0] == 0) return "-";
-    return strcmp(m->listed.path, "shared memory") == 0 ? "memory" : m->listed.path;
+    const struct lockstep_status *s = members->leader != NULL ? &members->leader->status : NULL;
+    for (uint32_t i = 0; s != NULL && i < s->member_count; i++)
+        if (s->members[i].id == m->listed.id) return &s->members[i];
+    return &m->listed;
+}
+
+static const char *path_of(const struct members *members, const struct member_view *m)
+{
+    const char *path = following(members, m)->path;
+    if (path[0] == 0) return "-";
+    return strcmp(path, "shared memory") == 0 ? "memory" : path;
 }
 
 void members_print(const struct members *members, FILE *to)
@@ -207,7 +216,7 @@ void members_print(const struct members *members, FILE *to)
         table_cell(&table, "%" PRIu64, s->commit_index);
         table_cell(&table, "%" PRIu64, s->applied_index);
         table_cell(&table, "%" PRIu64, s->durable_index);
-        table_cell(&table, "%s", path_of(m));
+        table_cell(&table, "%s", path_of(members, m));
         /* Eight digits tell nodes apart for a person; -o json has them all. */
         char at[24] = "";
         snprintf(at, sizeof at, "@%" PRIu64, s->hash_index);
@@ -236,9 +245,10 @@ static void print_people(const struct lockstep_status *from, const struct member
         const struct member_view *m = &members->members[i];
         if (!m->reachable) printf("%s: %s\n", m->listed.name, m->trouble);
         if (m->listed.note[0] != 0 && m->reachable) printf("%s: %s\n", m->listed.name, m->listed.note);
-        if (m->listed.lag_bytes > 0 || m->listed.lapped > 0)
+        const struct lockstep_member *f = following(members, m);
+        if (f->lag_bytes > 0 || f->lapped > 0)
             printf("%s: %" PRIu64 " bytes behind in shared memory, lapped %" PRIu64 " times\n", m->listed.name,
-                   m->listed.lag_bytes, m->listed.lapped);
+                   f->lag_bytes, f->lapped);
         if (m->status.observers > 0)
             printf("%s: %" PRIu32 " %s, at most %" PRIu64 " bytes behind, lapped %" PRIu64 " times\n", m->listed.name,
                    m->status.observers, m->status.observers == 1 ? "observer" : "observers",

@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.request
 
-from harness import settings
+from harness import process, settings
 from harness.case import Case, main, say
 from harness.cluster import STEADY, Office, until
 
@@ -131,6 +131,11 @@ class OfOneHost(SharedMemory):
 
 
 class WhereNot(SharedMemory):
+    def shown(self, node):
+        """What `lockstep status` shows for PATH, by name, if that node is asked."""
+        _, out, _ = process.run([settings.PROGRAM, "status", "--to", node.client_endpoint], seconds=settings.patience(30))
+        return dict(re.findall(r"^[* ] +(n\d) .* (memory|tcp|-) +\S+@\d+ +\S+@\d+$", out, re.M))
+
     def test_nodes_of_one_host_use_it_by_themselves_and_those_that_are_told_not_to_do_not(self):
         cluster = self.cluster(nodes=3, sections=STEADY)
         cluster["n3"].environment["LOCKSTEP_TRANSPORT_SHARED_MEMORY"] = "off"
@@ -141,6 +146,8 @@ class WhereNot(SharedMemory):
             self.assertEqual(cluster.leader().write(b"put a 1").code, 0)
         follower = cluster["n1"]
         until(lambda: self.paths(follower) == {"n2": SHARED, "n3": TCP}, settings.patience(20), "a follower says the same")
+        until(lambda: self.shown(follower) == {"n1": "memory", "n2": "-", "n3": "tcp"}, settings.patience(30),
+              lambda: f"whoever is asked, what is shown is how the leader is followed: {self.shown(follower)}")
         cluster.wait_equal()
         status = cluster["n2"].status_now()
         self.assertEqual({m.lapped for m in status.members}, {0})
