@@ -183,6 +183,11 @@ static int dial_raw_granted(int fds[LOCAL_FDS])
     return fd;
 }
 
+static void grant_close(const int fds[LOCAL_FDS])
+{
+    for (unsigned i = 0; i < LOCAL_FDS; i++) close(fds[i]);
+}
+
 /* Somebody who listens under side 1's name and is no node. ret  the accepted connection, its hello read. */
 static int answer_raw(int listener)
 {
@@ -337,7 +342,7 @@ START_TEST(a_flood_of_bells_ends_the_connection_and_a_few_do_not)
     ck_assert_uint_eq(sides[1].ended, 1);
     ck_assert_str_eq(sides[1].why, "it rings without end");
     close(fd);
-    for (unsigned i = 0; i < LOCAL_FDS; i++) close(grant[i]);
+    grant_close(grant);
 }
 END_TEST
 
@@ -355,7 +360,7 @@ START_TEST(a_peer_that_never_reads_its_bells_makes_nobody_wait)
     ck_assert_uint_eq(sides[1].ended, 0);
     close(fd);
     ck_assert(run_until(&sides[1].ended, 1));
-    for (unsigned i = 0; i < LOCAL_FDS; i++) close(grant[i]);
+    grant_close(grant);
 }
 END_TEST
 
@@ -369,7 +374,7 @@ START_TEST(descriptors_behind_the_hello_end_the_connection)
     ck_assert(run_until(&sides[1].ended, 1));
     ck_assert_str_eq(sides[1].why, "it broke the local protocol");
     close(fd);
-    for (unsigned i = 0; i < LOCAL_FDS; i++) close(grant[i]);
+    grant_close(grant);
 }
 END_TEST
 
