@@ -48,8 +48,7 @@ class Hostile(SharedCase):
         self.others.wait_acknowledged(100, settings.patience(30))
         self.others.stop()
         self.nodes.check_alive()
-        if not self.office.is_kept():
-            return
+        self.office.check_kept()
         commands = self.others.commands[self.began:]
         failed = [c for c in commands if c.outcome != APPLIED]
         self.assertEqual([(c.outcome, c.why) for c in failed][:5], [], f"{len(failed)} of {len(commands)} failed")

@@ -65,7 +65,7 @@ class Hosts(Case):
             follower.start()
             load.wait_acknowledged(300, settings.patience(60))
         self.assertEqual([c.why for c in load.commands if "many" in c.why.lower()], [])
-        office.is_kept()
+        office.check_kept()
         self.judge(cluster, load)
 
     def test_a_peer_with_another_machine_is_refused_by_name_and_the_others_go_on(self):

@@ -142,7 +142,7 @@ class LeaderStays(Links):
         load.wait_acknowledged(500, settings.patience(30))
         until(lambda: (s := follower.status()) is not None and s.leader == leader.name, settings.patience(20),
               f"{follower.name} follows {leader.name}")
-        office.is_kept()
+        office.check_kept()
 
     def test_an_isolated_follower_does_not_disturb_when_it_comes_back(self):
         with self.load(self.nodes) as load:

@@ -46,7 +46,7 @@ class Pauses(Case):
             load.wait_acknowledged(500, settings.patience(30))
             follower.resume()
             load.wait_acknowledged(500, settings.patience(30))
-        office.is_kept()
+        office.check_kept()
         self.judge(cluster, load)
 
     def test_a_follower_that_the_ring_has_lapped_several_times_catches_up_from_the_log(self):

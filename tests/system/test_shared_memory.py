@@ -126,7 +126,7 @@ class OfOneHost(SharedMemory):
             self.wait_shared(cluster)
             load.wait_acknowledged(100, settings.patience(30))
         say(f"let in {len(granted)} times")
-        office.is_kept()
+        office.check_kept()
         self.judge(cluster, load)
 
 

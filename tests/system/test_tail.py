@@ -217,7 +217,7 @@ class NoEffect(TailCase):
             for tail in tails:
                 tail.end()
             until(lambda: self.run_tail(leader, "--from", "1", "--count", "1")[0] == 0, settings.patience(30), "room again")
-        office.is_kept()
+        office.check_kept()
         self.judge(cluster, load)
 
     def test_hostile_observers_lose_their_connections_and_nobody_else_notices(self):
@@ -232,7 +232,7 @@ class NoEffect(TailCase):
                 for rave in (self.garbage_for_hello, self.garbage_for_questions, self.flood_of_questions, self.deaf):
                     rave(status)
             load.wait_acknowledged(100, settings.patience(60))
-        office.is_kept()
+        office.check_kept()
         statuses = cluster.wait_equal()
         honest.reaches(max(s.applied_position for s in statuses.values()))
         self.check_gapless(honest.records())
