@@ -355,7 +355,6 @@ START_TEST(large_blocks_come_one_by_one_and_small_ones_together)
 }
 END_TEST
 
-/* Every block once, in order, with the right one before it, over many laps. */
 START_TEST(a_ring_that_moves_without_end_keeps_nobody_from_another_one) /* an old leader's, or of who means ill */
 {
     rig_follow(1);
@@ -376,6 +375,7 @@ START_TEST(a_ring_that_moves_without_end_keeps_nobody_from_another_one) /* an ol
 }
 END_TEST
 
+/* Every block once, in order, with the right one before it, over many laps. */
 START_TEST(blocks_arrive_byte_for_byte_over_many_laps)
 {
     struct random r;
