@@ -162,7 +162,7 @@ static int follow(const struct cli *cli, struct lockstep_tail *tail, uint64_t co
         if (rc != LOCKSTEP_EUNAVAILABLE) return cli_fail(cli, exit_of(rc), "tail", "", "%s", text);
         if (text[0] != 0 && strcmp(text, said) != 0) { /* it waits for the node */
             snprintf(said, sizeof said, "%s", text);
-            fprintf(stderr, "lockstep: tail: %s\n", text);
+            fprintf(stderr, "lockstep: tail: still trying: %s\n", text);
         }
         if (!wait_more(tail)) break;
     }

@@ -411,7 +411,7 @@ class Ends(TailCase):
     def check_got_over(self, errors):
         """It said nothing but what it waited for: hosts stand still."""
         for line in errors.splitlines():
-            self.assertTrue(line.startswith("lockstep: tail: "), errors)
+            self.assertTrue(line.startswith("lockstep: tail: still trying: "), errors)
 
     def test_another_cluster_at_the_nodes_address_is_not_followed(self):
         cluster = self.make(nodes=1)
