@@ -47,20 +47,29 @@ uint64_t unit_rounds(uint64_t usual)
     return usual;
 }
 
+/* A socket that has this port, or -1: somebody else has. As the server's: connections that the kernel has not forgotten yet
+ * (TIME_WAIT) are no hindrance. */
+static int port_bind(int port)
+{
+    struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
+    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0);
+    if (bind(fd, (struct sockaddr *)&at, sizeof at) == 0) return fd;
+    close(fd);
+    return -1;
+}
+
 static bool port_reserve(int port)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
-    struct sockaddr_in at = {
-        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
-    int on = 1, bytes = snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "lockstep-test-port-%d", port);
+    int bytes = snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "lockstep-test-port-%d", port);
     socklen_t name_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)bytes);
-    int mark = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int mark = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), probe = port_bind(port);
     ck_assert_int_ge(mark, 0);
-    ck_assert_int_ge(probe, 0);
-    ck_assert_int_eq(setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0); /* as the server does */
-    bool ours =
-        bind(mark, (struct sockaddr *)&name, name_bytes) == 0 && bind(probe, (struct sockaddr *)&at, sizeof at) == 0;
-    close(probe);
+    bool ours = probe >= 0 && bind(mark, (struct sockaddr *)&name, name_bytes) == 0;
+    if (probe >= 0) close(probe);
     if (!ours) close(mark); /* else it stays open: it is the mark */
     return ours;
 }
@@ -76,6 +85,14 @@ int unit_free_port(void)
     }
     ck_abort_msg("no free port from %d to %d", FIRST, FIRST + COUNT - 1);
     return -1;
+}
+
+int unit_listen(int port)
+{
+    int fd = port_bind(port);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(listen(fd, 8), 0);
+    return fd;
 }
 
 uint64_t unit_cluster_id(void)

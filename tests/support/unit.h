@@ -24,6 +24,10 @@ uint64_t unit_rounds(uint64_t usual);
  * kernel takes ports from, and marked as tests/system/harness/ports.py marks its own. */
 int unit_free_port(void);
 
+/* Listens there, as the server does: connections that an earlier process had with this port, and that the kernel has not
+ * forgotten yet (TIME_WAIT), are no hindrance. The caller closes it. */
+int unit_listen(int port);
+
 /* The id of a cluster that no other process of this network namespace has: abstract names, which all of them see, are made of
  * it. Not from process numbers: two containers may share the names and not the numbers. */
 uint64_t unit_cluster_id(void);

@@ -217,11 +217,7 @@ END_TEST
 
 START_TEST(peer_port_in_use_exits_1)
 {
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    at.sin_port = htons((uint16_t)atoi(strrchr(options.listen_peer, ':') + 1));
-    ck_assert_int_eq(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
-    ck_assert_int_eq(listen(fd, 1), 0);
+    int fd = unit_listen(atoi(strrchr(options.listen_peer, ':') + 1));
     ends_with(start("log"), "log", 1, "cannot listen: Address already in use");
     close(fd);
 }

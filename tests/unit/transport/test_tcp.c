@@ -275,12 +275,7 @@ END_TEST
 /* A process that is stopped, or hangs: its kernel goes on acknowledging until its buffer is full, then nothing moves. */
 START_TEST(peer_that_stops_reading_is_given_up_within_seconds)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET,
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                             .sin_port = htons((uint16_t)ends.end[1].port)};
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    ck_assert_int_eq(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
-    ck_assert_int_eq(listen(listener, 8), 0);
+    int listener = unit_listen(ends.end[1].port);
     fcntl(listener, F_SETFL, O_NONBLOCK);
     end_open(&ends.end[0]);
     int fd = -1;
