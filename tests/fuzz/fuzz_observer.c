@@ -11,6 +11,7 @@
 #include "lockstep/errors.h"
 #include "proto/ring_reader.h"
 #include "server/node_internal.h"
+#include "tests/fuzz/input.h"
 #include "tests/support/cluster.h"
 #include "transport/local.h"
 
@@ -264,29 +265,17 @@ static void start(void)
 
 /* --- what comes -------------------------------------------------------------------------------------------------------- */
 
-struct input {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint8_t byte(struct input *input)
-{
-    if (input->left == 0) return 0;
-    input->left--;
-    return *input->at++;
-}
-
 /* One time in four as it should be; else with some bytes of the input in it, longer, or cut. Returns its length. */
 static size_t spoil(struct input *input, uint8_t *packet, size_t whole)
 {
-    uint8_t how = byte(input);
+    uint8_t how = input_byte(input);
     if (how % 4 == 0) return whole;
     for (unsigned i = how % 4; i > 0; i--) {
-        size_t at = byte(input) % whole;
-        packet[at] = byte(input);
+        size_t at = input_byte(input) % whole;
+        packet[at] = input_byte(input);
     }
     if (how < 224) return whole;
-    return byte(input) % (whole + 8);
+    return input_byte(input) % (whole + 8);
 }
 
 static void hello(struct input *input)
@@ -324,7 +313,7 @@ static void hello(struct input *input)
 /* One of those that are there; NULL: nobody is. */
 static struct visitor *somebody(struct input *input)
 {
-    unsigned count = observers(), which = byte(input);
+    unsigned count = observers(), which = input_byte(input);
     for (unsigned i = 0; count > 0 && i < LOCAL_CONNECTIONS_MAX; i++)
         if (visitors[i].there && which-- % count == 0) return &visitors[i];
     return NULL;
@@ -335,15 +324,15 @@ static void ask(struct input *input)
     struct visitor *visitor = somebody(input);
     if (visitor == NULL) return;
     uint8_t packet[LOCAL_ASK_BYTES + 8] = {0}, again[LOCAL_ASK_BYTES];
-    uint8_t kind = byte(input);
+    uint8_t kind = input_byte(input);
     struct local_ask good = {.number = kind}, said;
     log_position end = block_base_after(&headers[stored]).next_position;
     if (kind % 2 == 0) {
-        good.position = 1 + byte(input) % (end + 4);
+        good.position = 1 + input_byte(input) % (end + 4);
     } else {
-        good.index = 1 + byte(input) % (stored + 4);
-        if (kind & 2) good.offset = (uint32_t)(byte(input) << 9 | byte(input));
-        if (kind & 4 && good.index <= stored) good.offset = headers[good.index].bytes - 1 + byte(input) % 3;
+        good.index = 1 + input_byte(input) % (stored + 4);
+        if (kind & 2) good.offset = (uint32_t)(input_byte(input) << 9 | input_byte(input));
+        if (kind & 4 && good.index <= stored) good.offset = headers[good.index].bytes - 1 + input_byte(input) % 3;
     }
     local_ask_write(&good, packet);
     size_t count = spoil(input, packet, LOCAL_ASK_BYTES);
@@ -368,8 +357,8 @@ static void write_slot(struct input *input)
 {
     struct visitor *visitor = somebody(input);
     if (visitor == NULL) return;
-    uint64_t value = byte(input) % 2 == 0 ? UINT64_MAX - byte(input) : byte(input);
-    switch (byte(input) % 4) {
+    uint64_t value = input_byte(input) % 2 == 0 ? UINT64_MAX - input_byte(input) : input_byte(input);
+    switch (input_byte(input) % 4) {
     case 0: ring_word_store(&visitor->slot->epoch, value); break;
     case 1: ring_word_store(&visitor->slot->position, value); break;
     case 2: ring_word_store(&visitor->slot->lapped, value); break;
@@ -399,7 +388,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
     struct visitor *visitor;
     if (cluster == NULL) start();
     for (unsigned step = 0; step < STEPS_MAX && input.left > 0; step++) {
-        uint8_t what = byte(&input);
+        uint8_t what = input_byte(&input);
         if (step == 0) what = 0; /* nothing else has a sense */
         switch (what % 16) {
         case 0:

@@ -18,6 +18,7 @@
 #include "proto/local_packet.h"
 #include "proto/ring_reader.h"
 #include "storage/ring.h"
+#include "tests/fuzz/input.h"
 #include "tests/support/blocks.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);
@@ -54,18 +55,6 @@ static uint64_t last_position; /* handed out; 0 = nothing */
 uint64_t __wrap_client_now_ns(void)
 {
     return now_ns;
-}
-
-struct input {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint8_t byte(struct input *input)
-{
-    if (input->left == 0) return 0;
-    input->left--;
-    return *input->at++;
 }
 
 /* --- the node -------------------------------------------------------------------------------------------------------- */
@@ -123,13 +112,13 @@ static void say(const void *bytes, size_t count, const int *fds, unsigned fd_cou
 /* Some bytes of a good packet changed, or its end. */
 static size_t spoil(struct input *input, uint8_t *packet, size_t whole, size_t room)
 {
-    uint8_t how = byte(input);
+    uint8_t how = input_byte(input);
     for (unsigned i = 1 + how % 3; i > 0; i--) {
-        size_t at = (size_t)(byte(input) << 8 | byte(input)) % whole;
-        packet[at] = byte(input);
+        size_t at = (size_t)(input_byte(input) << 8 | input_byte(input)) % whole;
+        packet[at] = input_byte(input);
     }
     if (how < 192) return whole;
-    size_t cut = (size_t)(byte(input) << 8 | byte(input));
+    size_t cut = (size_t)(input_byte(input) << 8 | input_byte(input));
     return cut < room ? cut : room;
 }
 
@@ -138,11 +127,11 @@ static void reply(struct input *input, bool good)
     struct local_reply r = {.cluster_id = cluster_id, .member_id = MEMBER, .boot = boot}, read;
     uint8_t packet[LOCAL_REPLY_BYTES + 8] = {0}, again[LOCAL_REPLY_BYTES];
     size_t count = LOCAL_REPLY_BYTES;
-    uint8_t how = good ? 0 : byte(input);
+    uint8_t how = good ? 0 : input_byte(input);
     int slot_fd;
     const struct ring_reader_slot *slot;
     if (how % 8 == 1) {
-        r.error = -(int)(byte(input) % 24);
+        r.error = -(int)(input_byte(input) % 24);
         memcpy(r.why, "no", 3);
     }
     local_reply_write(&r, packet);
@@ -157,7 +146,7 @@ static void reply(struct input *input, bool good)
     unsigned fd_count = r.error == 0 ? LOCAL_FDS : 0;
     if (how % 8 == 2) fds[0] = slot_fd; /* sealed memory, and no ring */
     if (how % 8 == 3) fds[1] = listener;
-    if (how % 8 == 4) fd_count = byte(input) % (FDS_MAX + 1);
+    if (how % 8 == 4) fd_count = input_byte(input) % (FDS_MAX + 1);
     say(packet, count, fds, fd_count);
     ring_reader_slot_unmap(slot);
     close(slot_fd);
@@ -192,19 +181,19 @@ static void change_epoch(struct input *input)
 {
     raft_index last = ring_last(ring).index;
     ring_epoch_begin(ring);
-    if (last > committed && !damaged) ring_cut(ring, committed + 1 + byte(input) % (last - committed));
-    ring_epoch_end(ring, 1 + byte(input), false);
+    if (last > committed && !damaged) ring_cut(ring, committed + 1 + input_byte(input) % (last - committed));
+    ring_epoch_end(ring, 1 + input_byte(input), false);
 }
 
 /* In a block that readers see: what is written there does not match its checksum any more. */
 static void damage(struct input *input)
 {
     struct ring_slot at;
-    raft_index index = 1 + byte(input) % BLOCKS;
+    raft_index index = 1 + input_byte(input) % BLOCKS;
     if (ring_find(ring, index, &at) != 0) return;
     uint8_t *block = (uint8_t *)(uintptr_t)ring_at(ring, at.pos);
     damaged = true;
-    block[(size_t)(byte(input) << 8 | byte(input)) % at.bytes] ^= (uint8_t)(1u << (byte(input) % 8));
+    block[(size_t)(input_byte(input) << 8 | input_byte(input)) % at.bytes] ^= (uint8_t)(1u << (input_byte(input) % 8));
 }
 
 /* --- answers --------------------------------------------------------------------------------------------------------- */
@@ -222,13 +211,13 @@ static size_t answer_make(struct input *input, uint8_t *to)
 {
     struct local_answer a = {.number = question.number, .offset = question.offset, .index = asked_index()};
     size_t count = 0;
-    uint8_t kind = byte(input);
+    uint8_t kind = input_byte(input);
     if (a.index > stored || a.offset >= headers[a.index].bytes) {
         a.error = a.index > stored ? LOCKSTEP_ENOTFOUND : LOCKSTEP_EINVAL;
         a.index = stored;
     } else if (kind % 16 == 1) {
         a.error = LOCKSTEP_EGONE;
-        a.oldest = 1 + byte(input);
+        a.oldest = 1 + input_byte(input);
     } else if (kind % 16 == 2) {
         a.error = LOCKSTEP_EUNAVAILABLE;
     } else {
@@ -238,7 +227,7 @@ static size_t answer_make(struct input *input, uint8_t *to)
             memcpy(to + LOCAL_ANSWER_BYTES + count, blocks[i] + from, headers[i].bytes - from);
             count += headers[i].bytes - from;
         }
-        size_t part = BLOCK_HEADER_BYTES + (size_t)byte(input);
+        size_t part = BLOCK_HEADER_BYTES + (size_t)input_byte(input);
         if (last == a.index && kind >= 128 && part < count) count = part;
     }
     local_answer_write(&a, to);
@@ -250,9 +239,9 @@ static void forge(struct input *input, uint8_t *block, size_t count)
 {
     struct block_header header;
     if (block_header_read(block, count, &header) != 0 || header.bytes > count) return;
-    for (unsigned i = 1 + byte(input) % 4; i > 0; i--) {
-        size_t at = (size_t)(byte(input) << 8 | byte(input)) % header.bytes;
-        block[at] = byte(input);
+    for (unsigned i = 1 + input_byte(input) % 4; i > 0; i--) {
+        size_t at = (size_t)(input_byte(input) << 8 | input_byte(input)) % header.bytes;
+        block[at] = input_byte(input);
     }
     memcpy(&header, block, sizeof header);
     if (header.bytes < BLOCK_HEADER_BYTES || header.bytes > count || header.bytes % 8 != 0) return;
@@ -266,7 +255,7 @@ static void answer(struct input *input)
     struct local_answer read;
     memset(packet, 0, LOCAL_ANSWER_BYTES);
     size_t count = answer_make(input, packet);
-    uint8_t how = byte(input);
+    uint8_t how = input_byte(input);
     if (how % 8 == 1) forge(input, packet + LOCAL_ANSWER_BYTES, count - LOCAL_ANSWER_BYTES);
     if (how % 8 == 2) count = spoil(input, packet, LOCAL_ANSWER_BYTES, sizeof packet);
     if (how % 8 == 3) count = spoil(input, packet, count, count);
@@ -336,7 +325,7 @@ static bool follow(void)
 
 static void step(struct input *input)
 {
-    uint8_t what = byte(input);
+    uint8_t what = input_byte(input);
     if (connection >= 0 && !granted) {
         reply(input, what < 224);
         return;
@@ -351,12 +340,12 @@ static void step(struct input *input)
     case 2:
     case 3: append(); break;
     case 4:
-    case 5: commit(byte(input)); break;
+    case 5: commit(input_byte(input)); break;
     case 6: store(); break;
     case 7: say(&(uint8_t){LOCAL_BELL}, 1, NULL, 0); break;
     case 8: say(input->at, input->left < 100 ? input->left : 100, NULL, 0); break;
     case 9: hang_up(); break;
-    case 10: now_ns += 50 * MS * byte(input); break;
+    case 10: now_ns += 50 * MS * input_byte(input); break;
     case 11: change_epoch(input); break;
     case 12: damage(input); break;
     case 13:
@@ -365,7 +354,7 @@ static void step(struct input *input)
         break;
     case 14: (void)lockstep_tail_timeout_ms(tail); break;
     default: /* many at once */
-        for (unsigned i = byte(input) % BLOCKS; i > 0; i--) {
+        for (unsigned i = input_byte(input) % BLOCKS; i > 0; i--) {
             append();
             commit(1);
             store();
@@ -376,9 +365,9 @@ static void step(struct input *input)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
 {
     struct input input = {.at = bytes, .left = count};
-    const uint64_t begins[] = {LOCKSTEP_TAIL_NOW, 1, 1, 1 + byte(&input) % 64};
+    const uint64_t begins[] = {LOCKSTEP_TAIL_NOW, 1, 1, 1 + input_byte(&input) % 64};
     const struct lockstep_tail_options options = {
-        .size = sizeof options, .endpoint = "127.0.0.1:1", .from_position = begins[byte(&input) % 4]};
+        .size = sizeof options, .endpoint = "127.0.0.1:1", .from_position = begins[input_byte(&input) % 4]};
     if (listener < 0) start();
     now_ns = 1000 * MS;
     boot = 0;
