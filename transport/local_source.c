@@ -13,22 +13,28 @@ void source_stop(struct source *source)
     ring_ack_store(source->slot, &source->ack);
 }
 
+/* What comes next is the block behind this one. False, and nothing happened: the ring does not hold it. */
+static bool stand_behind(struct source *source, const struct ring_view *view, raft_index validated)
+{
+    struct ring_slot at;
+    if (validated > view->last_index || ring_reader_find(source->reader, view, validated, &at) != 0) return false;
+    source->last = source->settled = validated;
+    source->last_term = at.term;
+    source->position = at.pos + at.bytes;
+    ring_word_store(&source->slot->position, source->position);
+    return true;
+}
+
 /* An ack that refuses nothing says: in this term, our logs match up to there. From there on we pull, if the ring has it. */
 static bool ack_begins(struct source *source, const struct raft_message *m)
 {
     struct ring_view view;
-    struct ring_slot at;
-    raft_index validated = m->as.ack.validated_index;
     if (ring_reader_look(source->reader, &view) != 0 || !view.leads || view.term != m->term) return false;
-    if (validated > view.last_index || ring_reader_find(source->reader, &view, validated, &at) != 0) return false;
+    if (!stand_behind(source, &view, m->as.ack.validated_index)) return false;
     source->epoch = view.epoch;
     source->term = m->term;
-    source->last = source->settled = validated;
-    source->last_term = at.term;
-    source->position = at.pos + at.bytes;
     source->commit = 0;
     source->beat = view.beat; /* that was sent */
-    ring_word_store(&source->slot->position, source->position);
     return true;
 }
 
@@ -36,13 +42,8 @@ static bool ack_begins(struct source *source, const struct raft_message *m)
 static void skip_to(struct source *source, raft_index validated)
 {
     struct ring_view view;
-    struct ring_slot at;
     if (ring_reader_look(source->reader, &view) != 0 || view.epoch != source->epoch) return;
-    if (validated > view.last_index || ring_reader_find(source->reader, &view, validated, &at) != 0) return;
-    source->last = source->settled = validated;
-    source->last_term = at.term;
-    source->position = at.pos + at.bytes;
-    ring_word_store(&source->slot->position, source->position);
+    (void)stand_behind(source, &view, validated);
 }
 
 bool source_speak(struct source *source, const struct raft_message *m)
