@@ -217,7 +217,12 @@ static bool standard_descriptors_hold(void)
 
 int main(int argc, char **argv)
 {
-    if (!standard_descriptors_hold()) return EXIT_FAILED;
+    if (!standard_descriptors_hold()) {
+        fputs(
+            "lockstep: a standard descriptor is closed, and /dev/null cannot be opened in its place; open all three\n",
+            stderr);
+        return EXIT_FAILED;
+    }
     signal(SIGPIPE, SIG_IGN); /* a reader that left is an error of the write, not our death */
     struct cli cli = {.program = argv[0], .terminal = isatty(1) == 1, .json = wants_json(argv, argc)};
     argc--;
